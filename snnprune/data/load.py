@@ -1,0 +1,187 @@
+"""load_data(): training, validation and test loaders from a name, a folder, an array file or code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import DataError
+from ..registry import load_factory
+from . import sources
+from .folder import folder, mini_imagenet
+from .loader import ArrayLoader, DataInfo
+
+Loader = Iterable[Any]
+
+
+class Splits(NamedTuple):
+    """Training, validation and test loaders of (images, labels)."""
+
+    train: Loader
+    val: Loader
+    test: Loader
+
+
+def load_data(
+    name: str,
+    root: str | Path = "data",
+    *,
+    batch_size: int = 128,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    val_fraction: float = 0.1,
+    augment: bool = True,
+    limit: int | None = None,
+    num_classes: int | None = None,
+    download: bool = True,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Splits:
+    """Load a data set as three loaders.
+
+    The validation part is carved from the training part, class by class, unless the source has its
+    own; the test part is never used for a decision.
+
+    Args:
+        name: a torchvision name (`mnist`, `fashion-mnist`, `kmnist`, `cifar10`, `cifar100`, `svhn`,
+            `stl10`), `digits` (embedded), `fake`, `mini-imagenet`, a folder with `train/<class>/` and
+            `test/<class>/` or `val/<class>/`, an `.npz` file, or `file.py:function` that returns
+            (train, val, test) loaders; code in that file is run.
+        root: where torchvision's sets lie or are put.
+        batch_size: inputs per batch.
+        image_size: side of the square images, in pixels; by default that of the data.
+        mean: per channel, of pixels in [0, 1]; by default the set's own.
+        std: per channel, likewise.
+        val_fraction: share of the training part that becomes the validation part.
+        augment: shift (and for colour mirror) training images at random; digits and other grey images
+            are only shifted.
+        limit: use only this many training images (a balanced random subset).
+        num_classes: of `fake`.
+        download: let torchvision download what is missing.
+        seed: of split, order and augmentation.
+        progress: called with (what, done, total) while images are read.
+
+    Raises:
+        DataError: the data set is missing, empty or malformed.
+    """
+    if ":" in name and not Path(name).exists():
+        return _from_code(name)
+    if batch_size < 1:
+        raise DataError(f"batch_size={batch_size} must be at least 1.")
+    raw, kind = _raw(name, Path(root), image_size, num_classes, download, seed, progress)
+    raw.train, raw.test = _resize(raw.train, image_size), _resize(raw.test, image_size)
+    raw.val = None if raw.val is None else _resize(raw.val, image_size)
+    channels, height, width = raw.train[0].shape[1:]
+    info = DataInfo(
+        name,
+        (channels, height, width),
+        raw.classes,
+        _constants("mean", mean, raw.mean, channels),
+        _constants("std", std, raw.std, channels),
+        kind,
+    )
+    if any(value <= 0 for value in info.std):
+        raise DataError(f"std={info.std} must be positive.")
+    train, val = (raw.train, raw.val) if raw.val is not None else _split(raw.train, val_fraction, seed)
+    if limit is not None:
+        train = _subset(train, limit, seed)
+    kwargs: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    return Splits(
+        ArrayLoader(*train, info, shuffle=True, augment=augment, drop_last=True, **kwargs),
+        ArrayLoader(*val, info, **kwargs),
+        ArrayLoader(*raw.test, info, **kwargs),
+    )
+
+
+def _raw(
+    name: str,
+    root: Path,
+    image_size: int | None,
+    num_classes: int | None,
+    download: bool,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[sources.Raw, str]:
+    if name == "digits":
+        return sources.digits(), "named"
+    if name == "fake":
+        return sources.fake(image_size or 32, num_classes or 10), "fake"
+    if name == "mini-imagenet":
+        return mini_imagenet(root, image_size, seed, progress), "folder"
+    if name in sources.NAMES:
+        return sources.named(name, root, download=download), "named"
+    path = Path(name)
+    if path.is_dir():
+        return folder(path, image_size, progress), "folder"
+    if path.suffix == ".npz" and path.is_file():
+        return sources.arrays(path), "arrays"
+    raise DataError(
+        f"data set {name!r} is neither a folder, an .npz file nor a known name ({', '.join(sources.NAMES)})."
+    )
+
+
+def _from_code(spec: str) -> Splits:
+    loaders = load_factory(spec)()
+    if not isinstance(loaders, (tuple, list)) or len(loaders) not in (2, 3):
+        raise DataError(f"{spec} must return (train, val, test) or (train, val) loaders.")
+    return Splits(loaders[0], loaders[1], loaders[-1])
+
+
+def info_of(loader: Loader) -> DataInfo | None:
+    """The `DataInfo` of a loader that `load_data` made."""
+    info = getattr(loader, "info", None)
+    return info if isinstance(info, DataInfo) else None
+
+
+def _constants(
+    what: str, given: Sequence[float] | None, default: tuple[float, ...], channels: int
+) -> tuple[float, ...]:
+    values = tuple(float(v) for v in given) if given else default
+    if len(values) == 1:
+        values = values * channels
+    if len(values) != channels:
+        raise DataError(f"--{what} has {len(values)} values for images of {channels} channels.")
+    return values
+
+
+def _resize(part: tuple[Tensor, Tensor], side: int | None) -> tuple[Tensor, Tensor]:
+    images, labels = part
+    if side is None or images.shape[-2:] == (side, side):
+        return part
+    parts = [
+        F.interpolate(chunk.float(), (side, side), mode="bilinear", antialias=True).round().byte()
+        for chunk in images.split(1024)
+    ]
+    return torch.cat(parts), labels
+
+
+def _split(
+    part: tuple[Tensor, Tensor], fraction: float, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Carve a validation part out of every class."""
+    if not 0 < fraction < 1:
+        raise DataError(f"val_fraction={fraction} must lie between 0 and 1.")
+    images, labels = part
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        count = max(1, round(fraction * len(own))) if len(own) > 1 else 0
+        chosen[own[torch.randperm(len(own), generator=generator)[:count]]] = True
+    if not bool(chosen.any()):
+        raise DataError("no class has two images, so no validation part can be carved from the training data.")
+    return (images[~chosen], labels[~chosen]), (images[chosen], labels[chosen])
+
+
+def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor, Tensor]:
+    images, labels = part
+    if limit >= len(labels):
+        return part
+    keep = _split(part, limit / len(labels), seed)[1]
+    return keep[0][:limit], keep[1][:limit]

@@ -1,0 +1,118 @@
+"""Batches from tensors in memory, reproducible from (seed, epoch, step) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What is known of a data set.
+
+    Attributes:
+        name: as given on the command line.
+        shape: (channels, height, width) of one input.
+        classes: names of the classes, in the order of the labels.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        kind: `named`, `folder`, `arrays`, `fake` or `code`.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind: str = "named"
+    notes: tuple[str, ...] = field(default=())
+
+
+class ArrayLoader:
+    """Normalised batches of images held in memory as bytes.
+
+    The order and the augmentation of an epoch depend only on `seed` and the epoch's number, so a run
+    that is interrupted can go on at any step. Iterating counts the epochs; `batches` takes the number.
+
+    Args:
+        images: (n, channels, height, width) uint8.
+        labels: (n,) integers.
+        info: name, shape, classes and normalisation.
+        batch_size: inputs per batch.
+        shuffle: draw a new order every epoch.
+        augment: random shift by up to 1/8 of the image, and for colour images a random mirror image.
+        drop_last: leave out the last, smaller batch (unless it is the only one).
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        info: DataInfo,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise DataError(f"images must be (n, channels, height, width) uint8, not {tuple(images.shape)}.")
+        if len(images) != len(labels) or not len(images):
+            raise DataError(f"data set {info.name}: {len(images)} images and {len(labels)} labels.")
+        self.images, self.labels, self.info = images, labels.long(), info
+        self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
+        self.drop_last = drop_last and len(images) >= batch_size
+        self.seed, self.epoch = seed, 0
+        shape = (1, -1, 1, 1)
+        self._mean = torch.tensor(info.mean).reshape(shape)
+        self._std = torch.tensor(info.std).reshape(shape)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.images), self.batch_size)
+        return full + bool(rest and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self.batches(self.epoch)
+        self.epoch += 1
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, (batch,)."""
+        order = torch.arange(len(self.images))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=_generator(self.seed, epoch))
+        for step in range(start, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            x = self.images[chosen].float() / 255
+            x = (x - self._mean) / self._std
+            if self.augment:
+                x = _augment(x, _generator(self.seed, epoch, step + 1))
+            yield x, self.labels[chosen]
+
+
+def _generator(seed: int, epoch: int, step: int = 0) -> torch.Generator:
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return torch.Generator().manual_seed(mixed % (2**63))
+
+
+def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift every image by up to an eighth of its size, and mirror half of the colour images."""
+    n, channels, height, width = x.shape
+    reach_y, reach_x = height // 8, width // 8
+    padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y), mode="replicate")
+    top = torch.randint(0, 2 * reach_y + 1, (n,), generator=generator)
+    left = torch.randint(0, 2 * reach_x + 1, (n,), generator=generator)
+    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
+    columns = left[:, None] + torch.arange(width)
+    if channels == 3:
+        flip = torch.rand(n, generator=generator) < 0.5
+        columns = torch.where(flip[:, None], columns.flip(1), columns)
+    items = torch.arange(n)[:, None, None, None]
+    return padded[items, torch.arange(channels)[None, :, None, None], rows, columns[:, None, None, :]]

@@ -1,0 +1,165 @@
+"""Raw data: bytes and labels from torchvision's sets, folders, arrays, scikit-learn, or a generator."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = ((0.5,), (0.5,))
+_CONSTANTS = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "kmnist": ((0.1918,), (0.3483,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "stl10": ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+}
+_CLASSES = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+    "stl10": "STL10",
+}
+NAMES = ("digits", "fake", "mini-imagenet", *_CONSTANTS)
+_MAX_ARRAY_BYTES = 16 * 2**30
+
+
+@dataclass(slots=True)
+class Raw:
+    """Images as bytes with labels: a training part, a test part, and a validation part if the source has one."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    val: tuple[Tensor, Tensor] | None = None
+
+
+def digits() -> Raw:
+    """scikit-learn's 1,797 handwritten digits, 8x8; every fifth image of a fixed order is the test set."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    images = torch.from_numpy(np.rint(x.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8))
+    labels = torch.from_numpy(y.astype(np.int64))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[order[::5]] = True
+    names = tuple(str(i) for i in range(10))
+    mean, std = images[~test].float().mean() / 255, images[~test].float().std() / 255
+    return Raw(
+        (images[~test], labels[~test]),
+        (images[test], labels[test]),
+        names,
+        (round(float(mean), 4),),
+        (round(float(std), 4),),
+    )
+
+
+def fake(image_size: int = 32, classes: int = 10, count: int = 512) -> Raw:
+    """Noise with a weak pattern per class; for trying commands out."""
+    generator = torch.Generator().manual_seed(0)
+    pattern = torch.rand(classes, 3, image_size, image_size, generator=generator)
+
+    def part(n: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(0, classes, (n,), generator=generator)
+        noise = torch.rand(n, 3, image_size, image_size, generator=generator)
+        return ((0.5 * pattern[labels] + 0.5 * noise) * 255).to(torch.uint8), labels
+
+    return Raw(part(count), part(count // 4), tuple(str(i) for i in range(classes)), *IMAGENET)
+
+
+def named(name: str, root: Path, *, download: bool) -> Raw:
+    """One of torchvision's data sets.
+
+    Raises:
+        DataError: it is neither on disk nor can it be downloaded.
+    """
+    from torchvision import datasets
+
+    make: Any = getattr(datasets, _CLASSES[name])
+    split = name in ("svhn", "stl10")
+
+    def part(train: bool) -> Any:
+        which = {"split": "train" if train else "test"} if split else {"train": train}
+        try:
+            return make(str(root), download=False, **which)
+        except RuntimeError as missing:
+            if not download:
+                raise DataError(
+                    f"data set {name} is not in {root} ({missing}). Give its place with --data-root, "
+                    "or allow the download."
+                ) from missing
+        try:
+            return make(str(root), download=True, **which)
+        except Exception as error:
+            raise DataError(
+                f"data set {name} is not in {root} and could not be downloaded ({error}). "
+                "Give the folder that holds it with --data-root."
+            ) from error
+
+    sets = [part(True), part(False)]
+    classes = tuple(str(c) for c in getattr(sets[0], "classes", range(10)))
+    return Raw(_bytes(sets[0]), _bytes(sets[1]), classes, *_CONSTANTS[name])
+
+
+def _bytes(dataset: Any) -> tuple[Tensor, Tensor]:
+    data = torch.as_tensor(np.asarray(dataset.data))
+    labels = getattr(dataset, "targets", None)
+    labels = torch.as_tensor(np.asarray(dataset.labels if labels is None else labels)).long()
+    if data.dim() == 3:
+        data = data[:, None]
+    elif data.shape[-1] == 3:
+        data = data.permute(0, 3, 1, 2)
+    return data.contiguous().to(torch.uint8), labels
+
+
+def arrays(path: Path) -> Raw:
+    """An `.npz` with x_train, y_train, x_test, y_test; images uint8, (n, h, w) or (n, h, w, channels).
+
+    Raises:
+        DataError: a missing or wrong array, or more than 16 GiB.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MAX_ARRAY_BYTES:
+                raise DataError(f"{path} unpacks to more than {_MAX_ARRAY_BYTES >> 30} GiB.")
+        with np.load(path, allow_pickle=False) as data:
+            missing = {"x_train", "y_train", "x_test", "y_test"} - set(data.files)
+            if missing:
+                raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}.")
+            found = {key: data[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no readable .npz archive ({error}).") from error
+
+    def part(kind: str) -> tuple[Tensor, Tensor]:
+        x, y = found[f"x_{kind}"], found[f"y_{kind}"].reshape(-1)
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not len(x):
+            raise DataError(f"{path}: x_{kind} must be uint8 (n, h, w[, channels]), not {x.dtype} {x.shape}.")
+        if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0:
+            raise DataError(f"{path}: y_{kind} must hold {len(x)} integer labels >= 0.")
+        images = torch.from_numpy(x)
+        images = images[:, None] if x.ndim == 3 else images.permute(0, 3, 1, 2)
+        if images.shape[1] not in (1, 3):
+            raise DataError(f"{path}: x_{kind} has {images.shape[1]} channels; 1 or 3 are needed.")
+        return images.contiguous(), torch.from_numpy(y.astype(np.int64))
+
+    train, test = part("train"), part("test")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise DataError(f"{path}: training images are {tuple(train[0].shape[1:])}, test {tuple(test[0].shape[1:])}.")
+    classes = tuple(str(i) for i in range(1 + int(max(train[1].max(), test[1].max()))))
+    return Raw(train, test, classes, *(IMAGENET if train[0].shape[1] == 3 else GREY))

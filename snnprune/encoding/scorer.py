@@ -1,0 +1,159 @@
+"""Scorer: the weights of a model in, one value per neuron out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..graph import NeuronGroup
+from ..inputs import device_of
+from ..switcher import Switcher
+from .rows import STATISTICS, StackedRows
+from .stacked import StackedMatrices, is_fc_group
+
+Start = Literal["post-training", "fresh"]
+Scores = Literal["switcher", "switcher+offset", "free"]
+
+
+class Scorer(nn.Module):
+    """Gives every neuron of every prunable group a value `u`; its scale is `u` where it is kept.
+
+    *Post-training* start: `u = 1 + spread * z`, where z starts as the standardised norm of all weights
+    of the neuron (its own and those that read it), so that the pretrained function is unharmed and the
+    order is the one of the best hand-set rule. The U-Net's head starts at 0 and learns what to add.
+
+    *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no
+    sorting. An affine map per group, fixed at the start, gives the values a mean and a spread around a
+    small positive number, so that about a third of the neurons begin at 0 after the ReLU.
+
+    Args:
+        model: the network whose weights are read; it is not kept.
+        groups: its groups; only prunable ones get values.
+        scores: `switcher` alone, with a free offset per neuron, or `free` scales without a switcher
+            (the ablation).
+        start: see above.
+        spread: standard deviation of u around 1 at the post-training start.
+        fresh_mean: mean of u over a group at the fresh start.
+        fresh_std: standard deviation of u over a group at the fresh start.
+        seed: of the initialisation.
+
+    Raises:
+        ConfigError: no group is prunable.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[NeuronGroup],
+        *,
+        scores: Scores = "switcher+offset",
+        start: Start = "post-training",
+        spread: float = 0.05,
+        fresh_mean: float = 0.4,
+        fresh_std: float = 0.8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        chosen = [group for group in groups if group.prunable]
+        if not chosen:
+            raise ConfigError("no group of the model is prunable, so there is nothing to score.")
+        self.ids = [group.id for group in chosen]
+        self.spread, self.start = spread, start
+        self.learns_offsets = scores != "switcher"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = start == "fresh"
+            fc = [g for g in chosen if is_fc_group(model, g)] if fresh else []
+            stacked = [g for g in chosen if g not in fc]
+            self.matrices = StackedMatrices(model, fc) if fc else None
+            self.fc_switcher = None
+            if self.matrices is not None:
+                stride = max(1, min(8, self.matrices.width // 32))
+                self.fc_switcher = Switcher(
+                    len(fc), len(fc), self.matrices.width, stride=stride, upsample="deconv"
+                )
+            self.rows = StackedRows(model, stacked, sort=not fresh) if stacked else None
+            self.switcher = None
+            if self.rows is not None:
+                self.switcher = Switcher(
+                    self.rows.in_channels,
+                    1,
+                    self.rows.width,
+                    stride=4,
+                    upsample="deconv" if fresh else "linear",
+                    zero_head=not fresh,
+                )
+            self.path = nn.Linear(STATISTICS, 1, bias=False)  # full-resolution row path
+        with torch.no_grad():
+            self.path.weight.copy_(torch.tensor([[0.0 if fresh else 1.0] + [0.0] * (STATISTICS - 1)]))
+        self.offsets = nn.ParameterList(
+            nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen
+        )
+        self.to(device_of(model))
+        self.register_buffer("gain", torch.ones(len(chosen)))
+        self.register_buffer("shift", torch.zeros(len(chosen)))
+        self.to(device_of(model))
+        if fresh:
+            self._calibrate(model, fresh_mean, fresh_std)
+        if scores == "free":
+            with torch.no_grad():
+                raw = self.raw(model)
+                for i, name in enumerate(self.ids):
+                    self.offsets[i].copy_(self._value(i, raw[name]) - 1)
+            self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None  # type: ignore[assignment]
+
+    gain: Tensor
+    shift: Tensor
+
+    @torch.no_grad()
+    def _calibrate(self, model: nn.Module, mean: float, std: float) -> None:
+        """Fix one affine map per group so that u has this mean and standard deviation now.
+
+        Without it the fresh start is a lottery: whole layers begin dead.
+        """
+        raw = self.raw(model)
+        for i, name in enumerate(self.ids):
+            spread = raw[name].std(correction=0)
+            gain = std / spread if float(spread) > 1e-6 else torch.ones(())
+            self.gain[i] = gain
+            self.shift[i] = mean - gain * raw[name].mean()
+
+    def switcher_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the networks that read weights."""
+        own = {id(p) for p in self.offsets.parameters()}
+        return [p for p in self.parameters() if id(p) not in own]
+
+    def raw(self, model: nn.Module) -> dict[str, Tensor]:
+        """The networks' outputs per group, before scaling and offsets."""
+        found: dict[str, Tensor] = {}
+        if self.matrices is not None and self.fc_switcher is not None:
+            values = self.fc_switcher(self.matrices(model))
+            for i, (name, size) in enumerate(zip(self.matrices.ids, self.matrices.sizes, strict=True)):
+                found[name] = values[i, :size]
+        if self.rows is not None and self.switcher is not None:
+            matrix, places, statistics = self.rows(model)
+            values = self.switcher(matrix)[0]
+            for name, place, stats in zip(self.rows.ids, places, statistics, strict=True):
+                found[name] = values[place] + self.path(stats).squeeze(1)
+        return found
+
+    def _value(self, i: int, raw: Tensor) -> Tensor:
+        if self.start == "fresh":
+            return self.gain[i] * raw + self.shift[i]
+        return 1 + self.spread * raw
+
+    def forward(self, model: nn.Module) -> dict[str, Tensor]:
+        """Group id -> (size,) values u, differentiable in the model's weights and in the scorer's."""
+        raw = self.raw(model)
+        values = {}
+        for i, name in enumerate(self.ids):
+            offset = self.offsets[i]
+            if name in raw:
+                values[name] = self._value(i, raw[name]) + offset
+            else:
+                values[name] = 1 + offset
+        return values

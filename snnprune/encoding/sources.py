@@ -1,0 +1,112 @@
+"""Where the rows come from: the weights that belong to each neuron of a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from ..graph import Member, NeuronGroup
+
+Side = Literal["incoming", "outgoing"]
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One weight tensor that describes the neurons of a group, and how to cut it into rows.
+
+    Attributes:
+        module: name of the layer.
+        side: `incoming` for the neurons' own weights, `outgoing` for the columns that read them.
+        channels: channels of the layer in the order of the neurons, (neurons * per_neuron,).
+        per_neuron: channels per neuron (16 behind a flattened 4x4 map).
+        length: weights per neuron.
+        unit: weights that belong together (a kernel position is meaningful, an input channel's
+            place is not), so that columns are sorted in units of this many.
+    """
+
+    module: str
+    side: Side
+    channels: Tensor
+    per_neuron: int
+    length: int
+    unit: int
+
+    def rows(self, model: nn.Module) -> Tensor:
+        """The weights, (neurons, length)."""
+        module = model.get_submodule(self.module)
+        if isinstance(module, layers.IndexedLinear) and self.side == "outgoing":
+            full = module.weight.new_zeros(module.out_features, module.source_features)
+            matrix = full.index_copy(1, module.index, module.weight).t()
+        elif self.side == "outgoing":
+            matrix = layers.weight_columns(module)
+        else:
+            matrix = layers.weight_rows(module)
+        channels = self.channels.to(matrix.device)
+        if len(channels) != len(matrix) or not torch.equal(channels, torch.arange(len(matrix)).to(channels)):
+            matrix = matrix.index_select(0, channels)
+        return matrix.reshape(-1, self.length)
+
+
+def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
+    """Every source whose neurons are all there: producers, depthwise layers and consumers."""
+    found = []
+    for member in group.members:
+        module = model.get_submodule(member.module)
+        weighted = layers.is_conv(module) or isinstance(module, nn.Linear)
+        if not weighted:
+            continue
+        side: Side = "outgoing" if member.role == "consumer" else "incoming"
+        source = _source(module, member, side, group.size)
+        if source is not None:
+            found.append(source)
+    return found
+
+
+def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source | None:
+    per_neuron, rest = divmod(len(member.channels), size)
+    order = sorted(range(len(member.neurons)), key=lambda i: (member.neurons[i], member.channels[i]))
+    neurons = [member.neurons[i] for i in order]
+    if rest or neurons != [n for n in range(size) for _ in range(per_neuron)]:
+        return None  # some neurons have no weights here: no common row length
+    channels = torch.tensor([member.channels[i] for i in order])
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if side == "outgoing":
+        if isinstance(module, layers.IndexedLinear):
+            each = module.out_features
+        else:
+            each = weight.numel() // weight.shape[layers.input_dim(module)]
+    else:
+        each = weight.numel() // weight.shape[layers.output_dim(module)]
+    kernel = 1 if isinstance(module, nn.Linear) else int(weight[0, 0].numel())
+    return Source(member.module, side, channels, per_neuron, each * per_neuron, kernel)
+
+
+def standardize(rows: Tensor) -> Tensor:
+    """Rows over the (detached) root mean square of the whole matrix.
+
+    Without it the switcher sees values around 0.03, answers with its bias, and gives every neuron of
+    a layer the same scale.
+    """
+    return rows / (rows.detach().square().mean().sqrt() + _EPSILON)
+
+
+def sort_columns(rows: Tensor, unit: int) -> Tensor:
+    """Columns in order of their norm, so that the order of the neighbouring layer's neurons is forgotten."""
+    units = rows.shape[1] // unit
+    if units < 2 or rows.shape[1] % unit:
+        return rows
+    view = rows.view(len(rows), units, unit)
+    order = view.detach().square().sum((0, 2)).argsort(descending=True)
+    return view.index_select(1, order).reshape(len(rows), -1)
+
+
+def z_scores(values: Tensor) -> Tensor:
+    """Zero mean and unit variance over the neurons (both detached); zeros where all are equal."""
+    spread = values.detach().std(correction=0)
+    return (values - values.detach().mean()) / (spread + 1e-6)

@@ -1,0 +1,70 @@
+"""The exception tree.
+
+    SnnPruneError
+    ├── ConfigError (ValueError)          a bad option or argument
+    │   └── TargetError                   a target that cannot be met
+    ├── DataError                         a data set that is missing, empty or malformed
+    ├── ModelFileError                    a model file that cannot be read safely or fits nothing
+    ├── UnsupportedModelError             nothing in the model can be pruned exactly
+    ├── AttachError                       gates attached twice, or used after detach
+    ├── CollapsedLayerError               a whole layer would be removed
+    ├── DivergedError                     the loss or a scale is not finite
+    ├── ExactnessError                    gated, folded, removed and exported models disagree
+    │   └── ExportError                   the ONNX file is not what the model computes
+    ├── StructureError                    a saved structure does not fit the model
+    └── RunError                          a run folder is in the way, missing or damaged
+
+Every message names the path and the value, the cause, and the remedy.
+"""
+
+
+class SnnPruneError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(SnnPruneError, ValueError):
+    """An option or argument has a value that makes no sense."""
+
+
+class TargetError(ConfigError):
+    """The requested size cannot be reached."""
+
+
+class DataError(SnnPruneError):
+    """A data set is missing, empty or malformed."""
+
+
+class ModelFileError(SnnPruneError):
+    """A model file cannot be read, is not trusted, or fits no architecture."""
+
+
+class UnsupportedModelError(SnnPruneError):
+    """Nothing in the model can be pruned exactly; the message lists why."""
+
+
+class AttachError(SnnPruneError, RuntimeError):
+    """Gates were attached twice, or used after they were detached."""
+
+
+class CollapsedLayerError(SnnPruneError):
+    """Every neuron of a layer has scale 0, which would cut the network."""
+
+
+class DivergedError(SnnPruneError, ArithmeticError):
+    """Training produced a value that is not finite."""
+
+
+class ExactnessError(SnnPruneError):
+    """Two models that must compute the same do not."""
+
+
+class ExportError(ExactnessError):
+    """An exported file does not compute what the model computes, or cannot be written."""
+
+
+class StructureError(SnnPruneError, ValueError):
+    """A saved structure does not fit the model it is loaded into."""
+
+
+class RunError(SnnPruneError):
+    """A run folder exists already, is missing, or is damaged."""

@@ -1,0 +1,71 @@
+"""Atomic writes: a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well.
+
+    Raises:
+        RunError: the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}).") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, then put it in place."""
+    with atomic_path(path) as temporary:
+        write(temporary)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN is refused."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path, *, limit: int = 64 * 2**20) -> Any:
+    """Read JSON of a bounded size.
+
+    Raises:
+        RunError: missing, too large or malformed.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise RunError(f"{path} is larger than {limit >> 20} MiB, which is no file of ours.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is no valid JSON ({error}).") from error

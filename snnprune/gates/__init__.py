@@ -1,0 +1,19 @@
+"""Gates on a user's model: attach, phases, budget, compact, detach."""
+
+from .attach import attach
+from .gated import GatedModel, Gradient, Phase, attach_groups, is_gated
+from .rule import Budget, GroupCounts, count_groups
+from .target import parse_target
+
+__all__ = [
+    "Budget",
+    "GatedModel",
+    "Gradient",
+    "GroupCounts",
+    "Phase",
+    "attach",
+    "attach_groups",
+    "count_groups",
+    "is_gated",
+    "parse_target",
+]

@@ -1,0 +1,314 @@
+"""Gates: a model whose neurons are scaled through forward pre-hooks on the layers that read them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from ..budget import CostModel
+from ..encoding import Scorer
+from ..errors import AttachError, ConfigError
+from ..graph import NeuronGroup
+from ..inputs import Inputs
+from ..surgery import check_scales, column_maps, fold_, remove_
+from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
+from .target import parse_target
+
+Phase = Literal["switcher", "network", "both"]
+Gradient = Literal["through", "held"]
+
+
+class _Gate:
+    """Forward pre-hook of one consumer: input times the scales of its columns."""
+
+    def __init__(self, owner: GatedModel, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        factor = self.owner._factors.get(self.name)
+        if factor is None:
+            return None
+        if not args:
+            raise AttachError(f"{self.name} was called with keyword arguments only; gates need positional ones.")
+        x = args[0]
+        if layers.is_conv(module):
+            factor = factor.reshape(-1, *[1] * (x.dim() - 2))
+        return (x * factor.to(x.dtype), *args[1:])
+
+
+class _Refresh:
+    """Forward pre-hook of the whole model: one set of scales per forward pass."""
+
+    def __init__(self, owner: GatedModel) -> None:
+        self.owner = owner
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        self.owner.refresh()
+
+
+class GatedModel:
+    """A user's model with gates attached; made by `snnprune.attach`.
+
+    Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a
+    `with` block the gates are detached at the end, also after an exception.
+
+    Args:
+        model: the network; only hooks are added to it.
+        groups: its groups, as `trace` returns them.
+        cost: its cost model, for budgets.
+        scorer: gives values per neuron; None for scales set by hand.
+        floor: least kept share of every group under a budget.
+        round_to: keep multiples of this many channels under a budget.
+
+    Raises:
+        AttachError: the model carries gates already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[NeuronGroup],
+        *,
+        cost: CostModel,
+        scorer: Scorer | None = None,
+        floor: float = 0.1,
+        round_to: int = 1,
+    ) -> None:
+        if is_gated(model):
+            raise AttachError("this model has gates attached already; detach() them first.")
+        self.model, self.groups, self.cost, self.scorer = model, list(groups), cost, scorer
+        self.floor, self.round_to = floor, round_to
+        self.budget: Budget | None = None
+        self.phase: Phase = "both"
+        self.gradient: Gradient = "through"
+        self._maps = column_maps(model, groups)
+        self._factors: dict[str, Tensor] = {}
+        self._scales: dict[str, Tensor] = {}
+        self._masks: dict[str, Tensor] = {}
+        self._stamp: object = None
+        self._requires_grad = {p: p.requires_grad for p in model.parameters()}
+        self._handles: list[Any] = []
+        self._attached = True
+        self._hook()
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        self._handles.append(self.model.register_forward_pre_hook(_Refresh(self)))
+        for name in self._maps:
+            module = self.model.get_submodule(name)
+            self._handles.append(module.register_forward_pre_hook(_Gate(self, name)))
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @contextlib.contextmanager
+    def unhooked(self) -> Iterator[nn.Module]:
+        """The plain model for the length of a `with` block."""
+        self._unhook()
+        try:
+            yield self.model
+        finally:
+            if self._attached:
+                self._hook()
+
+    def detach(self) -> nn.Module:
+        """Take all gates off and put every `requires_grad` back; weights are not touched.
+
+        Safe to call twice. Returns the model.
+        """
+        self._unhook()
+        self._attached = False
+        self._factors = {}
+        for parameter, flag in self._requires_grad.items():
+            parameter.requires_grad_(flag)
+        return self.model
+
+    def __enter__(self) -> GatedModel:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.detach()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._attached:
+            raise AttachError("the gates are detached; call the model itself, or attach() again.")
+        return self.model(*args, **kwargs)
+
+    # -- phases and parameters -----------------------------------------------------------------
+
+    def set_phase(self, phase: Phase, *, gradient: Gradient = "through") -> None:
+        """Choose who learns; the other one is frozen.
+
+        Args:
+            phase: `switcher`, `network`, or `both`.
+            gradient: in the network's phase, whether the gradient also flows through the switcher's
+                input (`through`: arXiv 2110.05954, eqs. 5-6) or the scales are held as they are
+                (`held`), which costs nothing.
+
+        Raises:
+            ConfigError: no such phase or gradient.
+        """
+        if phase not in ("switcher", "network", "both"):
+            raise ConfigError(f"phase {phase!r} is unknown; use 'switcher', 'network' or 'both'.")
+        if gradient not in ("through", "held"):
+            raise ConfigError(f"gradient {gradient!r} is unknown; use 'through' or 'held'.")
+        if phase == self.phase and gradient == self.gradient:
+            return
+        self.phase, self.gradient, self._stamp = phase, gradient, None
+        for parameter, flag in self._requires_grad.items():
+            parameter.requires_grad_(flag and phase != "switcher")
+        if self.scorer is not None:
+            for parameter in self.scorer.switcher_parameters():
+                parameter.requires_grad_(phase != "network")
+            if self.scorer.learns_offsets:
+                for parameter in self.scorer.offsets.parameters():
+                    parameter.requires_grad_(phase != "network")
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """The model's parameters that the caller had left trainable."""
+        return [p for p, flag in self._requires_grad.items() if flag]
+
+    def scorer_parameters(self) -> list[nn.Parameter]:
+        """Everything the scorer learns: the switcher and, with it, the offsets."""
+        if self.scorer is None:
+            return []
+        offsets = list(self.scorer.offsets.parameters()) if self.scorer.learns_offsets else []
+        return self.scorer.switcher_parameters() + offsets
+
+    # -- scales --------------------------------------------------------------------------------
+
+    def set_budget(self, target: Mapping[str, float] | None, *, progress: float = 1.0) -> None:
+        """Choose the kept share of the cost; the threshold follows at once and at every step.
+
+        Args:
+            target: `{"macs": share}` or `{"params": share}` with a share in (0, 1], or None for the
+                papers' free mode (kept where the switcher's value is positive).
+            progress: in [0, 1]: how far the way from the dense cost (0) to the target (1) is gone.
+
+        Raises:
+            TargetError: not a share, or below what the floors allow.
+        """
+        wanted = parse_target(target)
+        self._stamp = None
+        if wanted is None:
+            self.budget = None
+            return
+        share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
+        self.budget = Budget(wanted.metric, share)
+
+    def set_scales(self, scales: Mapping[str, Tensor]) -> None:
+        """Set fixed scales by hand: tests, rivals, own criteria. The scorer is ignored from now on.
+
+        Raises:
+            ConfigError: a scale of the wrong group, shape or sign.
+            CollapsedLayerError: all scales of a group are 0.
+        """
+        check_scales(self.groups, scales)
+        self.scorer = None
+        like = next(iter(self.model.parameters()))
+        self._scales = {n: s.detach().to(like.device) for n, s in scales.items()}
+        self._masks = {n: s > 0 for n, s in self._scales.items()}
+        self._stamp = None
+        self.refresh()
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """Scales of all groups as they are now, detached; a neuron that is off has exactly 0."""
+        with torch.no_grad():
+            self.refresh()
+        return exact_zeros(self._scales, self._masks)
+
+    def counts(self) -> list[GroupCounts]:
+        """Kept, weakened and strengthened neurons per group."""
+        return count_groups(self.groups, self.scales)
+
+    def refresh(self) -> None:
+        """Compute the scales for the next forward pass, unless nothing has changed since the last.
+
+        A model's own forward calls this; a training loop need not.
+        """
+        differentiable = torch.is_grad_enabled() and self.scorer is not None
+        held = self.phase == "network" and self.gradient == "held"
+        stamp = self._version()
+        if held and self._scales and self._stamp is not None:
+            return
+        if stamp == self._stamp and not (differentiable and not held):
+            return
+        if self.scorer is not None:
+            with torch.set_grad_enabled(differentiable and not held):
+                values = self.scorer(self.model)
+                self._masks = keep_masks(
+                    values, self.cost, self.budget, floor=self.floor, round_to=self.round_to
+                )
+                self._scales = to_scales(
+                    values, self._masks, normalize=self.scorer.start == "post-training"
+                )
+        factors = {name: columns(self._scales) for name, columns in self._maps.items()}
+        self._factors = {name: factor for name, factor in factors.items() if factor is not None}
+        # A graph belongs to one backward pass, so differentiable scales are never reused.
+        self._stamp = None if differentiable and not held else stamp
+
+    def _version(self) -> object:
+        parameters = [*self._requires_grad]
+        if self.scorer is not None:
+            parameters += list(self.scorer.parameters())
+        return sum(p._version for p in parameters), self.budget
+
+    # -- results -------------------------------------------------------------------------------
+
+    def plain_copy(self) -> nn.Module:
+        """A copy of the model without gates, with the caller's `requires_grad` flags."""
+        with self.unhooked():
+            clone = copy.deepcopy(self.model)
+        flags = list(self._requires_grad.values())
+        for parameter, flag in zip(clone.parameters(), flags, strict=True):
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        return clone
+
+    def fold(self) -> nn.Module:
+        """A copy of the full size with the scales folded into the weights."""
+        return fold_(self.plain_copy(), self.groups, self.scales)
+
+    def compact(self) -> nn.Module:
+        """A smaller model that computes what this one computes: scales folded, zeros cut out.
+
+        It is of the user's own classes, without hooks; where single inputs of an FC layer were
+        removed, that layer is a `snnprune.IndexedLinear`. The gated model stays as it is.
+
+        Raises:
+            CollapsedLayerError: a layer would be left empty.
+        """
+        return remove_(self.fold(), self.groups, self.scales)
+
+
+def is_gated(model: nn.Module) -> bool:
+    """True when any module of the model carries one of our gates."""
+    return any(
+        isinstance(hook, (_Gate, _Refresh))
+        for module in model.modules()
+        for hook in module._forward_pre_hooks.values()
+    )
+
+
+def attach_groups(
+    model: nn.Module,
+    groups: Sequence[NeuronGroup],
+    example_inputs: Inputs,
+    *,
+    scorer: Scorer | None,
+    floor: float = 0.1,
+    round_to: int = 1,
+) -> GatedModel:
+    """Attach gates for groups that are known already."""
+    cost = CostModel(model, groups, example_inputs)
+    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)

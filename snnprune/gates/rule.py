@@ -1,0 +1,135 @@
+"""From scores to scales: who is kept, and with which gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..budget import CostModel, Metric
+from ..errors import CollapsedLayerError
+from ..graph import NeuronGroup
+
+_LEAST_SCALE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A kept share of a cost.
+
+    Attributes:
+        metric: `macs` or `params`.
+        share: kept share of the dense cost, in (0, 1].
+    """
+
+    metric: Metric
+    share: float
+
+
+def keep_masks(
+    values: Mapping[str, Tensor],
+    cost: CostModel,
+    budget: Budget | None,
+    *,
+    floor: float,
+    round_to: int,
+) -> dict[str, Tensor]:
+    """Which neurons stay, for values u per group.
+
+    With a budget: the best by one global threshold that meets it. Without: those with u > 0, the
+    papers' ReLU.
+
+    Raises:
+        CollapsedLayerError: without a budget, every neuron of a group is at or below 0.
+        TargetError: the budget is below what the floors allow.
+    """
+    if budget is None:
+        masks = {name: u.detach() > 0 for name, u in values.items()}
+        for name, mask in masks.items():
+            if not bool(mask.any()):
+                raise CollapsedLayerError(
+                    f"{name}: the switcher turned off all {len(mask)} neurons, so the network is cut. "
+                    "Lower the learning rates, or give a target instead of `free`."
+                )
+        return masks
+    scores = {name: u.detach().double().cpu().numpy() for name, u in values.items()}
+    chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
+    return {name: torch.from_numpy(chosen.kept[name]).to(u.device) for name, u in values.items()}
+
+
+def to_scales(values: Mapping[str, Tensor], masks: Mapping[str, Tensor], *, normalize: bool) -> dict[str, Tensor]:
+    """Scales with a straight-through gradient.
+
+    Forward: u where kept, divided by its mean over the kept (normalised), and exactly 0 elsewhere.
+    Backward: as if every neuron were on, so that one at 0 still learns and may come back.
+
+    Args:
+        values: group id -> (size,) values u.
+        masks: group id -> (size,) boolean.
+        normalize: divide by the detached mean of the kept ones. Scales are defined only up to a factor
+            per layer; without this they drift. The papers do not.
+    """
+    scales = {}
+    for name, u in values.items():
+        mask = masks[name]
+        kept = u[mask]
+        mean = kept.detach().clamp_min(_LEAST_SCALE).mean() if normalize else u.new_ones(())
+        soft = u / mean
+        hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalize else 0.0), 0.0)
+        scales[name] = soft + (hard - soft.detach())  # value of `hard`, gradient of `soft`
+        if not u.requires_grad:
+            scales[name] = hard
+    return scales
+
+
+def exact_zeros(scales: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached scales whose off neurons are 0 to the bit (`a + (0 - a)` is, but say so)."""
+    return {n: torch.where(masks[n], s.detach(), torch.zeros_like(s)) for n, s in scales.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """What the scales of one group say: neurons kept, weakened (< 1) and strengthened (>= 1)."""
+
+    id: str
+    size: int
+    kept: int
+    weakened: int
+    strengthened: int
+
+
+def count_groups(groups: Sequence[NeuronGroup], scales: Mapping[str, Tensor]) -> list[GroupCounts]:
+    """Counts per prunable group.
+
+    A flattened unit counts as kept when its own scale and that of its channel are both positive, and
+    its strength is their product.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for group in groups:
+        if group.kind == "channel" and group.id in scales:
+            scale = scales[group.id].detach().cpu().double().numpy()
+            for member in group.consumers:
+                width = 1 + max(member.channels)
+                have = columns.get(member.module, np.ones(0))
+                total = np.ones(max(width, len(have)))
+                total[: len(have)] = have
+                total[list(member.channels)] *= scale[list(member.neurons)]
+                columns[member.module] = total
+    found = []
+    for group in groups:
+        if group.id not in scales:
+            continue
+        scale = scales[group.id].detach().cpu().double().numpy()
+        if group.kind == "input":
+            member = group.consumers[0]
+            outer = columns.get(member.module, np.ones(0))
+            padded = np.ones(max(len(outer), 1 + max(member.channels)))
+            padded[: len(outer)] = outer
+            scale = scale * padded[list(member.channels)]
+        kept = scale > 0
+        strong = int((scale >= 1).sum())
+        found.append(GroupCounts(group.id, group.size, int(kept.sum()), int(kept.sum()) - strong, strong))
+    return found

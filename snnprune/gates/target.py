@@ -1,0 +1,26 @@
+"""Targets: what a user may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import TargetError
+from .rule import Budget
+
+
+def parse_target(target: Mapping[str, float] | None) -> Budget | None:
+    """`{"macs": 0.5}` or `{"params": 0.3}` to a budget; None is the papers' free mode.
+
+    Raises:
+        TargetError: an unknown metric, several at once, or a share outside (0, 1].
+    """
+    if target is None:
+        return None
+    if len(target) != 1:
+        raise TargetError(f"target {dict(target)} must name exactly one of macs and params.")
+    metric, share = next(iter(target.items()))
+    if metric not in ("macs", "params"):
+        raise TargetError(f"target {metric!r} is unknown; use macs or params (a kept share), or free.")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise TargetError(f"target {metric}={share} is no share of the dense {metric}; use a number in (0, 1].")
+    return Budget("macs" if metric == "macs" else "params", float(share))

@@ -1,0 +1,99 @@
+"""All groups of a model: channels from the dependency graph, and single inputs of FC layers."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from .. import layers
+from ..inputs import Inputs
+from .discover import channel_groups
+from .records import Member, NeuronGroup
+from .shapes import LayerShapes, layer_shapes
+
+
+def find_groups(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    keep: Sequence[str] = (),
+    input_neurons: bool = True,
+) -> list[NeuronGroup]:
+    """Every group of a model, those that are kept included with their reason.
+
+    Exactness is claimed here by rules; `snnprune.trace` also proves it numerically.
+
+    Args:
+        model: any network; nothing in it changes.
+        example_inputs: what its forward takes (a tensor, a tuple or a dict).
+        keep: shell patterns of module names whose channels must stay, such as `layer4.*`.
+        input_neurons: also single inputs of fully connected layers (pixels, flattened units), as in
+            arXiv 2110.05954, section 3.3.1.
+
+    Raises:
+        UnsupportedModelError: the model does not run, or its graph cannot be built.
+    """
+    shapes = layer_shapes(model, example_inputs)
+    groups = channel_groups(model, example_inputs, shapes)
+    groups = [_check_columns(group, model) for group in groups]
+    groups = [_protect(group, keep) for group in groups]
+    if input_neurons:
+        groups += _input_groups(model, shapes, groups, keep)
+    rank = {name: i for i, name in enumerate(shapes)}
+    return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
+
+
+def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
+    """Mark the group as kept when a pattern names one of its producers."""
+    for member in group.producers:
+        for pattern in keep:
+            if group.prunable and fnmatch.fnmatchcase(member.module, pattern):
+                return replace(group, reason=f"kept by request ({pattern})")
+    return group
+
+
+def _check_columns(group: NeuronGroup, model: nn.Module) -> NeuronGroup:
+    """Keep the group when the graph addresses columns that a consumer does not have."""
+    for member in group.consumers:
+        width = layers.in_width(model.get_submodule(member.module))
+        if group.prunable and any(c >= width for c in member.channels):
+            return replace(group, reason=f"the inputs of {member.module} do not match its channels")
+    return group
+
+
+def _input_groups(
+    model: nn.Module,
+    shapes: dict[str, LayerShapes],
+    groups: list[NeuronGroup],
+    keep: Sequence[str],
+) -> list[NeuronGroup]:
+    """Groups of single inputs of FC layers that no one-to-one channel scale reaches already."""
+    owned: dict[str, set[int]] = {}
+    for group in groups:
+        if not group.prunable:
+            continue
+        for member in group.consumers:
+            if member.one_to_one:
+                owned.setdefault(member.module, set()).update(member.channels)
+    found = []
+    for name, shape in shapes.items():
+        module = model.get_submodule(name)
+        if not layers.is_linear(module) or len(shape.input) != 2 or shape.calls != 1:
+            continue
+        if isinstance(module, layers.IndexedLinear):
+            candidates = module.index.tolist()
+        else:
+            candidates = range(layers.in_width(module))
+        columns = tuple(sorted(c for c in candidates if c not in owned.get(name, set())))
+        if not columns:
+            continue
+        member = Member(name, "consumer", columns, tuple(range(len(columns))))
+        group = NeuronGroup(f"{name}:in", "input", len(columns), (member,))
+        for pattern in keep:
+            if group.prunable and (fnmatch.fnmatchcase(group.id, pattern) or fnmatch.fnmatchcase(name, pattern)):
+                group = replace(group, reason=f"kept by request ({pattern})")
+        found.append(group)
+    return found

@@ -1,0 +1,83 @@
+"""Groups of neurons as frozen records of names and integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["producer", "consumer", "between"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One layer's part in a group.
+
+    `channels[i]` of the layer belongs to neuron `neurons[i]` of the group. A consumer's channels are
+    columns of its *input*; a producer's are its outputs; a layer in between (batch norm, depthwise
+    convolution, PReLU) has both alike.
+
+    Attributes:
+        module: dotted name of the layer in the model.
+        role: what the layer does with the group's channels.
+        channels: channel indices of the layer, each once.
+        neurons: for every channel the neuron of the group it belongs to, in [0, size).
+    """
+
+    module: str
+    role: Role
+    channels: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.neurons):
+            raise ValueError(f"{self.module}: {len(self.channels)} channels, {len(self.neurons)} neurons")
+
+    @property
+    def one_to_one(self) -> bool:
+        """True when every neuron owns at most one channel here."""
+        return len(set(self.neurons)) == len(self.neurons)
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronGroup:
+    """Neurons that live or die together: one scale each.
+
+    Attributes:
+        id: name of the first producer, or `<layer>:in` for input neurons.
+        kind: `channel` for outputs of layers, `input` for single inputs of a fully connected layer.
+        size: number of neurons.
+        members: every layer that the group touches.
+        reason: why the group is kept whole; None when it can be pruned exactly.
+        note: anything else a user should know, such as channels left out of the group.
+    """
+
+    id: str
+    kind: Literal["channel", "input"]
+    size: int
+    members: tuple[Member, ...]
+    reason: str | None = None
+    note: str = ""
+
+    @property
+    def prunable(self) -> bool:
+        """True when removing neurons of this group is exact."""
+        return self.reason is None
+
+    @property
+    def producers(self) -> tuple[Member, ...]:
+        """Layers whose output channels the group holds."""
+        return tuple(m for m in self.members if m.role == "producer")
+
+    @property
+    def consumers(self) -> tuple[Member, ...]:
+        """Layers whose input columns the group holds: where the gates sit."""
+        return tuple(m for m in self.members if m.role == "consumer")
+
+    @property
+    def between(self) -> tuple[Member, ...]:
+        """Per-channel layers between producers and consumers."""
+        return tuple(m for m in self.members if m.role == "between")
+
+    def __str__(self) -> str:
+        state = "prunable" if self.prunable else f"kept: {self.reason}"
+        return f"{self.id} ({self.kind}, {self.size} neurons; {state})"

@@ -1,0 +1,68 @@
+"""One forward pass that records what every layer sees: order, input and output shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+from ..inputs import Inputs, call
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShapes:
+    """Shapes of a layer's first call, and how often it was called."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    calls: int
+
+
+def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerShapes]:
+    """Shapes of every leaf layer that takes and returns one tensor, in the order of the calls.
+
+    The model runs once in eval mode without gradients; its mode is put back.
+
+    Raises:
+        UnsupportedModelError: the model does not run on the example inputs.
+    """
+    seen: dict[str, LayerShapes] = {}
+    handles = []
+
+    def record(name: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
+                return
+            calls = seen[name].calls + 1 if name in seen else 1
+            seen[name] = LayerShapes(tuple(args[0].shape), tuple(output.shape), calls)
+
+        return hook
+
+    modes = {module: module.training for module in model.modules()}
+    for name, module in model.named_modules():
+        if not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(record(name)))
+    try:
+        model.eval()
+        with torch.no_grad():
+            call(model, example_inputs)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the model does not run on the example inputs ({type(error).__name__}: {first_line(error)}). "
+            "Check the image size, the number of channels and the model's architecture."
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return seen
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, shortened, for messages of our own."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,83 @@
+"""Example inputs: one tensor, a tuple of arguments, or a dict of keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ConfigError
+
+Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+def call(model: Callable[..., Any], inputs: Inputs) -> Any:
+    """Run `model` on example inputs of any of the three forms."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    return model(inputs)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply `function` to every tensor inside nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(function, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(map_tensors(function, item) for item in value)
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors inside a model's output, in order; anything else is passed over."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+def to_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """Cast every floating-point tensor inside `value`."""
+    return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, value)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Length of the first dimension of the first tensor.
+
+    Raises:
+        ConfigError: there is no tensor with a batch dimension.
+    """
+    tensors = tensors_in(inputs)
+    if not tensors or tensors[0].dim() == 0:
+        raise ConfigError("example_inputs holds no tensor with a batch dimension.")
+    return tensors[0].shape[0]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the first parameter or buffer; the CPU when there is none."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        return tensor.device
+    return torch.device("cpu")
+
+
+def first_images(loader: Any, count: int) -> Tensor:
+    """At least one and at most `count` inputs from the front of a loader of (inputs, labels)."""
+    parts: list[Tensor] = []
+    have = 0
+    for batch in loader:
+        images = batch[0] if isinstance(batch, Sequence) else batch
+        parts.append(images[: count - have])
+        have += len(parts[-1])
+        if have >= count:
+            break
+    if not have:
+        raise ConfigError("the data loader yields no batch.")
+    return torch.cat(parts)

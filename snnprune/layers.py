@@ -1,0 +1,133 @@
+"""What the package knows of a layer type: where its channels lie, and the one layer of its own.
+
+`input_dim`/`output_dim` say which dimension of `weight` runs over the input and output channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PER_CHANNEL = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.PReLU,
+)
+
+
+class IndexedLinear(nn.Linear):
+    """A linear layer that reads only some features of its input.
+
+    It is what remains of an `nn.Linear` after single input neurons were removed. Parameter names stay
+    as they were; `index` is a buffer. It exports to ONNX as one Gather in front of the Gemm.
+
+    Args:
+        index: features of the input to read, (in_features,) integers in [0, source_features).
+        source_features: width of the input before the selection.
+    """
+
+    index: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        source_features: int,
+        index: Tensor | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.source_features = source_features
+        self.register_buffer("index", torch.arange(in_features) if index is None else index.long())
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Linear has
+        """Select, then multiply: (..., source_features) -> (..., out_features)."""
+        return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        return f"source_features={self.source_features}, {super().extra_repr()}"
+
+
+def is_conv(module: nn.Module) -> bool:
+    """True for plain and transposed convolutions."""
+    return isinstance(module, _CONVS + _TRANSPOSED)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """True for linear layers that compute x W' + b and nothing else."""
+    return isinstance(module, nn.Linear) and type(module).forward in (
+        nn.Linear.forward,
+        IndexedLinear.forward,
+    )
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """True for a convolution that maps every channel to itself alone."""
+    return (
+        is_conv(module)
+        and module.groups > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def is_grouped(module: nn.Module) -> bool:
+    """True for a grouped convolution that is not depthwise."""
+    return is_conv(module) and module.groups > 1 and not is_depthwise(module)
+
+
+def input_dim(module: nn.Module) -> int:
+    """Dimension of `weight` that runs over the input channels."""
+    return 0 if isinstance(module, _TRANSPOSED) else 1
+
+
+def output_dim(module: nn.Module) -> int:
+    """Dimension of `weight` that runs over the output channels."""
+    return 1 if isinstance(module, _TRANSPOSED) else 0
+
+
+def in_width(module: nn.Module) -> int:
+    """Width of the layer's *input*, before any index selection."""
+    if isinstance(module, IndexedLinear):
+        return module.source_features
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return int(module.in_channels)  # type: ignore[arg-type]
+
+
+def out_width(module: nn.Module) -> int:
+    """Number of output channels or features."""
+    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
+
+
+def channel_count(module: nn.Module) -> int:
+    """Channels of a per-channel layer; 1 for a PReLU with a shared slope."""
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters
+    return int(module.num_features)  # type: ignore[arg-type]
+
+
+def weight_columns(module: nn.Module) -> Tensor:
+    """The weight as (input channels, everything else): one row per column of the layer.
+
+    For an `IndexedLinear` the rows run over the selected features only.
+    """
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.movedim(input_dim(module), 0).flatten(1)
+
+
+def weight_rows(module: nn.Module) -> Tensor:
+    """The weight as (output channels, everything else): one row per neuron."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.movedim(output_dim(module), 0).flatten(1)

@@ -1,0 +1,113 @@
+"""What a model costs and how good it is.
+
+MACs are multiply-adds of convolutions and matrix products for one input, as PyTorch's own counter
+sees them (half its floating-point operations). Biases, norms, activations and pooling are not counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from .errors import DataError
+from .inputs import Inputs, batch_size, call, device_of
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Accuracy as a fraction in [0, 1], mean cross-entropy, and the number of inputs."""
+
+    accuracy: float
+    loss: float
+    count: int
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters, shared ones once; buffers are not counted."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
+    """Multiply-adds of one forward pass, for one input.
+
+    Args:
+        model: the network; its mode is left alone.
+        example_inputs: a batch of any size; the count is divided by it.
+    """
+    probe = copy.deepcopy(model).eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        call(probe, example_inputs)
+    return round(counter.get_total_flops() / 2 / batch_size(example_inputs))
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable[..., Any],
+    loader: Iterable[Any],
+    *,
+    device: torch.device | str | None = None,
+    on_batch: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Accuracy and mean cross-entropy over a loader of (images, labels).
+
+    A module is put into eval mode and back again.
+
+    Args:
+        model: maps (batch, ...) images to (batch, classes) logits.
+        loader: batches of images and integer labels.
+        device: where to run; by default where the model is.
+        on_batch: called after every batch, for progress.
+
+    Raises:
+        DataError: the loader is empty, or a label is not one of the model's classes.
+    """
+    module = model if isinstance(model, nn.Module) else None
+    where = torch.device(device) if device is not None else device_of(module) if module else None
+    modes = {m: m.training for m in module.modules()} if module else {}
+    if module:
+        module.eval()
+    correct = total = 0
+    loss = 0.0
+    try:
+        for images, labels in loader:
+            images, labels = images.to(where), labels.to(where)
+            logits = model(images)
+            check_labels(logits, labels)
+            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            correct += int((logits.argmax(1) == labels).sum())
+            total += len(labels)
+            if on_batch:
+                on_batch()
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+    if not total:
+        raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
+    return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, total)
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that the model has no output for.
+
+    Raises:
+        DataError: the outputs are not (batch, classes), or a label is out of range.
+    """
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise DataError(
+            f"the model's output has shape {tuple(logits.shape)} for {len(labels)} labels; "
+            "a classifier's (batch, classes) is needed."
+        )
+    if len(labels) and (int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0):
+        raise DataError(
+            f"the data has labels up to {int(labels.max())}, but the model has {logits.shape[1]} outputs. "
+            "Use the data set that the model was trained on, or give --num-classes."
+        )

@@ -1,0 +1,64 @@
+"""Classes that may come out of a pickled model: layers of torch.nn, models of torchvision.
+
+The list is spelled out. Whole namespaces are not safe: some classes in them (`torch.fx.GraphModule`
+among others) run code while they are loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_NN = """
+Sequential ModuleList ModuleDict ParameterList ParameterDict Identity Flatten Unflatten
+Linear Bilinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d
+LayerNorm GroupNorm LocalResponseNorm RMSNorm
+MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool2d
+AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
+ReLU ReLU6 LeakyReLU PReLU ELU CELU SELU GELU SiLU Mish Sigmoid Tanh Softplus Softsign LogSigmoid
+Hardswish Hardsigmoid Hardtanh Hardshrink Softmax Softmax2d LogSoftmax GLU Threshold
+Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout
+ZeroPad2d ReflectionPad2d ReplicationPad2d ConstantPad2d Upsample UpsamplingNearest2d UpsamplingBilinear2d
+PixelShuffle PixelUnshuffle ChannelShuffle Embedding MultiheadAttention LSTM GRU RNN
+""".split()
+
+_TORCHVISION = {
+    "alexnet": "AlexNet",
+    "convnext": "ConvNeXt CNBlock LayerNorm2d",
+    "densenet": "DenseNet _DenseBlock _DenseLayer _Transition",
+    "efficientnet": "EfficientNet MBConv FusedMBConv",
+    "googlenet": "GoogLeNet Inception InceptionAux BasicConv2d",
+    "inception": "Inception3 InceptionA InceptionB InceptionC InceptionD InceptionE InceptionAux BasicConv2d",
+    "maxvit": "MaxVit MaxVitBlock MaxVitLayer MBConv PartitionAttentionLayer "
+    "RelativePositionalMultiHeadAttention SwapAxes WindowDepartition WindowPartition",
+    "mnasnet": "MNASNet _InvertedResidual",
+    "mobilenetv2": "MobileNetV2 InvertedResidual",
+    "mobilenetv3": "MobileNetV3 InvertedResidual",
+    "regnet": "RegNet SimpleStemIN BottleneckTransform ResBottleneckBlock AnyStage",
+    "resnet": "ResNet BasicBlock Bottleneck",
+    "shufflenetv2": "ShuffleNetV2 InvertedResidual",
+    "squeezenet": "SqueezeNet Fire",
+    "swin_transformer": "SwinTransformer SwinTransformerBlock SwinTransformerBlockV2 PatchMerging "
+    "PatchMergingV2 ShiftedWindowAttention ShiftedWindowAttentionV2",
+    "vgg": "VGG",
+    "vision_transformer": "VisionTransformer Encoder EncoderBlock MLPBlock ConvStemConfig",
+}
+_OPS = "Conv2dNormActivation SqueezeExcitation MLP Permute StochasticDepth FrozenBatchNorm2d"
+
+
+def allowed_classes() -> list[Any]:
+    """The classes themselves, those that the installed versions have."""
+    from torch import nn
+    from torchvision.ops import misc, stochastic_depth
+
+    found = [getattr(nn, name) for name in _NN if hasattr(nn, name)]
+    found.append(nn.modules.linear.NonDynamicallyQuantizableLinear)
+    for module_name, names in _TORCHVISION.items():
+        module = importlib.import_module(f"torchvision.models.{module_name}")
+        found += [getattr(module, name) for name in names.split() if hasattr(module, name)]
+    for name in _OPS.split():
+        owner = misc if hasattr(misc, name) else stochastic_depth
+        if hasattr(owner, name):
+            found.append(getattr(owner, name))
+    return found

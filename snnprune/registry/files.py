@@ -1,0 +1,120 @@
+"""Read model files without running anything that they contain."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelFileError
+from ..graph import first_line
+from .allowed import allowed_classes
+
+State = dict[str, Tensor]
+
+
+def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Module:
+    """A state dict, or a whole model if every class in the file may be loaded.
+
+    Args:
+        path: `.safetensors`, or what `torch.save` wrote: a state dict, `{"state_dict": ...}` or
+            `{"model": ...}`, or a whole model of allowed classes.
+        trust_pickle: load any pickle. This can run code that is in the file.
+
+    Raises:
+        ModelFileError: missing, empty, damaged, not a model, or not allowed.
+    """
+    if not path.exists():
+        raise ModelFileError(f"there is no file {path}.")
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, but neither a run nor a model file.")
+    if path.stat().st_size == 0:
+        raise ModelFileError(f"{path} is empty.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust_pickle)
+    if isinstance(content, nn.Module):
+        return content
+    return _state_of(content, path)
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is no readable safetensors file ({first_line(error)}).") from error
+
+
+def _read_torch(path: Path, trust_pickle: bool) -> Any:
+    try:
+        if trust_pickle:
+            return torch.load(path, map_location="cpu", weights_only=False)
+        with torch.serialization.safe_globals(allowed_classes()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        names = _foreign_classes(path)
+        if names:
+            raise ModelFileError(
+                f"{path} is a pickle that needs {', '.join(names)}; loading it can run code. Save the "
+                "model's state_dict() and name its architecture with --arch, or, if you trust the file, "
+                "add --trust-pickle."
+            ) from error
+        raise ModelFileError(f"{path} is no PyTorch file, or it is damaged ({first_line(error)}).") from error
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is no PyTorch file, or it is damaged ({type(error).__name__}: {first_line(error)})."
+        ) from error
+
+
+def _foreign_classes(path: Path) -> list[str]:
+    """Classes in the file that are not allowed, found without running anything."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        found = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the scan itself is best effort; the caller has an error to report anyway
+        return []
+    allowed = {f"{c.__module__}.{c.__qualname__}" for c in allowed_classes()}
+    return sorted(found - allowed)
+
+
+def _state_of(content: Any, path: Path) -> State:
+    """The state dict inside what was loaded."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
+            content = content[key]
+            break
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    if not isinstance(content, Mapping) or not content:
+        raise ModelFileError(f"{path} holds {type(content).__name__}, not a state dict or a model.")
+    state: State = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ModelFileError(
+                f"{path} holds {key!r}: {type(value).__name__}, which is no entry of a state dict."
+            )
+        state[key] = value.detach()
+    if all(key.startswith("module.") for key in state):  # saved from DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        ModelFileError: a tensor holds NaN or infinity.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelFileError(
+                f"{source}: {name} holds NaN or infinite values. The training has diverged or the file is "
+                "damaged; use another checkpoint."
+            )

@@ -1,0 +1,71 @@
+"""load_model(): a model file and an architecture to a model with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import ModelFileError
+from .factory import build
+from .files import check_finite, read_model_file
+from .match import find_architecture, fit
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model and how to build its skeleton again.
+
+    Attributes:
+        model: the network with its weights, on the CPU.
+        arch: torchvision name or code; None for a whole pickled model.
+        kwargs: arguments of the factory.
+    """
+
+    model: nn.Module
+    arch: str | None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def load_model(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """Load a trained model safely.
+
+    Args:
+        path: a state dict or whole model (see `read_model_file`).
+        arch: torchvision name, `package.module:function` or `file.py:function`; without it, the one
+            torchvision classifier whose names and shapes match exactly.
+        num_classes: outputs of the model; by default read off the weights.
+        trust_pickle: load any pickle, which can run code.
+
+    Raises:
+        ModelFileError: the file cannot be read or is not allowed, fits no or several architectures,
+            or holds NaN.
+    """
+    path = Path(path)
+    content = read_model_file(path, trust_pickle=trust_pickle)
+    if isinstance(content, nn.Module):
+        if arch is not None:
+            content = content.state_dict()
+        else:
+            check_finite(content.state_dict(), path)
+            return LoadedModel(content.eval(), None)
+    if arch is None:
+        arch, kwargs = find_architecture(content, num_classes)
+        wrong: list[str] = []
+    else:
+        kwargs, wrong = fit(arch, content, num_classes)
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ModelFileError(f"{path} does not fit {arch}: {'; '.join(wrong[:3])}{more}.")
+    check_finite(content, path)
+    model = build(arch, **kwargs)
+    model.load_state_dict(content)
+    return LoadedModel(model.eval(), arch, kwargs)

@@ -1,0 +1,115 @@
+"""Find the architecture that a state dict belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ModelFileError
+from .factory import build, torchvision_names
+
+State = Mapping[str, Tensor]
+_VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "googlenet": ({"aux_logits": True}, {"aux_logits": False}),
+    "inception_v3": ({"aux_logits": True}, {"aux_logits": False}),
+}
+
+
+def mismatches(model: nn.Module, state: State) -> list[str]:
+    """What is missing, extra or of another shape, one line each; empty when the state dict fits."""
+    own = model.state_dict()
+    found = [f"{key} is missing" for key in own if key not in state]
+    found += [f"{key} is unknown" for key in state if key not in own]
+    found += [
+        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
+    ]
+    return found
+
+
+def guess_classes(model: nn.Module, state: State) -> int | None:
+    """The number of outputs that would explain all differing shapes; None when nothing differs so."""
+    own = model.state_dict()
+    if set(own) != set(state):
+        return None
+    counts = {
+        state[k].shape[0]
+        for k in own
+        if own[k].shape != state[k].shape and own[k].dim() > 0 and own[k].shape[1:] == state[k].shape[1:]
+    }
+    return counts.pop() if len(counts) == 1 else None
+
+
+def fit(arch: str, state: State, num_classes: int | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Factory arguments under which `arch` fits a state dict, and what does not fit (best variant)."""
+    best: tuple[dict[str, Any], list[str]] | None = None
+    for variant in _VARIANTS.get(arch, ({},)):
+        kwargs = dict(variant)
+        if num_classes is not None:
+            kwargs["num_classes"] = num_classes
+        model = skeleton(arch, kwargs)
+        wrong = mismatches(model, state)
+        guess = guess_classes(model, state) if wrong and num_classes is None else None
+        if guess is not None:
+            try:
+                guessed = {**kwargs, "num_classes": guess}
+                still = mismatches(skeleton(arch, guessed), state)
+            except ModelFileError:
+                still = wrong
+            if not still:
+                kwargs, wrong = guessed, still
+        if best is None or len(wrong) < len(best[1]):
+            best = kwargs, wrong
+        if not wrong:
+            break
+    assert best is not None
+    return best
+
+
+def skeleton(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The architecture for its names and shapes: without memory where it can be built so."""
+    try:
+        return build(arch, meta=True, **kwargs)
+    except ModelFileError:
+        return build(arch, **kwargs)
+
+
+def find_architecture(state: State, num_classes: int | None = None) -> tuple[str, dict[str, Any]]:
+    """The one torchvision classifier whose names and shapes are exactly those of a state dict.
+
+    Raises:
+        ModelFileError: none fits, or several do.
+    """
+    size = sum(t.numel() for t in state.values())
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in torchvision_names():
+        if not _plausible(name, size):
+            continue
+        kwargs, wrong = fit(name, state, num_classes)
+        if not wrong:
+            found.append((name, kwargs))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ModelFileError(
+            f"the state dict fits several architectures ({', '.join(n for n, _ in found)}). "
+            "Choose one with --arch."
+        )
+    raise ModelFileError(
+        "the state dict fits no torchvision classifier. Name its architecture with --arch file.py:function."
+    )
+
+
+def _plausible(name: str, size: int) -> bool:
+    """Whether the published size of a model is near enough to build it and look closer.
+
+    The classifier's share differs with the number of classes, hence the wide range.
+    """
+    from torchvision import models
+
+    weights = list(models.get_model_weights(name))
+    published = weights[0].meta.get("num_params") if weights else None
+    return published is None or 0.2 * published <= size <= 3 * published

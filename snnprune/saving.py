@@ -1,0 +1,169 @@
+"""Save a compact model without pickle: safetensors for the weights, JSON for the structure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import layers
+from .errors import StructureError
+from .files import read_json, write_atomically, write_json
+from .graph import first_line
+from .surgery import select_
+
+FORMAT = 1
+WEIGHTS, STRUCTURE = "model.safetensors", "structure.json"
+
+
+def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Sizes of every layer that surgery can change, by name."""
+    sizes: dict[str, dict[str, Any]] = {}
+    for name, module in model.named_modules():
+        if layers.is_conv(module):
+            sizes[name] = {"in": module.in_channels, "out": module.out_channels, "groups": module.groups}
+        elif isinstance(module, nn.Linear):
+            sizes[name] = {"in": module.in_features, "out": module.out_features}
+            if isinstance(module, layers.IndexedLinear):
+                sizes[name]["source"] = module.source_features
+        elif isinstance(module, layers.PER_CHANNEL):
+            sizes[name] = {"out": layers.channel_count(module)}
+    return sizes
+
+
+def save(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write `model.safetensors` and `structure.json` into a folder.
+
+    Args:
+        model: a plain network (a compact one, or any other).
+        folder: made if it is not there; files of the same names are replaced.
+        extra: further entries of the structure file (factory, input shape, normalisation, ...).
+    """
+    folder = Path(folder)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    write_atomically(folder / WEIGHTS, lambda p: save_file(state, p))
+    structure = {
+        "format": FORMAT,
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "layers": layer_sizes(model),
+        "weights_sha256": digest(folder / WEIGHTS),
+        **(extra or {}),
+    }
+    write_json(folder / STRUCTURE, structure)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    value = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            value.update(chunk)
+    return value.hexdigest()
+
+
+def read_structure(folder: str | Path) -> dict[str, Any]:
+    """The structure file of a run folder, with its form checked. It never makes code run.
+
+    Raises:
+        StructureError: it is of another format, or malformed.
+        RunError: it is missing or no JSON.
+    """
+    path = Path(folder) / STRUCTURE
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise StructureError(f"{path} has format {found!r}; this version reads format {FORMAT}.")
+    sizes = content.get("layers")
+    if not isinstance(sizes, dict):
+        raise StructureError(f"{path} has no table of layers.")
+    for name, entry in sizes.items():
+        good = isinstance(entry, dict) and all(
+            k in ("in", "out", "groups", "source") and type(v) is int and 0 < v < 2**31 for k, v in entry.items()
+        )
+        if not good or "out" not in entry:
+            raise StructureError(f"{path}: the sizes of layer {name!r} are malformed: {entry!r}.")
+    return content
+
+
+def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
+    """Load a saved compact model into a fresh model of the original size.
+
+    Args:
+        folder: what `save` or a run wrote.
+        model: the original architecture with any weights; it is changed in place.
+
+    Returns:
+        The same model, shrunk, with the saved weights, in eval mode.
+
+    Raises:
+        StructureError: the structure does not fit the model, or the weights are not those that
+            belong to the structure.
+        RunError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    structure = read_structure(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise StructureError(f"{folder} holds no {WEIGHTS}.")
+    if structure.get("weights_sha256") != digest(weights):
+        raise StructureError(f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed.")
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StructureError(f"{weights} is no readable safetensors file ({first_line(error)}).") from error
+    shrink_(model, structure["layers"], state)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise StructureError(f"{folder} does not fit {type(model).__name__}: {error}") from error
+    return model.eval()
+
+
+def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Mapping[str, Tensor]) -> None:
+    """Cut the layers of a fresh model down to recorded sizes, in place; which channels go does not matter.
+
+    Raises:
+        StructureError: a layer is missing, of another kind, or smaller than recorded.
+    """
+    own = layer_sizes(model)
+    if set(own) != set(sizes):
+        odd = sorted(set(own) ^ set(sizes))[0]
+        raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
+    for name, wanted in sizes.items():
+        have = own[name]
+        if any(wanted[key] > have[key] for key in ("in", "out") if key in wanted and key in have):
+            raise StructureError(f"layer {name} has {dict(wanted)} in the file but only {have} in the model.")
+        module = model.get_submodule(name)
+        if isinstance(module, nn.Linear):
+            source = wanted.get("source", wanted["in"])
+            stored = state.get(f"{name}.index") if "source" in wanted else None
+            if "source" in wanted and not _good_index(stored, wanted["in"], source):
+                raise StructureError(f"layer {name}: its index selection is missing or out of range.")
+            columns = torch.arange(wanted["in"])
+            select_(model, name, inputs=columns, outputs=torch.arange(wanted["out"]), index=stored, source=source)
+        elif layers.is_conv(module):
+            grouped = wanted.get("groups", 1)
+            if layers.is_depthwise(module):
+                if not grouped == wanted["in"] == wanted["out"]:
+                    raise StructureError(f"layer {name} is depthwise in the model, but not in the file.")
+                inputs = None
+            elif grouped != module.groups or wanted["in"] % grouped:
+                raise StructureError(f"layer {name} has {grouped} groups in the file, {module.groups} in the model.")
+            else:
+                inputs = torch.arange(wanted["in"] // grouped)
+            select_(model, name, inputs=inputs, outputs=torch.arange(wanted["out"]))
+        else:
+            select_(model, name, outputs=torch.arange(wanted["out"]))
+
+
+def _good_index(index: Tensor | None, length: int, source: int) -> bool:
+    """An index selection that cannot read outside its source."""
+    if index is None or index.dtype != torch.int64 or tuple(index.shape) != (length,):
+        return False
+    return bool((index >= 0).all()) and bool((index < source).all())

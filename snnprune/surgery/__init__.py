@@ -1,0 +1,33 @@
+"""Fold scales into weights, cut neurons out, and prove that nothing else changed."""
+
+from .check import (
+    TOLERANCE,
+    Difference,
+    random_scales,
+    randomize_norms_,
+    relative_difference,
+    removal_difference,
+    verify_groups,
+)
+from .fold import fold_
+from .remove import layer_masks, remove_
+from .resize import select_
+from .scales import ColumnMap, Scales, check_scales, column_maps
+
+__all__ = [
+    "TOLERANCE",
+    "ColumnMap",
+    "Difference",
+    "Scales",
+    "check_scales",
+    "column_maps",
+    "fold_",
+    "layer_masks",
+    "random_scales",
+    "randomize_norms_",
+    "relative_difference",
+    "remove_",
+    "removal_difference",
+    "select_",
+    "verify_groups",
+]

@@ -1,0 +1,168 @@
+"""The proof that removal is exact: the same scales folded only, and folded and removed, in float64."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import NeuronGroup, first_line
+from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
+from .fold import fold_
+from .remove import remove_
+from .scales import Scales
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two models are apart: max |a - b| over the standard deviation of a."""
+
+    relative: float
+    floor: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Within 1e-10, or 10 x what rounding of the input alone does to this model."""
+        return self.relative <= max(TOLERANCE, 10 * self.floor)
+
+
+def relative_difference(reference: object, other: object) -> float:
+    """max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
+    worst = 0.0
+    pairs = list(zip(tensors_in(reference), tensors_in(other), strict=True))
+    for a, b in pairs:
+        if a.shape != b.shape or not bool(torch.isfinite(b).all()) or not bool(torch.isfinite(a).all()):
+            return float("inf")
+        if not a.numel() or not a.is_floating_point():
+            continue
+        spread = float(a.double().std()) if a.numel() > 1 else float(a.abs().max())
+        gap = float((a.double() - b.double()).abs().max())
+        if gap:
+            worst = max(worst, gap / spread if spread > 0 else float("inf"))
+    return worst
+
+
+@torch.no_grad()
+def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Give every batch norm random statistics and affine parameters, in place.
+
+    Fresh batch norms (mean 0, variance 1, beta 0) hide mistakes: a channel that is zero before the
+    norm is zero after it. With a random beta it is not.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.modules.batchnorm._NormBase):
+            continue
+
+        def draw(tensor: Tensor, low: float, high: float) -> None:
+            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.copy_((low + (high - low) * values).to(tensor))
+
+        if isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor):
+            center = module.running_mean.abs().mean() + module.running_var.sqrt().mean()
+            draw(module.running_mean, -0.3 * float(center), 0.3 * float(center))
+            module.running_var.mul_(
+                (0.6 + torch.rand(module.running_var.shape, generator=generator)).to(module.running_var)
+            )
+        if isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor):
+            draw(module.weight, 0.6, 1.4)
+            draw(module.bias, -0.4, 0.4)
+    return model
+
+
+def random_scales(
+    groups: Sequence[NeuronGroup], generator: torch.Generator, zeros: float = 0.3
+) -> dict[str, Tensor]:
+    """Random scales in [0.5, 1.5] with a share of exact zeros for every prunable group, float64."""
+    scales = {}
+    for group in groups:
+        if not group.prunable:
+            continue
+        scale = 0.5 + torch.rand(group.size, generator=generator, dtype=torch.float64)
+        dead = torch.randperm(group.size, generator=generator)[: int(round(zeros * group.size))]
+        scale[dead[: group.size - 1]] = 0.0
+        scales[group.id] = scale
+    return scales
+
+
+@torch.no_grad()
+def removal_difference(
+    model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales, inputs: Inputs
+) -> Difference:
+    """Difference between folding and folding plus removing, and the model's own noise floor.
+
+    Args:
+        model: a float64 network in eval mode; it is copied.
+        groups: its groups.
+        scales: the scales to try.
+        inputs: float64 example inputs.
+    """
+    folded = fold_(copy.deepcopy(model), groups, scales)
+    reference = call(folded, inputs)
+    removed = remove_(copy.deepcopy(folded), groups, scales)
+    difference = relative_difference(reference, call(removed, inputs))
+    floor = 0.0
+    if TOLERANCE < difference < 1e-3:
+        nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
+        floor = relative_difference(reference, call(folded, nudged))
+    return Difference(difference, floor)
+
+
+def verify_groups(
+    model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, *, seed: int = 0
+) -> list[NeuronGroup]:
+    """Prove every prunable group; those that fail come back as kept, with the reason.
+
+    All groups are tried together with random scales; on failure the set is halved until the groups
+    at fault are found.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    probe = randomize_norms_(copy.deepcopy(model).double().eval(), generator)
+    inputs = to_dtype(inputs, torch.float64)
+    scales = random_scales(groups, generator)
+
+    def fault(chosen: list[NeuronGroup]) -> str | None:
+        part = {group.id: scales[group.id] for group in chosen}
+        try:
+            difference = removal_difference(probe, groups, part, inputs)
+        except Exception as error:  # whatever the model's own forward raises
+            return f"the model fails without its neurons: {first_line(error)}"
+        if difference.exact:
+            return None
+        return f"removal changes the output by {difference.relative:.2g} of its spread"
+
+    reasons: dict[str, str] = {}
+
+    def search(chosen: list[NeuronGroup]) -> list[NeuronGroup]:
+        """The groups of `chosen` that are exact together."""
+        why = fault(chosen)
+        if why is None:
+            return chosen
+        if len(chosen) == 1:
+            reasons[chosen[0].id] = why
+            return []
+        half = len(chosen) // 2
+        good = search(chosen[:half]) + search(chosen[half:])
+        return good if fault(good) is None else admit(good)
+
+    def admit(chosen: list[NeuronGroup]) -> list[NeuronGroup]:
+        """Groups that are exact apart but not together: take one after the other while they are."""
+        accepted: list[NeuronGroup] = []
+        for group in chosen:
+            if fault([*accepted, group]) is None:
+                accepted.append(group)
+            else:
+                reasons[group.id] = "it is exact alone but not together with other groups"
+        return accepted
+
+    search([group for group in groups if group.prunable])
+    for name, why in reasons.items():
+        logger.warning("group %s is kept: %s", name, why)
+    return [replace(g, reason=reasons[g.id]) if g.id in reasons else g for g in groups]

@@ -1,0 +1,114 @@
+"""Remove: cut the neurons of scale 0 out of every layer that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from ..errors import CollapsedLayerError
+from ..graph import NeuronGroup
+from .resize import select_
+from .scales import Scales, check_scales
+
+
+@dataclass(slots=True)
+class LayerMasks:
+    """What stays of one layer, as boolean masks.
+
+    Attributes:
+        outputs: over the output channels (for a per-channel layer, over its channels).
+        inputs: over the width of the tensor that the layer receives.
+        selected: over the same width: which of the features that arrive the layer reads.
+    """
+
+    outputs: Tensor | None = None
+    inputs: Tensor | None = None
+    selected: Tensor | None = None
+
+
+def layer_masks(
+    model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str, Tensor]
+) -> dict[str, LayerMasks]:
+    """Which channels of which layer stay, for boolean masks per group.
+
+    Args:
+        model: the network.
+        groups: its groups; those that are not in `kept` stay whole.
+        kept: group id -> (size,) boolean.
+    """
+    masks: dict[str, LayerMasks] = {}
+    for group in groups:
+        if group.id not in kept:
+            continue
+        for member in group.members:
+            entry = masks.setdefault(member.module, LayerMasks())
+            module = model.get_submodule(member.module)
+            field = "outputs"
+            if member.role == "consumer":
+                field = "selected" if group.kind == "input" else "inputs"
+            mask = getattr(entry, field)
+            if mask is None:
+                mask = torch.ones(_width(module, member.role), dtype=torch.bool)
+                setattr(entry, field, mask)
+            mask[torch.tensor(member.channels)] &= kept[group.id].cpu()[torch.tensor(member.neurons)]
+    return masks
+
+
+def _width(module: nn.Module, role: str) -> int:
+    if role == "consumer":
+        return layers.in_width(module)
+    if layers.is_conv(module) or isinstance(module, nn.Linear):
+        return layers.out_width(module)
+    return layers.channel_count(module)
+
+
+def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn.Module:
+    """Cut every neuron of scale 0 out of the model, in place. Fold first.
+
+    Single inputs of a fully connected layer are removed by an index selection in front of it
+    (`IndexedLinear`); everything else stays of the user's own classes. Parameters are replaced by new
+    objects, so optimisers must be made anew.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: the scales do not fit the groups.
+        CollapsedLayerError: a layer would be left without inputs or outputs.
+    """
+    check_scales(groups, scales)
+    kept = {name: scale.detach() > 0 for name, scale in scales.items()}
+    for name, masks in layer_masks(model, groups, kept).items():
+        module = model.get_submodule(name)
+        outputs = None if masks.outputs is None else masks.outputs.nonzero().flatten()
+        inputs, index, source = _inputs(module, masks)
+        if any(part is not None and not len(part) for part in (outputs, inputs)):
+            raise CollapsedLayerError(
+                f"{name}: no neuron would be left. Ask for a larger target or a higher floor per layer."
+            )
+        select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
+    return model
+
+
+def _inputs(module: nn.Module, masks: LayerMasks) -> tuple[Tensor | None, Tensor | None, int]:
+    """(weight columns that stay, index selection or None, width of the tensor that will arrive)."""
+    if masks.inputs is None and masks.selected is None:
+        width = layers.in_width(module) if isinstance(module, nn.Linear) else 0
+        index = module.index if isinstance(module, layers.IndexedLinear) else None
+        return None, index, width
+    width = layers.in_width(module)
+    arrives = torch.ones(width, dtype=torch.bool) if masks.inputs is None else masks.inputs
+    reads = arrives if masks.selected is None else arrives & masks.selected
+    old = torch.arange(width)
+    if isinstance(module, layers.IndexedLinear):
+        old = module.index.cpu()
+    columns = reads[old].nonzero().flatten()
+    place = torch.cumsum(arrives.long(), 0) - 1
+    index, source = place[old[columns]], int(arrives.sum())
+    if len(index) == source and bool((index == torch.arange(source)).all()):
+        return columns, None, source
+    return columns, index, source

@@ -1,0 +1,122 @@
+"""Resize one layer in place, whatever its type. Surgery and loading share it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from ..errors import StructureError
+
+_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+@torch.no_grad()
+def select_(
+    model: nn.Module,
+    name: str,
+    *,
+    inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
+    index: Tensor | None = None,
+    source: int = 0,
+) -> None:
+    """Keep only some input and output channels of the layer `name`, in place.
+
+    Args:
+        model: the network that holds the layer.
+        name: dotted name of the layer.
+        inputs: weight columns that stay; None keeps all.
+        outputs: output channels that stay; None keeps all.
+        index: for linear layers, which of the `source` features that arrive are read; None reads all.
+        source: for linear layers, the number of features that arrive.
+
+    Raises:
+        StructureError: the layer is of a type that cannot be resized.
+    """
+    module = model.get_submodule(name)
+    if layers.is_conv(module):
+        _select_conv(module, inputs, outputs)
+    elif isinstance(module, nn.Linear):
+        _select_weight(module, inputs, outputs)
+        module.out_features, module.in_features = module.weight.shape
+        _set_index(model, name, module, index, source)
+    elif isinstance(module, layers.PER_CHANNEL):
+        if outputs is not None:
+            _select_norm(module, outputs)
+    else:
+        raise StructureError(f"{name}: layers of type {type(module).__name__} cannot be resized.")
+
+
+def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
+    """Replace a parameter or buffer by some of its slices, with the same flags."""
+    old = getattr(module, name, None)
+    if not isinstance(old, Tensor):
+        return
+    new = old.detach().index_select(dim, keep.to(old.device))
+    if old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last):
+        new = new.contiguous(memory_format=torch.channels_last)
+    if isinstance(old, nn.Parameter):
+        setattr(module, name, nn.Parameter(new.clone(), requires_grad=old.requires_grad))
+    else:
+        module._buffers[name] = new.clone()
+
+
+def _select_weight(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> None:
+    if outputs is not None:
+        _take(module, "weight", layers.output_dim(module), outputs)
+        _take(module, "bias", 0, outputs)
+    if inputs is not None:
+        _take(module, "weight", layers.input_dim(module), inputs)
+
+
+def _select_conv(module: Any, inputs: Tensor | None, outputs: Tensor | None) -> None:
+    if layers.is_depthwise(module):
+        if outputs is None:
+            return
+        _take(module, "weight", 0, outputs)
+        _take(module, "bias", 0, outputs)
+        module.in_channels = module.out_channels = module.groups = len(outputs)
+        return
+    _select_weight(module, inputs, outputs)
+    module.out_channels = module.weight.shape[layers.output_dim(module)]
+    module.in_channels = module.weight.shape[layers.input_dim(module)] * module.groups
+
+
+def _select_norm(module: Any, keep: Tensor) -> None:
+    for tensor in _NORM_TENSORS:
+        _take(module, tensor, 0, keep)
+    if isinstance(module, nn.PReLU):
+        module.num_parameters = len(keep)
+    else:
+        module.num_features = len(keep)
+
+
+def _set_index(model: nn.Module, name: str, module: nn.Linear, index: Tensor | None, source: int) -> None:
+    """Give the linear layer an index selection, change it, or take it away."""
+    indexed = isinstance(module, layers.IndexedLinear)
+    if index is None and not indexed:
+        return
+    if index is not None and indexed:
+        module.index = index.to(module.weight.device).clone()
+        module.source_features = source
+        return
+    kwargs = {"device": "meta", "dtype": module.weight.dtype}
+    new: nn.Linear
+    if index is None:
+        new = nn.Linear(module.in_features, module.out_features, module.bias is not None, **kwargs)
+    else:
+        with torch.device("meta"):
+            new = layers.IndexedLinear(
+                module.in_features,
+                module.out_features,
+                module.bias is not None,
+                source_features=source,
+            )
+        new.index = index.to(module.weight.device).clone()
+    new.weight, new.bias = module.weight, module.bias
+    new.train(module.training)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

@@ -1,0 +1,91 @@
+"""Scales: what they must look like, and what they mean for the columns of a consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import layers
+from ..errors import CollapsedLayerError, ConfigError
+from ..graph import NeuronGroup
+
+Scales = Mapping[str, Tensor]
+
+
+def check_scales(groups: Sequence[NeuronGroup], scales: Scales) -> None:
+    """Refuse scales that cannot be folded.
+
+    Raises:
+        ConfigError: an unknown or kept group, a wrong length, a negative or a non-finite scale.
+        CollapsedLayerError: all scales of a group are 0.
+    """
+    known = {group.id: group for group in groups}
+    for name, scale in scales.items():
+        group = known.get(name)
+        if group is None:
+            raise ConfigError(f"scales name the group {name!r}, which the model does not have.")
+        if not group.prunable:
+            raise ConfigError(f"group {name} must be kept ({group.reason}), but scales are given for it.")
+        if tuple(scale.shape) != (group.size,):
+            raise ConfigError(
+                f"scales of {name} have shape {tuple(scale.shape)}; the group has {group.size} neurons."
+            )
+        if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()):
+            raise ConfigError(f"scales of {name} must be finite and >= 0.")
+        if not bool((scale > 0).any()):
+            raise CollapsedLayerError(
+                f"{name}: all {group.size} neurons have scale 0, so removing them would cut the network. "
+                "Ask for a larger target or a higher floor per layer."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """How the groups' scales meet the input columns of one consumer.
+
+    Attributes:
+        module: name of the consumer.
+        width: columns of its input.
+        parts: for every group that gates it (group id, columns, neurons), index tensors of equal length.
+    """
+
+    module: str
+    width: int
+    parts: tuple[tuple[str, Tensor, Tensor], ...]
+
+    def __call__(self, scales: Scales) -> Tensor | None:
+        """The product of all scales per column, (width,); None when no group has scales.
+
+        Differentiable in the scales. Where two groups meet (a channel and its flattened units), their
+        scales multiply.
+        """
+        total: Tensor | None = None
+        for group, columns, neurons in self.parts:
+            scale = scales.get(group)
+            if scale is None:
+                continue
+            if len(columns) == self.width and torch.equal(columns, neurons):
+                part = scale
+            else:
+                columns, neurons = columns.to(scale.device), neurons.to(scale.device)
+                part = scale.new_ones(self.width).index_put((columns,), scale[neurons])
+            total = part if total is None else total * part
+        return total
+
+
+def column_maps(model: nn.Module, groups: Iterable[NeuronGroup]) -> dict[str, ColumnMap]:
+    """A `ColumnMap` for every layer that consumes a prunable group."""
+    parts: dict[str, list[tuple[str, Tensor, Tensor]]] = {}
+    for group in groups:
+        if not group.prunable:
+            continue
+        for member in group.consumers:
+            pair = (group.id, torch.tensor(member.channels), torch.tensor(member.neurons))
+            parts.setdefault(member.module, []).append(pair)
+    return {
+        name: ColumnMap(name, layers.in_width(model.get_submodule(name)), tuple(found))
+        for name, found in parts.items()
+    }
