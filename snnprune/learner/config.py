@@ -1,0 +1,143 @@
+"""PruneConfig: everything that a run depends on, apart from model and data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from ..encoding import Scores, Start
+from ..errors import ConfigError
+from ..gates import Gradient, parse_target
+
+Optimizer = Literal["sgd", "adamw"]
+
+
+@dataclass(frozen=True, slots=True)
+class PruneConfig:
+    """Options of a run. The defaults are the post-training recipe.
+
+    Attributes:
+        target: `{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1];
+            None is the papers' free mode, in which the switcher alone decides.
+        epochs: passes over the training data, search and recovery together.
+        search: share of the steps in which switcher and network alternate; afterwards the structure is
+            fixed and the compact model recovers.
+        ramp: share of the search over which the budget goes from dense to the target.
+        alternate: iterations in a block before the other one's turn, or `epoch`.
+        gradient: whether the network's gradient also flows through the switcher (`through`,
+            eqs. 5-6 of arXiv 2110.05954) or scales are held as constants (`held`).
+        scores: who orders the neurons: `switcher`, `switcher+offset` or `free`.
+        start: `post-training` (scales near 1) or `fresh` (the papers').
+        switcher_optimizer: `adamw` or `sgd`.
+        switcher_lr: learning rate of the switcher.
+        offset_lr: learning rate of the per-neuron offsets.
+        optimizer: of the network: `sgd` (with momentum) or `adamw`.
+        lr: the network's learning rate, in the search and as the peak of the recovery.
+        momentum: of SGD.
+        weight_decay: of the network's optimiser.
+        warmup: share of the recovery over which the learning rate rises.
+        clip: largest gradient norm, for either.
+        distill: weight of the original model's outputs against the labels, in [0, 1].
+        temperature: of the distillation.
+        freeze_norm: keep batch-norm statistics as they are.
+        floor: least kept share of every group under a budget.
+        round_to: keep multiples of this many channels.
+        keep: shell patterns of module names whose channels must stay.
+        input_neurons: also switch single inputs of fully connected layers.
+        patience: stop rule of the free mode: end the search when the validation loss has not fallen
+            for this many epochs; None never stops early.
+        seed: of everything random.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names it.
+    """
+
+    target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
+    epochs: float = 20
+    search: float = 0.2
+    ramp: float = 0.75
+    alternate: int | Literal["epoch"] = 2
+    gradient: Gradient = "through"
+    scores: Scores = "switcher+offset"
+    start: Start = "post-training"
+    switcher_optimizer: Optimizer = "adamw"
+    switcher_lr: float = 1e-4
+    offset_lr: float = 2e-3
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.05
+    clip: float = 5.0
+    distill: float = 0.9
+    temperature: float = 2.0
+    freeze_norm: bool = False
+    floor: float = 0.1
+    round_to: int = 1
+    keep: tuple[str, ...] = ()
+    input_neurons: bool = True
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parse_target(self.target)
+        choices = {
+            "gradient": ("through", "held"),
+            "scores": ("switcher", "switcher+offset", "free"),
+            "start": ("post-training", "fresh"),
+            "switcher_optimizer": ("sgd", "adamw"),
+            "optimizer": ("sgd", "adamw"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
+        positive = ("epochs", "switcher_lr", "offset_lr", "lr", "clip", "temperature")
+        for name in positive:
+            if not _number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be a positive number.")
+        for name in ("search", "ramp", "warmup", "distill", "floor", "momentum", "weight_decay"):
+            if not _number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1].")
+        if self.alternate != "epoch" and (not isinstance(self.alternate, int) or self.alternate < 1):
+            raise ConfigError(f"alternate={self.alternate!r} must be a number of iterations or 'epoch'.")
+        if self.round_to < 1:
+            raise ConfigError(f"round_to={self.round_to} must be at least 1.")
+        if self.search == 0:
+            raise ConfigError("search=0 leaves no step in which anything could be learned about the neurons.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> PruneConfig:
+        """The preset of arXiv 2110.05954: fresh switcher, alternation by iteration, plain SGD 0.1 for
+        both, no budget, no distillation, no fine-tuning, stop when the loss no longer falls.
+
+        The switcher's gradient is clipped, without which the published learning rate diverges.
+        """
+        preset = cls(
+            target=None,
+            search=1.0,
+            alternate=1,
+            scores="switcher",
+            start="fresh",
+            switcher_optimizer="sgd",
+            switcher_lr=0.1,
+            lr=0.1,
+            momentum=0.0,
+            weight_decay=0.0,
+            clip=0.5,
+            distill=0.0,
+            patience=5,
+        )
+        return replace(preset, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for reports and checkpoints."""
+        values = asdict(self)
+        values["keep"] = list(self.keep)
+        values["target"] = None if self.target is None else dict(self.target)
+        return values
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,27 @@
+"""What a run tells its observers. The library itself prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One piece of news.
+
+    Attributes:
+        stage: `trace`, `dense`, `search`, `check`, `recover`, `test` or `export`.
+        step: steps done in this stage.
+        total: steps of this stage; 0 when unknown.
+        values: loss, budget reached, validation accuracy, ...
+    """
+
+    stage: str
+    step: int = 0
+    total: int = 0
+    values: dict[str, Any] | None = None
+
+
+Callback = Callable[[Event], None]

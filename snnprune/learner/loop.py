@@ -1,0 +1,162 @@
+"""The loop that both stages share: batches, random state, progress, checkpoints, Ctrl-C."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, DivergedError
+from ..inputs import map_tensors
+from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
+from .events import Callback, Event
+
+_CHECKPOINT_SECONDS = 60.0
+_REPORT_SECONDS = 0.1
+
+
+class Stage(Protocol):
+    """One stage of learning, moved by the loop step by step."""
+
+    name: str
+    total: int
+    step: int
+
+    def train_step(self, batch: Any) -> float:
+        """Learn from one batch; returns the loss."""
+        ...
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Validate; returns values to report. May lower `total` to stop early."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, made of tensors and plain values."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        ...
+
+    def values(self) -> dict[str, Any]:
+        """What to show of the present step."""
+        ...
+
+
+def steps_per_epoch(loader: Any) -> int:
+    """Batches of one epoch.
+
+    Raises:
+        DataError: the loader is empty.
+    """
+    count = len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+    if not count:
+        raise DataError("the training loader yields no batch.")
+    return count
+
+
+def epoch_batches(loader: Iterable[Any], epoch: int, start: int) -> Iterator[Any]:
+    """Batches of an epoch from `start` on; loaders of other kinds are drawn and skipped."""
+    if hasattr(loader, "batches"):
+        yield from loader.batches(epoch, start)  # type: ignore[attr-defined]
+        return
+    sampler = getattr(loader, "sampler", None)
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    yield from itertools.islice(iter(loader), start, None)
+
+
+def run_stage(
+    stage: Stage,
+    loader: Any,
+    *,
+    seed: int,
+    device: torch.device,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    resume: dict[str, Any] | None = None,
+) -> None:
+    """Drive a stage to its end.
+
+    Data and model draw from two random streams, both set from (seed, stage, epoch) at every epoch. So
+    what an epoch draws does not depend on how the run got there, and a run that is resumed inside an
+    epoch replays the data's stream and puts the model's state back.
+
+    Raises:
+        Interrupted: Ctrl-C; a checkpoint was written first.
+        DivergedError: the loss is not finite.
+    """
+    per_epoch = steps_per_epoch(loader)
+    callbacks = list(callbacks)
+    model_rng: dict[str, Any] | None = None
+    if resume is not None:
+        stage.load(resume["state"])
+        model_rng = resume["rng"]
+    saved = reported = time.monotonic()
+    loss = math.nan
+
+    def tell(**values: Any) -> None:
+        for callback in callbacks:
+            callback(Event(stage.name, stage.step, stage.total, {"loss": loss, **stage.values(), **values}))
+
+    try:
+        while stage.step < stage.total:
+            epoch, start = divmod(stage.step, per_epoch)
+            torch.manual_seed(_mix(seed, stage.name, epoch, 0))
+            batches = epoch_batches(loader, epoch, start)
+            data_rng = torch.get_rng_state()
+            torch.manual_seed(_mix(seed, stage.name, epoch, 1))
+            if model_rng is None:
+                model_rng = rng_state()
+            while True:
+                torch.set_rng_state(data_rng)
+                batch = next(batches, None)
+                data_rng = torch.get_rng_state()
+                if batch is None:
+                    raise DataError(f"the training loader ended before its {per_epoch} batches.")
+                set_rng_state(model_rng)
+                batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
+                loss = stage.train_step(batch)
+                model_rng = rng_state()
+                if not math.isfinite(loss):
+                    raise DivergedError(
+                        f"the loss became {loss} at step {stage.step} of the {stage.name}. Lower the learning "
+                        "rate (--lr), or check the data for values that are not finite."
+                    )
+                stage.step += 1
+                now = time.monotonic()
+                if now - reported > _REPORT_SECONDS:
+                    tell()
+                    reported = now
+                if checkpoint and now - saved > _CHECKPOINT_SECONDS:
+                    checkpoint.save(stage.name, stage.state(), model_rng)
+                    saved = now
+                if stage.step >= stage.total or stage.step % per_epoch == 0:
+                    break
+            tell(**stage.after_epoch(epoch))
+            model_rng = None
+    except KeyboardInterrupt:
+        if checkpoint:
+            checkpoint.save(stage.name, stage.state(), model_rng or rng_state())
+        raise Interrupted from None
+
+
+def _mix(seed: int, name: str, epoch: int, stream: int) -> int:
+    return ((seed * 1_000_003 + sum(name.encode())) * 8191 + 2 * epoch + stream) % (2**63)
+
+
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> None:
+    """Scale gradients down to a norm.
+
+    Raises:
+        DivergedError: a gradient is not finite.
+    """
+    parameters = list(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    if not bool(torch.isfinite(norm)):
+        raise DivergedError("a gradient is not finite. Lower the learning rate (--lr), or check the data.")

@@ -1,0 +1,63 @@
+"""The task's loss: labels, and the original model as a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import DataError
+from ..metrics import check_labels
+
+LossFunction = Callable[[Callable[..., Any], Any], Tensor]
+
+
+class TaskLoss:
+    """Loss of a model on one batch.
+
+    `(1 - distill) x cross-entropy + distill x T^2 KL(teacher || student)` at temperature T (Hinton et
+    al. 2015, section 2). The alternating learning adds no sparsity term: a budget acts through the
+    threshold alone. Batches without labels learn from the teacher alone.
+
+    Args:
+        teacher: the original model; None for labels alone.
+        distill: weight of the teacher, in [0, 1].
+        temperature: softens both outputs.
+        loss_fn: a loss of the user's own, called as `loss_fn(model, batch)`; replaces all of this.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | None,
+        *,
+        distill: float,
+        temperature: float,
+        loss_fn: LossFunction | None = None,
+    ) -> None:
+        self.teacher = teacher if distill > 0 and loss_fn is None else None
+        self.distill, self.temperature, self.loss_fn = distill, temperature, loss_fn
+
+    def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
+        """A scalar, differentiable in the model's weights and scales."""
+        if self.loss_fn is not None:
+            return self.loss_fn(model, batch)
+        images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        logits = model(images)
+        if labels is not None:
+            check_labels(logits, labels)
+        if self.teacher is None:
+            if labels is None:
+                raise DataError("the batches hold no labels; set distill > 0 to learn from the original model.")
+            return F.cross_entropy(logits, labels)
+        with torch.no_grad():
+            target = self.teacher(images)
+        t = self.temperature
+        soft = F.kl_div(
+            F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1), reduction="batchmean", log_target=True
+        )
+        if labels is None:
+            return t * t * soft
+        return (1 - self.distill) * F.cross_entropy(logits, labels) + self.distill * t * t * soft

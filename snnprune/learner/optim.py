@@ -1,0 +1,38 @@
+"""Optimisers, the learning-rate curve, and frozen batch norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def make_optimizer(
+    kind: str, groups: Sequence[dict[str, Any]], lr: float, *, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer | None:
+    """SGD or AdamW over parameter groups; None when there is nothing to learn."""
+    if not groups:
+        return None
+    if kind == "sgd":
+        return torch.optim.SGD(
+            list(groups), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        )
+    return torch.optim.AdamW(list(groups), lr=lr, weight_decay=weight_decay)
+
+
+def cosine(step: int, total: int, warmup: float) -> float:
+    """Factor on the learning rate: linear rise over the warm-up, then half a cosine down to 0."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def freeze_norm_(model: nn.Module) -> None:
+    """Put every batch norm into eval mode, so that its statistics stay."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()

@@ -1,0 +1,123 @@
+"""Recovery: the compact model trains on with a fixed structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..metrics import evaluate
+from .checkpoint import Checkpoint
+from .config import PruneConfig
+from .events import Callback
+from .loop import clip_gradients, run_stage
+from .loss import TaskLoss
+from .optim import cosine, freeze_norm_, make_optimizer
+
+
+class RecoverStage:
+    """Plain training of a compact model with a fresh cosine schedule."""
+
+    name = "recover"
+
+    def __init__(
+        self, model: nn.Module, loss: TaskLoss, config: PruneConfig, *, total: int, val: Any, extra: dict[str, Any]
+    ) -> None:
+        self.model, self.loss, self.config = model, loss, config
+        self.total, self.step, self.val, self.extra = total, 0, val, extra
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(
+            config.optimizer,
+            [{"params": trainable}] if trainable else [],
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.trainable = trainable
+
+    def train_step(self, batch: Any) -> float:
+        self.model.train()
+        if self.config.freeze_norm:
+            freeze_norm_(self.model)
+        loss = self.loss(self.model, batch)
+        if self.optimizer is None:
+            return float(loss.detach())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)
+        self.optimizer.zero_grad(set_to_none=True)
+        if bool(torch.isfinite(loss)):
+            loss.backward()
+            clip_gradients(self.trainable, self.config.clip)
+            self.optimizer.step()
+        return float(loss.detach())
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        if self.val is None:
+            return {}
+        result = evaluate(self.model, self.val)
+        return {"val_accuracy": result.accuracy, "val_loss": result.loss}
+
+    def values(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            **self.extra,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def recover(
+    model: nn.Module,
+    train: Any,
+    loss: TaskLoss,
+    config: PruneConfig,
+    *,
+    total: int,
+    val: Any = None,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    resume: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Train a compact model in place for `total` steps.
+
+    Args:
+        model: the compact model.
+        train: batches of (inputs, labels).
+        loss: the task's loss.
+        config: learning rate, optimiser, schedule.
+        total: number of steps.
+        val: validation batches, for progress.
+        callbacks: told about every step.
+        checkpoint: where to write the state.
+        resume: a checkpoint's content to go on from.
+        extra: goes into the checkpoint, for whoever resumes (the scales that made the model).
+
+    Returns:
+        The same model, in eval mode.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite.
+    """
+    stage = RecoverStage(model, loss, config, total=total, val=val, extra=extra or {})
+    run_stage(
+        stage,
+        train,
+        seed=config.seed,
+        device=next(iter(model.parameters())).device,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    return model.eval()

@@ -1,0 +1,168 @@
+"""The search: switcher and network learn in turn (Algorithm 1 of arXiv 2110.05954)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..gates import GatedModel
+from ..metrics import evaluate
+from .checkpoint import Checkpoint
+from .config import PruneConfig
+from .events import Callback
+from .loop import clip_gradients, run_stage
+from .loss import TaskLoss
+from .optim import freeze_norm_, make_optimizer
+
+
+class SearchStage:
+    """Alternating learning of one gated model.
+
+    Even blocks: the network is fixed and the scorer learns. Odd blocks: the scorer is fixed and the
+    network learns, with its gradient through the scorer or with held scales. Under a budget the
+    threshold moves at every step, on a ramp that ends at the target.
+    """
+
+    name = "search"
+
+    def __init__(
+        self, gated: GatedModel, loss: TaskLoss, config: PruneConfig, *, total: int, per_epoch: int, val: Any
+    ) -> None:
+        self.gated, self.loss, self.config = gated, loss, config
+        self.total, self.step, self.per_epoch = total, 0, per_epoch
+        self.val = val
+        self.block = per_epoch if config.alternate == "epoch" else config.alternate
+        self.best, self.waited = math.inf, 0
+        assert gated.scorer is not None
+        scorer = gated.scorer
+        groups = [
+            {"params": scorer.switcher_parameters(), "lr": config.switcher_lr},
+            {"params": list(scorer.offsets.parameters()), "lr": config.offset_lr},
+        ]
+        chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
+        self.scorer_optimizer = make_optimizer(
+            config.switcher_optimizer, chosen, config.switcher_lr, momentum=0.0, weight_decay=0.0
+        )
+        self.optimizer = make_optimizer(
+            config.optimizer,
+            [{"params": gated.network_parameters()}] if gated.network_parameters() else [],
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+    def train_step(self, batch: Any) -> float:
+        config, gated = self.config, self.gated
+        switching = (self.step // self.block) % 2 == 0 or self.optimizer is None
+        gated.model.train()
+        if config.freeze_norm:
+            freeze_norm_(gated.model)
+        gated.set_phase("switcher" if switching else "network", gradient=config.gradient)
+        if config.target is not None:
+            ramp = max(1.0, config.ramp * self.total)
+            gated.set_budget(config.target, progress=(self.step + 1) / ramp)
+        optimizer = self.scorer_optimizer if switching else self.optimizer
+        assert optimizer is not None
+        loss = self.loss(gated, batch)
+        optimizer.zero_grad(set_to_none=True)
+        if bool(torch.isfinite(loss)):
+            loss.backward()
+            clip_gradients(gated.scorer_parameters() if switching else gated.network_parameters(), config.clip)
+            optimizer.step()
+        return float(loss.detach())
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        if self.val is None:
+            return {}
+        self.gated.model.eval()
+        with torch.no_grad():
+            result = evaluate(self.gated.model, self.val)
+        if self.config.patience is not None:
+            self.waited = 0 if result.loss < self.best - 1e-4 else self.waited + 1
+            self.best = min(self.best, result.loss)
+            if self.waited >= self.config.patience:
+                self.total = self.step
+        return {"val_accuracy": result.accuracy, "val_loss": result.loss}
+
+    def values(self) -> dict[str, Any]:
+        budget = self.gated.budget
+        return {"budget": budget.share, "metric": budget.metric} if budget else {}
+
+    def state(self) -> dict[str, Any]:
+        assert self.gated.scorer is not None
+        return {
+            "step": self.step,
+            "total": self.total,
+            "best": self.best,
+            "waited": self.waited,
+            "model": self.gated.model.state_dict(),
+            "scorer": self.gated.scorer.state_dict(),
+            "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        assert self.gated.scorer is not None
+        self.step, self.total = state["step"], state["total"]
+        self.best, self.waited = state["best"], state["waited"]
+        self.gated.model.load_state_dict(state["model"])
+        self.gated.scorer.load_state_dict(state["scorer"])
+        if self.scorer_optimizer:
+            self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def search(
+    gated: GatedModel,
+    train: Any,
+    loss: TaskLoss,
+    config: PruneConfig,
+    *,
+    total: int,
+    per_epoch: int,
+    val: Any = None,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    resume: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Learn scales and weights alternately, in place; afterwards the budget stands at the target.
+
+    Args:
+        gated: a model with gates and a scorer.
+        train: batches of (inputs, labels).
+        loss: the task's loss.
+        config: learning rates, alternation, target.
+        total: number of steps.
+        per_epoch: batches per epoch.
+        val: validation batches, for progress and for the stop rule.
+        callbacks: told about every step.
+        checkpoint: where to write the state.
+        resume: a checkpoint's content to go on from.
+
+    Returns:
+        The gated model's model, in eval mode.
+
+    Raises:
+        DivergedError: a loss, gradient or scale is not finite.
+        CollapsedLayerError: in free mode, a whole layer was switched off.
+    """
+    stage = SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=val)
+    device = next(iter(gated.model.parameters())).device
+    run_stage(
+        stage,
+        train,
+        seed=config.seed,
+        device=device,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    gated.set_phase("both")
+    if config.target is not None:
+        gated.set_budget(config.target)
+    return gated.model.eval()

@@ -1,0 +1,150 @@
+"""Run folders: write one, find the newest, open a model from a run or from a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import RunError
+from ..export import export_onnx
+from ..inputs import Inputs
+from ..registry import LoadedModel, build, load_model, torchvision_names
+from ..report import Report
+from ..saving import STRUCTURE, load, read_structure, save
+
+REPORT, ONNX, CHECKPOINT = "report.json", "model.onnx", "checkpoint"
+
+
+@dataclass(slots=True)
+class Opened:
+    """A model from a run folder or from a file.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        arch: how its skeleton is built; None for a whole pickled model.
+        kwargs: arguments of the factory.
+        structure: the run's structure file; None for a plain file.
+    """
+
+    model: nn.Module
+    arch: str | None
+    kwargs: dict[str, Any]
+    structure: dict[str, Any] | None = None
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a run works until it is finished."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def save_run(
+    model: nn.Module,
+    report: Report,
+    sample: Inputs,
+    details: Mapping[str, Any],
+    folder: Path,
+    *,
+    onnx: bool,
+) -> Path:
+    """Write a finished run into `<folder>.partial`, then move it into place.
+
+    Raises:
+        RunError: the folder exists, or cannot be written.
+        ExportError: the ONNX file is not what the model computes.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+    work = partial_of(folder)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{work} cannot be made ({error.strerror}).") from error
+    save(model, work, extra=details)
+    if onnx:
+        metadata = run_metadata(details, report)
+        check = export_onnx(model, work / ONNX, sample, metadata=metadata)
+        report.exactness["onnx"] = check.relative_error
+    report.to_json(work / REPORT)
+    try:
+        os.rename(work, folder)
+    except OSError as error:
+        raise RunError(f"{work} cannot be moved to {folder} ({error.strerror}); the result is in the former.") from error
+    return folder
+
+
+def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """What goes into the ONNX file beside the graph."""
+    return {
+        "snnprune.classes": details.get("classes"),
+        "snnprune.normalization": details.get("normalization"),
+        "snnprune.input_shape": details.get("input_shape"),
+        "snnprune.accuracy": {"split": report.split, "value": report.compact.accuracy},
+    }
+
+
+def is_run(path: Path) -> bool:
+    """True for a finished run folder."""
+    return path.is_dir() and (path / STRUCTURE).is_file() and not path.name.endswith(".partial")
+
+
+def newest_run(root: str | Path = "runs") -> Path:
+    """The finished run whose report was written last.
+
+    Raises:
+        RunError: there is none.
+    """
+    root = Path(root)
+    found = [p for p in root.iterdir() if is_run(p) and (p / REPORT).is_file()] if root.is_dir() else []
+    if not found:
+        raise RunError(f"there is no finished run in {root}/. Name a run folder, or run `snnprune optimize` first.")
+    return max(found, key=lambda p: (p / REPORT).stat().st_mtime_ns)
+
+
+def open_model(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    trust_pickle: bool = False,
+) -> Opened:
+    """Open a run folder or a model file.
+
+    A run's structure file never makes code run: only torchvision architectures are built from it, any
+    other needs `arch` again.
+
+    Raises:
+        ModelFileError: the file cannot be read or fits nothing.
+        RunError: a run that needs `arch`.
+        StructureError: the run does not fit the architecture.
+    """
+    path = Path(path)
+    if not (path.is_dir() and (path / STRUCTURE).is_file()):
+        loaded: LoadedModel = load_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        return Opened(loaded.model, loaded.arch, loaded.kwargs)
+    structure = read_structure(path)
+    factory = structure.get("factory") or {}
+    recorded = factory.get("arch") if isinstance(factory, dict) else None
+    kwargs = factory.get("kwargs", {}) if isinstance(factory, dict) else {}
+    kwargs = {k: v for k, v in kwargs.items() if k in ("num_classes", "aux_logits") and isinstance(v, int)}
+    if num_classes is not None:
+        kwargs["num_classes"] = num_classes
+    chosen = arch
+    if chosen is None:
+        if recorded not in torchvision_names():
+            hint = f" (it was {recorded})" if isinstance(recorded, str) else ""
+            raise RunError(f"{path}: give the run's architecture with --arch{hint}; code is never run from a file.")
+        chosen = recorded
+    assert chosen is not None
+    model = load(path, model=build(chosen, **kwargs))
+    return Opened(model, chosen, kwargs, structure)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove an unfinished run's working folder."""
+    shutil.rmtree(partial_of(folder), ignore_errors=True)

@@ -1,0 +1,185 @@
+"""Report: what a run did, as a table, as JSON, and as a comparison of two models."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import RunError
+from .files import read_json, write_json
+from .inputs import Inputs
+from .metrics import count_macs, count_params, evaluate
+
+_PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """Quality and cost of one model.
+
+    Attributes:
+        accuracy: fraction in [0, 1]; None when nothing was evaluated.
+        loss: mean cross-entropy.
+        macs: multiply-adds for one input.
+        params: number of parameters.
+    """
+
+    accuracy: float | None
+    loss: float | None
+    macs: int
+    params: int
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that is known at the end of a run.
+
+    Attributes:
+        dense: the model that came in.
+        compact: the model that goes out.
+        groups: per group id, size, kept, weakened (< 1) and strengthened (>= 1) at compaction.
+        kept_whole: groups that were not pruned, with the reason.
+        exactness: relative differences `fold` and `remove` (float64, at compaction, on real inputs)
+            and `onnx` (float32, final model); None where not checked.
+        split: which data the accuracies are of: `test` or `val`.
+        history: validation figures per epoch.
+    """
+
+    dense: ModelFigures
+    compact: ModelFigures
+    groups: list[dict[str, Any]]
+    exactness: dict[str, float | None]
+    target: Mapping[str, float] | None
+    seed: int
+    data: str
+    split: str
+    seconds: float
+    device: str
+    config: dict[str, Any] = field(default_factory=dict)
+    kept_whole: list[dict[str, str]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values in the form of `report.json`."""
+        content = asdict(self)
+        content["target"] = None if self.target is None else dict(self.target)
+        return content
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `report.json` atomically."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Report:
+        """Read what `to_json` wrote.
+
+        Raises:
+            RunError: the file is missing or of another form.
+        """
+        content = read_json(Path(path))
+        try:
+            figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
+            return cls(**figures, **content)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise RunError(f"{path} is no report of this version ({error}).") from error
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """(what, dense, compact, change) for tables; accuracies in per cent."""
+        found = []
+        a, b = self.dense, self.compact
+        if a.accuracy is not None and b.accuracy is not None:
+            change = 100 * (b.accuracy - a.accuracy)
+            found.append(
+                (f"accuracy ({self.split})", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{change:+.2f} points")
+            )
+        if a.loss is not None and b.loss is not None:
+            found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
+        for name, x, y in (("MACs", a.macs, b.macs), ("params", a.params, b.params)):
+            found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
+        return found
+
+    def __str__(self) -> str:
+        lines = [f"{'':18}{'dense':>12}{'compact':>12}{'':>18}"]
+        lines += [f"{what:18}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
+        lines.append("")
+        lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
+        for g in self.groups:
+            lines.append(
+                f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
+            )
+        return "\n".join(lines)
+
+
+def human(number: float) -> str:
+    """3 significant digits with k, M or G."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}" if number / limit < 1000 else f"{number / limit:.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader needs to know about the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def figures(
+    model: nn.Module, example_inputs: Inputs, data: Iterable[Any] | None = None
+) -> ModelFigures:
+    """Cost of a model, and its quality on a loader if one is given."""
+    result = None if data is None else evaluate(model, data)
+    return ModelFigures(
+        None if result is None else result.accuracy,
+        None if result is None else result.loss,
+        count_macs(model, example_inputs),
+        count_params(model),
+    )
+
+
+def compare(
+    dense: nn.Module, compact: nn.Module, data: Iterable[Any] | None = None, *, example_inputs: Inputs
+) -> Report:
+    """Two models side by side: accuracy and loss on `data`, MACs and params.
+
+    Args:
+        dense: the model before.
+        compact: the model after.
+        data: batches of (images, labels); None compares the costs alone.
+        example_inputs: what both take.
+    """
+    before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
+    device = next(iter(dense.parameters())).device
+    return Report(
+        before,
+        after,
+        groups=[],
+        exactness={"fold": None, "remove": None, "onnx": None},
+        target=None,
+        seed=0,
+        data="",
+        split="given",
+        seconds=0.0,
+        device=device_name(device),
+    )
