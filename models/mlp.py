@@ -1,6 +1,7 @@
 """The multilayer perceptron of the papers: 784-300-100."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ class MLP(nn.Module):
     def __init__(self, sizes: Sequence[int] = (784, 300, 100), num_classes: int = 10):
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(sizes[-1], num_classes)

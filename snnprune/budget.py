@@ -19,7 +19,7 @@ from torch import nn
 
 from . import layers
 from .errors import TargetError
-from .graph import NeuronGroup, layer_shapes
+from .graph import LayerShapes, NeuronGroup, layer_shapes
 from .inputs import Inputs
 from .metrics import count_macs, count_params
 
@@ -29,6 +29,7 @@ Metric = Literal["macs", "params"]
 Scores = Mapping[str, NDArray[np.float64]]
 TOLERANCE = 0.01
 _ALWAYS = math.inf
+_Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +181,7 @@ class CostModel:
         cost = self.cost(metric, kept) - self._rest[metric]
         if cost >= enough:
             return kept
-        below = sorted(
-            {(float(v), name) for name, b in blocks.items() for v in b[b <= threshold]}, reverse=True
-        )
+        below = sorted({(float(v), name) for name, b in blocks.items() for v in b[b <= threshold]}, reverse=True)
         for value, name in below[:256]:
             trial = {**kept, name: kept[name] | (blocks[name] == value)}
             new = self.cost(metric, trial) - self._rest[metric]
@@ -234,9 +233,7 @@ def _least(group: NeuronGroup, floor: float, round_to: int) -> int:
     return min(group.size, least)
 
 
-def _blocks(
-    scores: NDArray[np.float64], group: NeuronGroup, floor: float, round_to: int
-) -> NDArray[np.float64]:
+def _blocks(scores: NDArray[np.float64], group: NeuronGroup, floor: float, round_to: int) -> NDArray[np.float64]:
     """Scores with the floor lifted out of reach, and neurons tied in blocks of `round_to` by rank.
 
     A block has the score of its best neuron, so that a threshold keeps whole blocks.
@@ -253,8 +250,8 @@ def _blocks(
 
 def _layers(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> list[_Layer]:
     """Cost coefficients of every convolution, linear and per-channel layer that runs."""
-    outs: dict[str, list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]] = {}
-    ins: dict[str, list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]] = {}
+    outs: dict[str, _Parts] = {}
+    ins: dict[str, _Parts] = {}
     for group in groups:
         if not group.prunable:
             continue
@@ -274,25 +271,22 @@ def _layers(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inp
     return found
 
 
-def _weighted(name: str, module: nn.Module, shape: object, ins: list, outs: list) -> _Layer:
+def _weighted(name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts) -> _Layer:
     """Coefficients of a convolution or a linear layer."""
-    weight, bias = module.weight, module.bias
-    assert isinstance(weight, nn.Parameter)
-    per_output = 1.0 if isinstance(bias, nn.Parameter) else 0.0
-    output, calls = shape.output, shape.calls  # type: ignore[attr-defined]
-    if isinstance(module, nn.Linear):
-        positions = math.prod(output[1:-1])
-        kernel = 1
-    else:
-        transposed = layers.input_dim(module) == 0
-        positions = math.prod((shape.input if transposed else output)[2:])  # type: ignore[attr-defined]
-        kernel = math.prod(weight.shape[2:])
     out_side = _Side(layers.out_width(module), tuple(outs))
+    in_side = _Side(layers.in_width(module), tuple(ins))
+    if isinstance(module, nn.Linear):
+        positions, kernel, conv_groups = math.prod(shape.output[1:-1]), 1, 1
+        if isinstance(module, layers.IndexedLinear):
+            in_side = _Side(in_side.width, in_side.parts, module.index.cpu().numpy())
+    else:
+        assert layers.is_conv(module)
+        # A transposed convolution spends its kernel at every input position, a plain one at every output.
+        seen = shape.input if layers.input_dim(module) == 0 else shape.output
+        positions, kernel = math.prod(seen[2:]), math.prod(module.kernel_size)
+        conv_groups = module.groups
+    bias = 0.0 if module.bias is None else 1.0
+    macs = kernel * positions * shape.calls
     if layers.is_depthwise(module):
-        return _Layer(name, None, out_side, kernel * positions * calls, 0.0, kernel + per_output)
-    index = module.index.cpu().numpy() if isinstance(module, layers.IndexedLinear) else None
-    groups = 1 if isinstance(module, nn.Linear) else int(module.groups)  # type: ignore[arg-type]
-    in_side = _Side(layers.in_width(module), tuple(ins), index)
-    return _Layer(
-        name, in_side, out_side, kernel * positions * calls / groups, kernel / groups, per_output
-    )
+        return _Layer(name, None, out_side, macs, 0.0, kernel + bias)
+    return _Layer(name, in_side, out_side, macs / conv_groups, kernel / conv_groups, bias)

@@ -68,3 +68,9 @@ class StructureError(SnnPruneError, ValueError):
 
 class RunError(SnnPruneError):
     """A run folder exists already, is missing, or is damaged."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, shortened, for messages of our own."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import ExportError
+from .errors import ExportError, first_line
 from .files import write_atomically
-from .graph import first_line
 from .inputs import Inputs, batch_size, call, map_tensors, tensors_in
 
 logger = logging.getLogger(__name__)
@@ -128,7 +127,9 @@ def check_onnx(
 
 def _gap(ours: np.ndarray, theirs: np.ndarray, size: int, path: Path, fp16: bool) -> float:
     if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-        raise ExportError(f"{path}: at batch size {size} ONNX Runtime gives {theirs.shape} or NaN, not {ours.shape}.")
+        raise ExportError(
+            f"{path}: at batch size {size} ONNX Runtime gives {theirs.shape} or NaN, not {ours.shape}."
+        )
     largest = float(np.abs(ours).max()) if ours.size else 0.0
     allowed = 5e-3 * largest if fp16 else RTOL * np.abs(ours) + ATOL * max(1.0, largest)
     difference = np.abs(ours - theirs)
@@ -218,6 +219,13 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, level in zip(loggers, levels, strict=True):
             log.setLevel(level)
+
+
+def half_precision(data: bytes) -> bytes:
+    """A serialised float32 model with half-precision weights; inputs and outputs keep their type."""
+    import onnx
+
+    return _to_half(onnx.load_model_from_string(data)).SerializeToString()
 
 
 def _to_half(proto: Any) -> Any:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PER_CHANNEL = (
     nn.BatchNorm1d,
@@ -49,7 +51,7 @@ class IndexedLinear(nn.Linear):
         self.source_features = source_features
         self.register_buffer("index", torch.arange(in_features) if index is None else index.long())
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Linear has
+    def forward(self, input: Tensor) -> Tensor:
         """Select, then multiply: (..., source_features) -> (..., out_features)."""
         return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)
 
@@ -58,9 +60,9 @@ class IndexedLinear(nn.Linear):
         return f"source_features={self.source_features}, {super().extra_repr()}"
 
 
-def is_conv(module: nn.Module) -> bool:
+def is_conv(module: nn.Module) -> TypeGuard[_ConvNd]:
     """True for plain and transposed convolutions."""
-    return isinstance(module, _CONVS + _TRANSPOSED)
+    return isinstance(module, _ConvNd)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -73,11 +75,7 @@ def is_linear(module: nn.Module) -> bool:
 
 def is_depthwise(module: nn.Module) -> bool:
     """True for a convolution that maps every channel to itself alone."""
-    return (
-        is_conv(module)
-        and module.groups > 1
-        and module.groups == module.in_channels == module.out_channels
-    )
+    return is_conv(module) and module.groups > 1 and module.groups == module.in_channels == module.out_channels
 
 
 def is_grouped(module: nn.Module) -> bool:
@@ -101,12 +99,16 @@ def in_width(module: nn.Module) -> int:
         return module.source_features
     if isinstance(module, nn.Linear):
         return module.in_features
-    return int(module.in_channels)  # type: ignore[arg-type]
+    assert is_conv(module)
+    return module.in_channels
 
 
 def out_width(module: nn.Module) -> int:
     """Number of output channels or features."""
-    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    assert is_conv(module)
+    return module.out_channels
 
 
 def channel_count(module: nn.Module) -> int:

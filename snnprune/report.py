@@ -99,7 +99,12 @@ class Report:
         if a.accuracy is not None and b.accuracy is not None:
             change = 100 * (b.accuracy - a.accuracy)
             found.append(
-                (f"accuracy ({self.split})", f"{a.accuracy:.2%}", f"{b.accuracy:.2%}", f"{change:+.2f} points")
+                (
+                    f"accuracy ({self.split})",
+                    f"{a.accuracy:.2%}",
+                    f"{b.accuracy:.2%}",
+                    f"{change:+.2f} points",
+                )
             )
         if a.loss is not None and b.loss is not None:
             found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
@@ -113,9 +118,7 @@ class Report:
         lines.append("")
         lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
         for g in self.groups:
-            lines.append(
-                f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
-            )
+            lines.append(f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}")
         return "\n".join(lines)
 
 
@@ -145,9 +148,7 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def figures(
-    model: nn.Module, example_inputs: Inputs, data: Iterable[Any] | None = None
-) -> ModelFigures:
+def figures(model: nn.Module, example_inputs: Inputs, data: Iterable[Any] | None = None) -> ModelFigures:
     """Cost of a model, and its quality on a loader if one is given."""
     result = None if data is None else evaluate(model, data)
     return ModelFigures(

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import layers
-from .errors import StructureError
+from .errors import StructureError, first_line
 from .files import read_json, write_atomically, write_json
-from .graph import first_line
 from .surgery import select_
 
 FORMAT = 1
@@ -112,7 +111,9 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     if not weights.is_file():
         raise StructureError(f"{folder} holds no {WEIGHTS}.")
     if structure.get("weights_sha256") != digest(weights):
-        raise StructureError(f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed.")
+        raise StructureError(
+            f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed."
+        )
     try:
         state = load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
@@ -154,7 +155,9 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
                     raise StructureError(f"layer {name} is depthwise in the model, but not in the file.")
                 inputs = None
             elif grouped != module.groups or wanted["in"] % grouped:
-                raise StructureError(f"layer {name} has {grouped} groups in the file, {module.groups} in the model.")
+                raise StructureError(
+                    f"layer {name} has {grouped} groups in the file, {module.groups} in the model."
+                )
             else:
                 inputs = torch.arange(wanted["in"] // grouped)
             select_(model, name, inputs=inputs, outputs=torch.arange(wanted["out"]))

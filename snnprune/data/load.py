@@ -180,8 +180,7 @@ def _split(
 
 
 def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-    images, labels = part
-    if limit >= len(labels):
+    if limit >= len(part[1]):
         return part
-    keep = _split(part, limit / len(labels), seed)[1]
+    keep = _split(part, limit / len(part[1]), seed)[1]
     return keep[0][:limit], keep[1][:limit]

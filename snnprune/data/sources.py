@@ -160,6 +160,8 @@ def arrays(path: Path) -> Raw:
 
     train, test = part("train"), part("test")
     if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(f"{path}: training images are {tuple(train[0].shape[1:])}, test {tuple(test[0].shape[1:])}.")
+        raise DataError(
+            f"{path}: training images are {tuple(train[0].shape[1:])}, test {tuple(test[0].shape[1:])}."
+        )
     classes = tuple(str(i) for i in range(1 + int(max(train[1].max(), test[1].max()))))
     return Raw(train, test, classes, *(IMAGENET if train[0].shape[1] == 3 else GREY))

@@ -87,13 +87,13 @@ class Scorer(nn.Module):
                     upsample="deconv" if fresh else "linear",
                     zero_head=not fresh,
                 )
-            self.path = nn.Linear(STATISTICS, 1, bias=False)  # full-resolution row path
+            # full-resolution row path
+            self.path: nn.Linear | None = nn.Linear(STATISTICS, 1, bias=False)
         with torch.no_grad():
             self.path.weight.copy_(torch.tensor([[0.0 if fresh else 1.0] + [0.0] * (STATISTICS - 1)]))
         self.offsets = nn.ParameterList(
             nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen
         )
-        self.to(device_of(model))
         self.register_buffer("gain", torch.ones(len(chosen)))
         self.register_buffer("shift", torch.zeros(len(chosen)))
         self.to(device_of(model))
@@ -104,7 +104,7 @@ class Scorer(nn.Module):
                 raw = self.raw(model)
                 for i, name in enumerate(self.ids):
                     self.offsets[i].copy_(self._value(i, raw[name]) - 1)
-            self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None  # type: ignore[assignment]
+            self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
     gain: Tensor
     shift: Tensor
@@ -134,7 +134,7 @@ class Scorer(nn.Module):
             values = self.fc_switcher(self.matrices(model))
             for i, (name, size) in enumerate(zip(self.matrices.ids, self.matrices.sizes, strict=True)):
                 found[name] = values[i, :size]
-        if self.rows is not None and self.switcher is not None:
+        if self.rows is not None and self.switcher is not None and self.path is not None:
             matrix, places, statistics = self.rows(model)
             values = self.switcher(matrix)[0]
             for name, place, stats in zip(self.rows.ids, places, statistics, strict=True):

@@ -133,12 +133,15 @@ class GatedModel:
         return self.model
 
     def __enter__(self) -> GatedModel:
+        """Nothing happens on entering; the gates are on already."""
         return self
 
     def __exit__(self, *_error: object) -> None:
+        """Detach, also after an exception."""
         self.detach()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with its gates."""
         if not self._attached:
             raise AttachError("the gates are detached; call the model itself, or attach() again.")
         return self.model(*args, **kwargs)
@@ -246,12 +249,8 @@ class GatedModel:
         if self.scorer is not None:
             with torch.set_grad_enabled(differentiable and not held):
                 values = self.scorer(self.model)
-                self._masks = keep_masks(
-                    values, self.cost, self.budget, floor=self.floor, round_to=self.round_to
-                )
-                self._scales = to_scales(
-                    values, self._masks, normalize=self.scorer.start == "post-training"
-                )
+                self._masks = keep_masks(values, self.cost, self.budget, floor=self.floor, round_to=self.round_to)
+                self._scales = to_scales(values, self._masks, normalize=self.scorer.start == "post-training")
         factors = {name: columns(self._scales) for name, columns in self._maps.items()}
         self._factors = {name: factor for name, factor in factors.items() if factor is not None}
         # A graph belongs to one backward pass, so differentiable scales are never reused.

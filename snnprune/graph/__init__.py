@@ -2,7 +2,7 @@
 
 from .find import find_groups
 from .records import Member, NeuronGroup, Role
-from .shapes import LayerShapes, first_line, layer_shapes
+from .shapes import LayerShapes, layer_shapes
 
 __all__ = [
     "LayerShapes",
@@ -10,6 +10,5 @@ __all__ = [
     "NeuronGroup",
     "Role",
     "find_groups",
-    "first_line",
     "layer_shapes",
 ]

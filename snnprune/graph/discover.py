@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from .. import layers
-from ..errors import UnsupportedModelError
+from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, call, tensors_in
 from .records import Member, NeuronGroup, Role
-from .shapes import first_line
 
 
 class _Trace:
@@ -28,7 +27,7 @@ class _Trace:
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         import torch_pruning as tp
 
-        self.tp = tp
+        self.tp: Any = tp
         self.model = model
         self.names = {module: name for name, module in model.named_modules()}
         outputs: list[Any] = []
@@ -44,7 +43,7 @@ class _Trace:
                 self.graph.build_dependency(
                     model,
                     example_inputs,
-                    forward_fn=lambda m, x: call(m, x),
+                    forward_fn=lambda m, _: call(m, example_inputs),
                     output_transform=keep_outputs,
                     verbose=False,
                 )
@@ -101,8 +100,8 @@ class _Trace:
 
     def items(self, root: nn.Module, channels: list[int]) -> list[tuple[Any, list[int], list[int]]]:
         """(dependency, channel indices, root channels) of everything coupled to `channels`."""
-        prune = self.graph.get_pruner_of_module(root).prune_out_channels
-        group = self.graph.get_pruning_group(root, prune, channels)
+        pruner: Any = self.graph.get_pruner_of_module(root)
+        group = self.graph.get_pruning_group(root, pruner.prune_out_channels, channels)
         return [(item.dep, list(item.idxs), list(item.root_idxs)) for item in group]
 
 
@@ -218,9 +217,7 @@ def _group_of(
     kept = [c for c in channels if c not in pinned]
     note = ""
     if pinned:
-        note = (
-            f"{len(pinned)} more channels are kept: the code pads them with zeros, by a constant width"
-        )
+        note = f"{len(pinned)} more channels are kept: the code pads them with zeros, by a constant width"
         if not kept:
             reason = reason or "its channels are padded with zeros, by a width that is a constant in the code"
             kept = channels
@@ -251,7 +248,10 @@ def _role(trace: _Trace, edge: Any) -> tuple[Role | None, str | None]:
     """(role of the layer, None) or (None, None) for a pass-through, or (role, why not prunable)."""
     module, ops = edge.target.module, trace.tp.ops
     if isinstance(module, nn.Parameter):
-        return None, f"the parameter {trace.graph._param_to_name.get(module, '')!r} outside a layer holds its channels"
+        return (
+            None,
+            f"the parameter {trace.graph._param_to_name.get(module, '')!r} outside a layer holds its channels",
+        )
     name = trace.names.get(module)
     if name is None:  # an operation between layers
         unsafe = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModelError
+from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, call
 
 
@@ -60,9 +60,3 @@ def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerSha
         for module, mode in modes.items():
             module.training = mode
     return seen
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, shortened, for messages of our own."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from ..errors import RunError
+from ..errors import RunError, first_line
 from ..files import write_atomically
-from ..graph import first_line
 
 FORMAT = 1
 

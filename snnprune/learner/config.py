@@ -109,10 +109,11 @@ class PruneConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> PruneConfig:
-        """The preset of arXiv 2110.05954: fresh switcher, alternation by iteration, plain SGD 0.1 for
-        both, no budget, no distillation, no fine-tuning, stop when the loss no longer falls.
+        """The preset of arXiv 2110.05954, section 3.2.
 
-        The switcher's gradient is clipped, without which the published learning rate diverges.
+        Fresh switcher, alternation by iteration, plain SGD 0.1 for both, no budget, no distillation, no
+        fine-tuning, stop when the loss no longer falls. The switcher's gradient is clipped, without
+        which the published learning rate diverges.
         """
         preset = cls(
             target=None,

@@ -23,7 +23,14 @@ class RecoverStage:
     name = "recover"
 
     def __init__(
-        self, model: nn.Module, loss: TaskLoss, config: PruneConfig, *, total: int, val: Any, extra: dict[str, Any]
+        self,
+        model: nn.Module,
+        loss: TaskLoss,
+        config: PruneConfig,
+        *,
+        total: int,
+        val: Any,
+        extra: dict[str, Any],
     ) -> None:
         self.model, self.loss, self.config = model, loss, config
         self.total, self.step, self.val, self.extra = total, 0, val, extra
@@ -38,6 +45,7 @@ class RecoverStage:
         self.trainable = trainable
 
     def train_step(self, batch: Any) -> float:
+        """One optimiser step; returns the loss."""
         self.model.train()
         if self.config.freeze_norm:
             freeze_norm_(self.model)
@@ -54,15 +62,18 @@ class RecoverStage:
         return float(loss.detach())
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Validate."""
         if self.val is None:
             return {}
         result = evaluate(self.model, self.val)
         return {"val_accuracy": result.accuracy, "val_loss": result.loss}
 
     def values(self) -> dict[str, Any]:
+        """What to show of the present step."""
         return {}
 
     def state(self) -> dict[str, Any]:
+        """All that is needed to go on."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -71,6 +82,7 @@ class RecoverStage:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         if self.optimizer:

@@ -56,6 +56,7 @@ class SearchStage:
         )
 
     def train_step(self, batch: Any) -> float:
+        """One optimiser step; returns the loss."""
         config, gated = self.config, self.gated
         switching = (self.step // self.block) % 2 == 0 or self.optimizer is None
         gated.model.train()
@@ -76,6 +77,7 @@ class SearchStage:
         return float(loss.detach())
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Validate."""
         if self.val is None:
             return {}
         self.gated.model.eval()
@@ -89,10 +91,12 @@ class SearchStage:
         return {"val_accuracy": result.accuracy, "val_loss": result.loss}
 
     def values(self) -> dict[str, Any]:
+        """What to show of the present step."""
         budget = self.gated.budget
         return {"budget": budget.share, "metric": budget.metric} if budget else {}
 
     def state(self) -> dict[str, Any]:
+        """All that is needed to go on."""
         assert self.gated.scorer is not None
         return {
             "step": self.step,
@@ -106,6 +110,7 @@ class SearchStage:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
         assert self.gated.scorer is not None
         self.step, self.total = state["step"], state["total"]
         self.best, self.waited = state["best"], state["waited"]

@@ -1,73 +1,22 @@
-"""optimize(): search, compact, recover, measure."""
+"""optimize(): from a trained model to a proved smaller one, in one call."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data import info_of
-from ..encoding import Scorer
-from ..errors import ConfigError, DataError, ModelFileError, TargetError
-from ..gates import GatedModel, attach_groups, is_gated, parse_target
-from ..graph import NeuronGroup
-from ..inputs import Inputs, device_of, first_images, map_tensors
-from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
-from ..learner.loop import steps_per_epoch
-from ..metrics import Evaluation, count_macs, count_params, evaluate
-from ..report import ModelFigures, Report, device_name
-from ..surgery import fold_, remove_
-from ..tracing import trace
-from .proof import prove_compaction
-from .runs import save_run
-
-logger = logging.getLogger(__name__)
-
-_SAMPLE = 16
-
-
-@dataclass(slots=True)
-class Result:
-    """What `optimize` returns.
-
-    Attributes:
-        model: the compact model, in eval mode: a plain module of the caller's own class.
-        report: figures, per-group counts, exactness.
-        sample: a few real inputs, for the export's check.
-        details: goes into `structure.json`: kept indices, input shape, normalisation, classes.
-    """
-
-    model: nn.Module
-    report: Report
-    sample: Inputs
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, folder: str | Path, *, onnx: bool = True) -> Path:
-        """Write a run folder: weights, structure, report and the verified ONNX file.
-
-        Everything is written into `<folder>.partial` and moved into place at the end.
-
-        Args:
-            folder: must not exist yet.
-            onnx: also export; the report's `onnx` figure comes from its check.
-
-        Returns:
-            The folder.
-
-        Raises:
-            RunError: the folder exists or cannot be written.
-            ExportError: ONNX Runtime does not compute what the model computes.
-        """
-        return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx)
+from ..errors import ConfigError
+from ..gates import is_gated
+from ..inputs import Inputs, device_of
+from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
+from .job import Job
+from .result import Result
 
 
 def optimize(
@@ -124,224 +73,12 @@ def optimize(
     dense = copy.deepcopy(model).to(where).eval()
     with torch.random.fork_rng(devices=_cuda_devices(where)):
         torch.manual_seed(config.seed)
-        job = _Job(dense, train, val, config, loss_fn, where, callbacks, example_inputs)
+        job = Job(dense, train, val, config, loss_fn, where, callbacks, example_inputs)
         store = None
         if checkpoint is not None:
             store = Checkpoint(Path(checkpoint), job.fingerprint())
         compact = job.run(store, store.load() if store and resume else None)
         return job.finish(compact, test, began, data_name)
-
-
-class _Job:
-    """One run's parts, in the order in which they come to be."""
-
-    def __init__(
-        self,
-        dense: nn.Module,
-        train: Iterable[Any],
-        val: Iterable[Any] | None,
-        config: PruneConfig,
-        loss_fn: LossFunction | None,
-        where: torch.device,
-        callbacks: list[Callback],
-        example_inputs: Inputs | None,
-    ) -> None:
-        self.dense, self.train, self.val, self.config = dense, train, val, config
-        self.where = where
-        self.history: list[dict[str, Any]] = []
-        self.callbacks: list[Callback] = [*callbacks, self._remember]
-        _check_weights(dense)
-        sample = first_images(train, 2) if example_inputs is None else example_inputs
-        self.example: Inputs = map_tensors(lambda x: x.to(where), sample)
-        self._check_classes()
-        self.tell("trace")
-        self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
-        self.per_epoch = steps_per_epoch(train)
-        self.total = max(2, round(config.epochs * self.per_epoch))
-        self.search_steps = min(self.total, max(1, round(config.search * self.total)))
-        self.loss = TaskLoss(
-            copy.deepcopy(dense).requires_grad_(False),
-            distill=config.distill,
-            temperature=config.temperature,
-            loss_fn=loss_fn,
-        )
-        self.has_labels = loss_fn is None
-
-    def tell(self, stage: str, **values: Any) -> None:
-        for callback in self.callbacks:
-            callback(Event(stage, values=values or None))
-
-    def _remember(self, event: Event) -> None:
-        if event.values and "val_accuracy" in event.values:
-            self.history.append({"stage": event.stage, "step": event.step, **event.values})
-
-    def _check_classes(self) -> None:
-        info = info_of(self.train)
-        if info is None or not isinstance(self.example, Tensor):
-            return
-        from ..graph import layer_shapes
-
-        layer_shapes(self.dense, self.example)  # says so when the images do not fit the model
-        with torch.no_grad():
-            out = self.dense(self.example)
-        if isinstance(out, Tensor) and out.dim() == 2 and out.shape[1] != len(info.classes):
-            raise DataError(
-                f"the model has {out.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
-                "data that the model was trained on, or give --num-classes."
-            )
-
-    def fingerprint(self) -> str:
-        """Identifies model, data and options, for checkpoints."""
-        value = hashlib.sha256()
-        for name, tensor in self.dense.state_dict().items():
-            value.update(name.encode())
-            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        value.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        value.update(json.dumps([self.per_epoch, _first_shape(self.example)]).encode())
-        return value.hexdigest()
-
-    def attach(self, model: nn.Module) -> GatedModel:
-        config = self.config
-        scorer = Scorer(model, self.groups, scores=config.scores, start=config.start, seed=config.seed)
-        gated = attach_groups(
-            model, self.groups, self.example, scorer=scorer, floor=config.floor, round_to=config.round_to
-        )
-        self._check_target(gated)
-        return gated
-
-    def _check_target(self, gated: GatedModel) -> None:
-        """Fail before any training when the target lies below what the floors allow."""
-        wanted = parse_target(self.config.target)
-        if wanted is None:
-            return
-        least = gated.cost.floor_share(wanted.metric, floor=self.config.floor, round_to=self.config.round_to)
-        if least > wanted.share + 1e-9:
-            raise TargetError(
-                f"target {wanted.metric}={wanted.share:g} is below what can be reached: with at least "
-                f"{self.config.floor:.0%} of every group kept, {least:.3f} of the dense {wanted.metric} remain. "
-                f"Ask for {wanted.metric}={least + 0.005:.2f} or more, or lower the floor."
-            )
-
-    def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
-        """Search, prove, compact, recover."""
-        if saved is not None and saved["stage"] == "recover":
-            state = saved["state"]
-            scales = {n: s.to(self.where) for n, s in state["scales"].items()}
-            compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
-            self.counts, self.exactness = state["counts"], state["exactness"]
-            self.kept, self.history = state["kept"], state["history"]
-            self.searched = state["searched"]
-        else:
-            compact, scales = self._search(store, saved)
-            saved = None
-        steps = self.total - self.search_steps
-        if steps > 0:
-            extra = {
-                "scales": {n: s.cpu() for n, s in scales.items()},
-                "counts": self.counts,
-                "exactness": self.exactness,
-                "kept": self.kept,
-                "history": self.history,
-                "searched": self.searched,
-            }
-            recover(
-                compact,
-                self.train,
-                self.loss,
-                self.config,
-                total=steps,
-                val=self.val if self.has_labels else None,
-                callbacks=self.callbacks,
-                checkpoint=store,
-                resume=saved,
-                extra=extra,
-            )
-        return compact
-
-    def _search(
-        self, store: Checkpoint | None, saved: dict[str, Any] | None
-    ) -> tuple[nn.Module, dict[str, Tensor]]:
-        with self.attach(copy.deepcopy(self.dense)) as gated:
-            search(
-                gated,
-                self.train,
-                self.loss,
-                self.config,
-                total=self.search_steps,
-                per_epoch=self.per_epoch,
-                val=self.val if self.has_labels else None,
-                callbacks=self.callbacks,
-                checkpoint=store,
-                resume=saved,
-            )
-            self.searched = self.search_steps
-            self.tell("check")
-            images = first_images(self.val if self.val is not None else self.train, _SAMPLE)
-            self.exactness = prove_compaction(gated, images.to(self.where))
-            self.counts = [asdict(count) for count in gated.counts()]
-            scales = gated.scales
-            self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}
-            return gated.compact(), scales
-
-    def finish(
-        self, compact: nn.Module, test: Iterable[Any] | None, began: float, data_name: str | None
-    ) -> Result:
-        """Measure both models once and put the result together."""
-        _check_weights(compact)
-        compact.eval()
-        data = test if test is not None else self.val
-        split = "test" if test is not None else "val"
-        found: list[ModelFigures] = []
-        for model in (self.dense, compact):
-            self.tell("test")
-            result: Evaluation | None = None
-            if data is not None and self.has_labels:
-                result = evaluate(model, data)
-            found.append(
-                ModelFigures(
-                    result.accuracy if result else None,
-                    result.loss if result else None,
-                    count_macs(model, self.example),
-                    count_params(model),
-                )
-            )
-        info = info_of(self.train)
-        sample = first_images(self.val if self.val is not None else self.train, _SAMPLE)
-        report = Report(
-            found[0],
-            found[1],
-            groups=self.counts,
-            exactness={**self.exactness, "onnx": None},
-            target=self.config.target,
-            seed=self.config.seed,
-            data=data_name or (info.name if info else "given loaders"),
-            split=split,
-            seconds=round(time.monotonic() - began, 1),
-            device=device_name(self.where),
-            config=self.config.to_dict(),
-            kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
-            history=self.history,
-            steps={"search": self.search_steps, "recover": self.total - self.search_steps},
-        )
-        details: dict[str, Any] = {
-            "input_shape": list(sample.shape[1:]),
-            "kept": self.kept,
-            "normalization": {"mean": list(info.mean), "std": list(info.std)} if info else None,
-            "classes": list(info.classes) if info else None,
-        }
-        return Result(compact, report, sample, details)
-
-
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelFileError(f"the weights {name} hold NaN or infinite values; use another checkpoint.")
-
-
-def _first_shape(inputs: Inputs) -> list[int]:
-    shapes: list[int] = []
-    map_tensors(lambda x: shapes.extend(x.shape) or x, inputs)
-    return shapes
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Mapping
@@ -9,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ..errors import RunError
 from ..export import export_onnx
-from ..inputs import Inputs
+from ..files import write_atomically
+from ..inputs import Inputs, tensors_in
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
 from ..saving import STRUCTURE, load, read_structure, save
 
 REPORT, ONNX, CHECKPOINT = "report.json", "model.onnx", "checkpoint"
+PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
+_PROBE_SIZE = 4
 
 
 @dataclass(slots=True)
@@ -70,12 +76,23 @@ def save_run(
         metadata = run_metadata(details, report)
         check = export_onnx(model, work / ONNX, sample, metadata=metadata)
         report.exactness["onnx"] = check.relative_error
+    if isinstance(sample, Tensor):
+        _write_probe(model, sample[:_PROBE_SIZE], work / PROBE)
     report.to_json(work / REPORT)
     try:
         os.rename(work, folder)
     except OSError as error:
-        raise RunError(f"{work} cannot be moved to {folder} ({error.strerror}); the result is in the former.") from error
+        raise RunError(
+            f"{work} cannot be moved to {folder} ({error.strerror}); the result is in the former."
+        ) from error
     return folder
+
+
+@torch.no_grad()
+def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
+    inputs = inputs.detach().cpu().contiguous()
+    outputs = tensors_in(copy.deepcopy(model).cpu().eval()(inputs))[0]
+    write_atomically(path, lambda p: save_file({"inputs": inputs, "outputs": outputs.contiguous()}, p))
 
 
 def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -102,7 +119,9 @@ def newest_run(root: str | Path = "runs") -> Path:
     root = Path(root)
     found = [p for p in root.iterdir() if is_run(p) and (p / REPORT).is_file()] if root.is_dir() else []
     if not found:
-        raise RunError(f"there is no finished run in {root}/. Name a run folder, or run `snnprune optimize` first.")
+        raise RunError(
+            f"there is no finished run in {root}/. Name a run folder, or run `snnprune optimize` first."
+        )
     return max(found, key=lambda p: (p / REPORT).stat().st_mtime_ns)
 
 
@@ -130,15 +149,20 @@ def open_model(
     structure = read_structure(path)
     factory = structure.get("factory") or {}
     recorded = factory.get("arch") if isinstance(factory, dict) else None
-    kwargs = factory.get("kwargs", {}) if isinstance(factory, dict) else {}
-    kwargs = {k: v for k, v in kwargs.items() if k in ("num_classes", "aux_logits") and isinstance(v, int)}
+    stored = factory.get("kwargs") if isinstance(factory, dict) else None
+    stored = stored if isinstance(stored, dict) else {}
+    kwargs: dict[str, Any] = {
+        k: v for k, v in stored.items() if k in ("num_classes", "aux_logits") and isinstance(v, int)
+    }
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
     chosen = arch
     if chosen is None:
         if recorded not in torchvision_names():
             hint = f" (it was {recorded})" if isinstance(recorded, str) else ""
-            raise RunError(f"{path}: give the run's architecture with --arch{hint}; code is never run from a file.")
+            raise RunError(
+                f"{path}: give the run's architecture with --arch{hint}; code is never run from a file."
+            )
         chosen = recorded
     assert chosen is not None
     model = load(path, model=build(chosen, **kwargs))

@@ -9,19 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_NN = """
-Sequential ModuleList ModuleDict ParameterList ParameterDict Identity Flatten Unflatten
-Linear Bilinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
-BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d
-LayerNorm GroupNorm LocalResponseNorm RMSNorm
-MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool2d
-AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
-ReLU ReLU6 LeakyReLU PReLU ELU CELU SELU GELU SiLU Mish Sigmoid Tanh Softplus Softsign LogSigmoid
-Hardswish Hardsigmoid Hardtanh Hardshrink Softmax Softmax2d LogSoftmax GLU Threshold
-Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout
-ZeroPad2d ReflectionPad2d ReplicationPad2d ConstantPad2d Upsample UpsamplingNearest2d UpsamplingBilinear2d
-PixelShuffle PixelUnshuffle ChannelShuffle Embedding MultiheadAttention LSTM GRU RNN
-""".split()
+_NN = (
+    "Sequential ModuleList ModuleDict ParameterList ParameterDict Identity Flatten Unflatten "
+    "Linear Bilinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d "
+    "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d "
+    "LayerNorm GroupNorm LocalResponseNorm RMSNorm "
+    "MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool2d "
+    "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d "
+    "ReLU ReLU6 LeakyReLU PReLU ELU CELU SELU GELU SiLU Mish Sigmoid Tanh Softplus Softsign LogSigmoid "
+    "Hardswish Hardsigmoid Hardtanh Hardshrink Softmax Softmax2d LogSoftmax GLU Threshold "
+    "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout "
+    "ZeroPad2d ReflectionPad2d ReplicationPad2d ConstantPad2d Upsample UpsamplingNearest2d UpsamplingBilinear2d "
+    "PixelShuffle PixelUnshuffle ChannelShuffle Embedding MultiheadAttention LSTM GRU RNN "
+)
 
 _TORCHVISION = {
     "alexnet": "AlexNet",
@@ -52,7 +52,7 @@ def allowed_classes() -> list[Any]:
     from torch import nn
     from torchvision.ops import misc, stochastic_depth
 
-    found = [getattr(nn, name) for name in _NN if hasattr(nn, name)]
+    found = [getattr(nn, name) for name in _NN.split() if hasattr(nn, name)]
     found.append(nn.modules.linear.NonDynamicallyQuantizableLinear)
     for module_name, names in _TORCHVISION.items():
         module = importlib.import_module(f"torchvision.models.{module_name}")

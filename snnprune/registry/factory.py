@@ -53,7 +53,8 @@ def _load_file(path: Path, spec: str) -> Any:
         raise ModelFileError(f"{spec}: there is no file {path}.")
     name = f"_snnprune_user_{path.stem}_{abs(hash(str(path.resolve())))}"
     module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None and module_spec.loader is not None
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # so that classes defined there can be looked up
     sys.path.insert(0, str(path.resolve().parent))

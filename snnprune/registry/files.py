@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelFileError
-from ..graph import first_line
+from ..errors import ModelFileError, first_line
 from .allowed import allowed_classes
 
 State = dict[str, Tensor]

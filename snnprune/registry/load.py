@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import ModelFileError
 from .factory import build
 from .files import check_finite, read_model_file
-from .match import find_architecture, fit
+from .match import find_architecture, fit, optional
 
 
 @dataclass(slots=True)
@@ -67,5 +67,5 @@ def load_model(
         raise ModelFileError(f"{path} does not fit {arch}: {'; '.join(wrong[:3])}{more}.")
     check_finite(content, path)
     model = build(arch, **kwargs)
-    model.load_state_dict(content)
+    model.load_state_dict({**{k: v for k, v in model.state_dict().items() if optional(k)}, **content})
     return LoadedModel(model.eval(), arch, kwargs)

@@ -20,7 +20,7 @@ _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 def mismatches(model: nn.Module, state: State) -> list[str]:
     """What is missing, extra or of another shape, one line each; empty when the state dict fits."""
     own = model.state_dict()
-    found = [f"{key} is missing" for key in own if key not in state]
+    found = [f"{key} is missing" for key in own if key not in state and not optional(key)]
     found += [f"{key} is unknown" for key in state if key not in own]
     found += [
         f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
@@ -30,15 +30,23 @@ def mismatches(model: nn.Module, state: State) -> list[str]:
     return found
 
 
+def optional(key: str) -> bool:
+    """Entries that files of PyTorch before 0.4.1 lack: they only count training batches."""
+    return key.endswith("num_batches_tracked")
+
+
 def guess_classes(model: nn.Module, state: State) -> int | None:
     """The number of outputs that would explain all differing shapes; None when nothing differs so."""
     own = model.state_dict()
-    if set(own) != set(state):
+    if {k for k in own if not optional(k)} != {k for k in state if not optional(k)}:
         return None
     counts = {
         state[k].shape[0]
         for k in own
-        if own[k].shape != state[k].shape and own[k].dim() > 0 and own[k].shape[1:] == state[k].shape[1:]
+        if k in state
+        and own[k].shape != state[k].shape
+        and own[k].dim() > 0
+        and own[k].shape[1:] == state[k].shape[1:]
     }
     return counts.pop() if len(counts) == 1 else None
 
@@ -54,8 +62,8 @@ def fit(arch: str, state: State, num_classes: int | None = None) -> tuple[dict[s
         wrong = mismatches(model, state)
         guess = guess_classes(model, state) if wrong and num_classes is None else None
         if guess is not None:
+            guessed = {**kwargs, "num_classes": guess}
             try:
-                guessed = {**kwargs, "num_classes": guess}
                 still = mismatches(skeleton(arch, guessed), state)
             except ModelFileError:
                 still = wrong

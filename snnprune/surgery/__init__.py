@@ -26,8 +26,8 @@ __all__ = [
     "random_scales",
     "randomize_norms_",
     "relative_difference",
-    "remove_",
     "removal_difference",
+    "remove_",
     "select_",
     "verify_groups",
 ]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..graph import NeuronGroup, first_line
+from ..errors import first_line
+from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
 from .fold import fold_
 from .remove import remove_
@@ -35,7 +36,7 @@ class Difference:
 
 
 def relative_difference(reference: object, other: object) -> float:
-    """max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
+    """Max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
     worst = 0.0
     pairs = list(zip(tensors_in(reference), tensors_in(other), strict=True))
     for a, b in pairs:
@@ -86,7 +87,7 @@ def random_scales(
         if not group.prunable:
             continue
         scale = 0.5 + torch.rand(group.size, generator=generator, dtype=torch.float64)
-        dead = torch.randperm(group.size, generator=generator)[: int(round(zeros * group.size))]
+        dead = torch.randperm(group.size, generator=generator)[: round(zeros * group.size)]
         scale[dead[: group.size - 1]] = 0.0
         scales[group.id] = scale
     return scales

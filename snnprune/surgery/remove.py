@@ -30,9 +30,7 @@ class LayerMasks:
     selected: Tensor | None = None
 
 
-def layer_masks(
-    model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str, Tensor]
-) -> dict[str, LayerMasks]:
+def layer_masks(model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str, Tensor]) -> dict[str, LayerMasks]:
     """Which channels of which layer stay, for boolean masks per group.
 
     Args:

@@ -1,0 +1,59 @@
+"""Command-line values to the library's values."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, TargetError
+from ..gates import parse_target
+
+
+def target(text: str) -> dict[str, float] | None:
+    """`macs=0.5`, `params=0.3` or `free`.
+
+    Raises:
+        TargetError: anything else.
+    """
+    if text == "free":
+        return None
+    name, equals, value = text.partition("=")
+    if name == "drop":
+        raise TargetError("target drop=... is not available in this version; give macs=..., params=... or free.")
+    try:
+        share = float(value)
+    except ValueError:
+        share = float("nan")
+    if not equals or share != share:
+        raise TargetError(f"target {text!r} is not of the form macs=0.5, params=0.3 or free.")
+    parsed = {name: share}
+    parse_target(parsed)
+    return parsed
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """`0.5` or `0.49,0.48,0.45`.
+
+    Raises:
+        ConfigError: not a list of numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} is no list of numbers such as 0.49,0.48,0.45.") from None
+
+
+def device(name: str) -> str:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} is not available here ({str(error).splitlines()[0]}).") from None
+    return name

@@ -1,0 +1,156 @@
+"""What the user sees: progress while a run lasts, tables at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ..graph import NeuronGroup
+from ..learner import Event
+from ..report import Report, human
+
+console = Console(highlight=False)
+
+_TITLES = {
+    "data": "reading data",
+    "load": "loading the model",
+    "trace": "tracing groups",
+    "search": "searching",
+    "check": "proving exactness",
+    "recover": "recovering",
+    "test": "testing",
+    "export": "exporting to ONNX",
+}
+
+
+class Display:
+    """Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = console.is_terminal
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.accuracy = ""
+        self.last = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[Display]:
+        """Show the bar for the length of a `with` block."""
+        with self.progress:
+            yield self
+
+    def stage(self, name: str) -> None:
+        """A stage without steps begins."""
+        self(Event(name))
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Progress of reading data."""
+        self(Event("data", done, total))
+
+    def __call__(self, event: Event) -> None:
+        """Show an event of the library."""
+        title = _TITLES.get(event.stage, event.stage)
+        values = event.values or {}
+        if "val_accuracy" in values:
+            self.accuracy = f"val {values['val_accuracy']:.2%}"
+        note = self._note(values)
+        if event.stage not in self.tasks:
+            for task in self.tasks.values():
+                self.progress.update(task, visible=False)
+            self.tasks[event.stage] = self.progress.add_task(title, total=event.total or None, note=note)
+            if not self.live and not event.step:
+                console.print(title)
+        self.progress.update(self.tasks[event.stage], completed=event.step, total=event.total or None, note=note)
+        now = time.monotonic()
+        if not self.live and event.total and ("val_accuracy" in values or now - self.last > 10):
+            self.last = now
+            console.print(f"{title} {event.step}/{event.total}  {note}")
+
+    def _note(self, values: dict[str, Any]) -> str:
+        parts = []
+        if isinstance(values.get("loss"), float) and values["loss"] == values["loss"]:
+            parts.append(f"loss {values['loss']:.4f}")
+        if "budget" in values:
+            parts.append(f"{values['metric']} {values['budget']:.2f}")
+        if self.accuracy:
+            parts.append(self.accuracy)
+        return "  ".join(parts)
+
+
+def summary(report: Report, run: Path, before: Path | None = None) -> None:
+    """The table at the end of a run."""
+    table = Table(
+        title=f"{escape(str(run))}  ({escape(report.data)}, {report.seconds:.0f} s)", title_justify="left"
+    )
+    for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in report.rows():
+        table.add_row(*row)
+    table.add_section()
+    weights = run / "model.safetensors"
+    table.add_row("weights file", size(before) if before and before.is_file() else "", size(weights), "")
+    onnx = run / "model.onnx"
+    if onnx.is_file():
+        table.add_row("ONNX file", "", size(onnx), "")
+    console.print(table)
+    console.print(counts_table(report))
+    exact = report.exactness
+    parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
+    console.print(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
+    for kept in report.kept_whole:
+        if kept["reason"] != "it is an output of the model":
+            console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")
+
+
+def counts_table(report: Report) -> Table:
+    """Kept, weakened and strengthened neurons per group."""
+    table = Table()
+    for name in ("group", "size", "kept", "weakened", "strengthened"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for g in report.groups:
+        kept = f"{g['kept']} ({g['kept'] / g['size']:.0%})"
+        table.add_row(escape(g["id"]), str(g["size"]), kept, str(g["weakened"]), str(g["strengthened"]))
+    return table
+
+
+def groups_table(groups: list[NeuronGroup], shares: dict[str, tuple[float, float]]) -> Table:
+    """Groups of a model, with what each one's removal would save at most."""
+    table = Table()
+    for name in ("group", "kind", "neurons", "layers", "MACs", "params", ""):
+        table.add_column(name, justify="right" if name in ("neurons", "layers", "MACs", "params") else "left")
+    for g in groups:
+        macs, params = shares.get(g.id, (0.0, 0.0))
+        state = escape(g.note) if g.prunable else f"[yellow]kept: {escape(str(g.reason))}[/]"
+        cost = (f"{macs:.1%}", f"{params:.1%}") if g.prunable else ("", "")
+        table.add_row(escape(g.id), g.kind, str(g.size), str(len(g.members)), *cost, state)
+    return table
+
+
+def size(path: Path) -> str:
+    """Size of a file for humans."""
+    return human(path.stat().st_size) + "B"

@@ -1,0 +1,76 @@
+"""Deliver a run's ONNX file: checked again before it leaves the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import RunError, first_line
+from ..export import ExportCheck, check_onnx, export_onnx, half_precision
+from ..files import write_atomically
+from ..report import Report
+from ..saving import STRUCTURE, read_structure
+from .runs import ONNX, PROBE, REPORT, open_model, run_metadata
+
+
+class _Recorded(nn.Module):
+    """Stands in for the model: gives the outputs that were recorded with the run."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert torch.equal(x, self.inputs[: len(x)])
+        return self.outputs[: len(x)]
+
+
+def deliver_onnx(
+    run: Path, output: Path | None = None, *, fp16: bool = False, arch: str | None = None
+) -> ExportCheck:
+    """Write a run's model as an ONNX file whose outputs are checked.
+
+    The file made by `optimize` is compared with the outputs that were recorded beside it, so the
+    model's code is not needed. Where the run holds no ONNX file, the model is built and exported.
+
+    Args:
+        run: a finished run folder.
+        output: file to write; by default inside the run folder.
+        fp16: half-precision weights.
+        arch: architecture, when the model must be built and is not torchvision's.
+
+    Raises:
+        RunError: no such run, or it is damaged.
+        ExportError: the file does not compute what the model computed.
+    """
+    if not (run / STRUCTURE).is_file():
+        raise RunError(f"{run} is no finished run folder (it has no {STRUCTURE}).")
+    target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
+    inputs, outputs = _probe(run)
+    source = run / ONNX
+    if not source.is_file():
+        opened = open_model(run, arch=arch)
+        metadata = run_metadata(read_structure(run), Report.read(run / REPORT))
+        return export_onnx(opened.model, target, inputs, metadata=metadata, fp16=fp16)
+    recorded = _Recorded(inputs, outputs)
+    data = source.read_bytes()
+    check = check_onnx(recorded, data, inputs, path=source)
+    if fp16:
+        data = half_precision(data)
+        check = check_onnx(recorded, data, inputs, path=target, fp16=True)
+    if target.resolve() != source.resolve():
+        write_atomically(target, lambda p: p.write_bytes(data))
+    return dataclasses.replace(check, path=target)
+
+
+def _probe(run: Path) -> tuple[Tensor, Tensor]:
+    try:
+        content = load_file(run / PROBE)
+        return content["inputs"], content["outputs"]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{run / PROBE} cannot be read ({first_line(error)}); the run is damaged.") from error

@@ -1,0 +1,48 @@
+"""Result: the compact model with its report, ready to be saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..inputs import Inputs
+from ..report import Report
+from .runs import save_run
+
+
+@dataclass(slots=True)
+class Result:
+    """What `optimize` returns.
+
+    Attributes:
+        model: the compact model, in eval mode: a plain module of the caller's own class.
+        report: figures, per-group counts, exactness.
+        sample: a few real inputs, for the export's check.
+        details: goes into `structure.json`: kept indices, input shape, normalisation, classes.
+    """
+
+    model: nn.Module
+    report: Report
+    sample: Inputs
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, *, onnx: bool = True) -> Path:
+        """Write a run folder: weights, structure, report and the verified ONNX file.
+
+        Everything is written into `<folder>.partial` and moved into place at the end.
+
+        Args:
+            folder: must not exist yet.
+            onnx: also export; the report's `onnx` figure comes from its check.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RunError: the folder exists or cannot be written.
+            ExportError: ONNX Runtime does not compute what the model computes.
+        """
+        return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx)
