@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Metric = Literal["macs", "params"]
 Scores = Mapping[str, NDArray[np.float64]]
 TOLERANCE = 0.01
+LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
 _ALWAYS = math.inf
 _Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
 
@@ -96,6 +97,7 @@ class CostModel:
         self.layers = _layers(model, groups, example_inputs)
         everything = {name: np.full(g.size, _ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
+        self._savings: dict[tuple[Metric, str], float] = {}
         self._rest = {m: self.dense[m] - self._sum(m, everything, 0.0) for m in ("macs", "params")}
 
     def cost(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
@@ -142,7 +144,10 @@ class CostModel:
         Raises:
             TargetError: even with every group at its floor the cost is higher.
         """
-        blocks = {name: _blocks(scores[name], g, floor, round_to) for name, g in self.groups.items()}
+        blocks = {
+            name: _blocks(scores[name], g, self._least(metric, g, floor, round_to), round_to)
+            for name, g in self.groups.items()
+        }
         curve = self._curve(metric, blocks)
         limit = share * self.dense[metric] - self._rest[metric] + 1e-6
         values = np.unique(np.concatenate([b[np.isfinite(b)] for b in blocks.values()] or [np.empty(0)]))
@@ -196,9 +201,31 @@ class CostModel:
         kept = {}
         for name, group in self.groups.items():
             mask = np.zeros(group.size, dtype=bool)
-            mask[: _least(group, floor, round_to)] = True
+            mask[: self._least(metric, group, floor, round_to)] = True
             kept[name] = mask
         return self.share(metric, kept)
+
+    def _least(self, metric: Metric, group: NeuronGroup, floor: float, round_to: int) -> int:
+        """Neurons that a group must keep: its floor, or all where removing them saves next to nothing.
+
+        A network's last few inputs cost accuracy and are worth a thousandth of its MACs; a threshold
+        on scores alone does not know that.
+        """
+        if self._saving(metric, group) < LEAST_SAVING:
+            return group.size
+        least = max(1, math.ceil(floor * group.size - 1e-9))
+        if group.kind == "channel" and round_to > 1:
+            least = math.ceil(least / round_to) * round_to
+        return min(group.size, least)
+
+    def _saving(self, metric: Metric, group: NeuronGroup) -> float:
+        """Share of the dense cost that goes when only one neuron of the group stays."""
+        key = (metric, group.id)
+        if key not in self._savings:
+            mask = np.zeros(group.size, dtype=bool)
+            mask[0] = True
+            self._savings[key] = 1 - self.share(metric, {group.id: mask})
+        return self._savings[key]
 
 
 class _Curve:
@@ -225,16 +252,8 @@ def _above(ranked: NDArray[np.float64], threshold: float) -> int:
     return len(ranked) - int(np.searchsorted(ranked, threshold, side="right"))
 
 
-def _least(group: NeuronGroup, floor: float, round_to: int) -> int:
-    """Neurons that a group must keep."""
-    least = max(1, math.ceil(floor * group.size - 1e-9))
-    if group.kind == "channel" and round_to > 1:
-        least = math.ceil(least / round_to) * round_to
-    return min(group.size, least)
-
-
-def _blocks(scores: NDArray[np.float64], group: NeuronGroup, floor: float, round_to: int) -> NDArray[np.float64]:
-    """Scores with the floor lifted out of reach, and neurons tied in blocks of `round_to` by rank.
+def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_to: int) -> NDArray[np.float64]:
+    """Scores with the `least` best lifted out of reach, and neurons tied in blocks of `round_to` by rank.
 
     A block has the score of its best neuron, so that a threshold keeps whole blocks.
     """
@@ -242,7 +261,7 @@ def _blocks(scores: NDArray[np.float64], group: NeuronGroup, floor: float, round
     ranked = scores[order].copy()
     if group.kind == "channel" and round_to > 1:
         ranked = ranked[(np.arange(len(ranked)) // round_to) * round_to]
-    ranked[: _least(group, floor, round_to)] = _ALWAYS
+    ranked[:least] = _ALWAYS
     result = np.empty_like(ranked)
     result[order] = ranked
     return result

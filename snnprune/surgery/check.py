@@ -39,7 +39,8 @@ def relative_difference(reference: object, other: object) -> float:
     """Max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
     worst = 0.0
     pairs = list(zip(tensors_in(reference), tensors_in(other), strict=True))
-    for a, b in pairs:
+    for left, right in pairs:
+        a, b = left.detach(), right.detach()
         if a.shape != b.shape or not bool(torch.isfinite(b).all()) or not bool(torch.isfinite(a).all()):
             return float("inf")
         if not a.numel() or not a.is_floating_point():

@@ -1,0 +1,59 @@
+"""Shared by all tests: the reference networks, small inputs, one thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "models"))
+
+import digits_cnn  # noqa: E402
+import lenet  # noqa: E402
+import mlp  # noqa: E402
+import mobilenet  # noqa: E402
+import resnet  # noqa: E402
+import vgg  # noqa: E402
+
+# name -> (factory, input shape); every network of models/ is here, some of the widest in a narrow form
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+    "mlp": (mlp.mlp, (1, 28, 28)),
+    "lenet5_caffe": (lenet.lenet5_caffe, (1, 28, 28)),
+    "vgg_cov2": (vgg.vgg_cov2, (3, 32, 32)),
+    "vgg16": (lambda: vgg.VGG16(hidden=256), (3, 32, 32)),
+    "resnet18": (resnet.resnet18, (3, 32, 32)),
+    "resnet34": (resnet.resnet34, (3, 32, 32)),
+    "resnet20": (resnet.resnet20, (3, 32, 32)),
+    "resnet32": (resnet.resnet32, (3, 32, 32)),
+    "resnet44": (resnet.resnet44, (3, 32, 32)),
+    "resnet56": (resnet.resnet56, (3, 32, 32)),
+    "mobilenet_v1": (lambda: mobilenet.MobileNetV1(width=0.5), (3, 32, 32)),
+    "mobilenet_v1_025": (mobilenet.mobilenet_v1_025, (3, 32, 32)),
+    "digits_cnn": (digits_cnn.digits_cnn, (1, 8, 8)),
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def network(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Tensor]:
+    """(name, float64 network in eval mode with random batch-norm statistics, four inputs)."""
+    return make_network(request.param)
+
+
+def make_network(name: str, seed: int = 0, batch: int = 4) -> tuple[str, nn.Module, Tensor]:
+    from snnprune.surgery import randomize_norms_
+
+    factory, shape = NETWORKS[name]
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    model = randomize_norms_(factory().double().eval(), generator)
+    return name, model, torch.randn(batch, *shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,171 @@
+"""The equalities that everything stands on, over every network of models/, in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import NETWORKS, make_network
+from torch import nn
+
+import snnprune
+from snnprune.export import export_onnx
+from snnprune.gates import is_gated
+from snnprune.gates.gated import attach_groups
+from snnprune.layers import IndexedLinear
+from snnprune.metrics import count_macs, count_params
+from snnprune.surgery import fold_, random_scales, relative_difference, remove_
+from snnprune.tracing import trace
+
+TIGHT = 1e-10
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def test_everything_is_found(network):
+    """Every network has prunable groups, its output is protected, and nothing else is kept."""
+    name, model, x = network
+    groups = trace(model, x)
+    kept = [g for g in groups if not g.prunable]
+    assert [g.reason for g in kept] == ["it is an output of the model"], name
+    assert sum(g.size for g in groups if g.prunable) > 100
+
+
+def test_scales_of_one_change_nothing(network):
+    _, model, x = network
+    before = model(x)
+    with snnprune.attach(model, x, switcher=None) as gated:
+        gated.set_scales({g.id: torch.ones(g.size, dtype=torch.float64) for g in gated.groups if g.prunable})
+        assert relative_difference(before, gated(x)) <= TIGHT
+        assert relative_difference(before, gated.compact()(x)) <= TIGHT
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_gated_is_folded_is_removed_is_loaded(name, seed, tmp_path):
+    _, model, x = make_network(name, seed)
+    groups = trace(model, x) if seed == 0 else snnprune.trace(model, x)
+    scales = random_scales(groups, torch.Generator().manual_seed(seed))
+    plain = model(x)
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        gated.set_scales(scales)
+        reference = gated(x)
+        folded, compact = gated.fold(), gated.compact()
+    assert relative_difference(plain, reference) > 1e-3, "the scales must do something"
+    assert relative_difference(reference, folded(x)) <= TIGHT
+    assert relative_difference(reference, compact(x)) <= TIGHT
+    assert count_params(compact) < 0.9 * count_params(model)
+    snnprune.save(compact, tmp_path / "run")
+    loaded = snnprune.load(tmp_path / "run", model=NETWORKS[name][0]().double())
+    assert torch.equal(loaded(x), compact(x))
+    assert {type(m) for m in compact.modules()} <= {type(m) for m in model.modules()} | {IndexedLinear}
+    assert not hooks(compact)
+
+
+def test_float32_agrees_too(network):
+    _, model, x = network
+    model, x = model.float(), x.float()
+    groups = trace(model, x)
+    scales = {n: s.float() for n, s in random_scales(groups, torch.Generator().manual_seed(7)).items()}
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        gated.set_scales(scales)
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-5
+
+
+def test_detach_leaves_the_model_as_it_was(network):
+    _, model, x = network
+    model.train()
+    frozen = next(iter(model.parameters()))
+    frozen.requires_grad_(False)
+    state = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    identities = [id(p) for p in model.parameters()]
+    before = hooks(model)
+    with pytest.raises(RuntimeError, match="inside"), snnprune.attach(model, x) as gated:
+        assert hooks(model) > before
+        gated.set_phase("switcher")
+        raise RuntimeError("inside")
+    assert hooks(model) == before
+    assert not is_gated(model)
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [m.training for m in model.modules()] == modes
+    assert [id(p) for p in model.parameters()] == identities
+    after = model.state_dict()
+    assert all(torch.equal(state[k], after[k]) for k in state)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5_caffe", "vgg_cov2", "resnet20", "mobilenet_v1_025", "digits_cnn"])
+def test_onnx_runtime_computes_the_same(name, tmp_path):
+    import onnxruntime
+
+    _, model, x = make_network(name, seed=3, batch=5)
+    model, x = model.float(), x.float()
+    groups = trace(model, x)
+    scales = {n: s.float() for n, s in random_scales(groups, torch.Generator().manual_seed(3)).items()}
+    compact = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
+    check = export_onnx(compact, tmp_path / "m.onnx", x)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    name_in = session.get_inputs()[0].name
+    for batch in (1, 3, 5):
+        with torch.no_grad():
+            ours = compact(x[:batch]).numpy()
+        theirs = session.run(None, {name_in: x[:batch].numpy()})[0]
+        assert np.abs(ours - theirs).max() <= 1e-4 * ours.std()
+    assert check.batch_sizes == (1, 2, 3, 5)
+
+
+def test_callers_model_is_untouched_by_trace(network):
+    _, model, x = network
+    model.train()
+    for p in list(model.parameters())[::2]:
+        p.requires_grad_(False)
+    state = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    trace(model, x)
+    assert all(m.training for m in model.modules())
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_macs_are_hand_arithmetic():
+    _, model, x = make_network("lenet5_caffe")
+    assert count_macs(model, x) == 24 * 24 * 20 * 25 + 8 * 8 * 50 * 20 * 25 + 800 * 500 + 500 * 10
+    assert count_params(model) == 20 * 25 + 20 + 50 * 20 * 25 + 50 + 800 * 500 + 500 + 500 * 10 + 10
+    _, model, x = make_network("mlp")
+    assert count_macs(model, x) == 784 * 300 + 300 * 100 + 100 * 10
+    _, model, x = make_network("resnet20")
+    stage = [16 * 16 * 9 * 32 * 32 * 6, 0, 0]
+    stage[1] = 16 * 32 * 9 * 16 * 16 + 32 * 32 * 9 * 16 * 16 * 5
+    stage[2] = 32 * 64 * 9 * 8 * 8 + 64 * 64 * 9 * 8 * 8 * 5
+    assert count_macs(model, x) == 3 * 16 * 9 * 32 * 32 + sum(stage) + 640
+
+
+def test_compact_learns(network):
+    """Gradients reach every parameter of the compact model."""
+    _, model, x = network
+    groups = trace(model, x)
+    scales = random_scales(groups, torch.Generator().manual_seed(5))
+    compact = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
+    compact.train()
+    compact(x).square().mean().backward()
+    assert all(p.grad is not None for p in compact.parameters())
+
+
+def test_a_compact_model_can_be_pruned_again():
+    _, model, x = make_network("lenet5_caffe")
+    first = random_scales(trace(model, x), torch.Generator().manual_seed(0))
+    small = remove_(fold_(copy.deepcopy(model), trace(model, x), first), trace(model, x), first)
+    assert isinstance(small.get_submodule("fc1"), IndexedLinear)
+    groups = trace(small, x)
+    assert {g.id: g.size for g in groups}["fc1:in"] == small.get_submodule("fc1").in_features
+    scales = random_scales(groups, torch.Generator().manual_seed(1))
+    with attach_groups(small, groups, x, scorer=None) as gated:
+        gated.set_scales(scales)
+        smaller = gated.compact()
+        assert relative_difference(gated(x), smaller(x)) <= TIGHT
+    assert count_params(smaller) < 0.7 * count_params(small)
