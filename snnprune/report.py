@@ -115,6 +115,8 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{'':18}{'dense':>12}{'compact':>12}{'':>18}"]
         lines += [f"{what:18}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
+        if not self.groups:
+            return "\n".join(lines)
         lines.append("")
         lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
         for g in self.groups:

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from . import parse
-from .show import Display, console, groups_table, size, summary
+from .show import Display, console, groups_table, say, size, summary
 
 app = typer.Typer(
     help="Make a trained vision model smaller, exactly, and export it to ONNX.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -73,7 +72,7 @@ def optimize(
     batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    seed: Annotated[int, typer.Option(help="of everything random", min=0, max=2**32 - 1)] = 0,
     keep: Annotated[
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
     ] = None,
@@ -82,10 +81,10 @@ def optimize(
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..errors import RunError
-    from ..learner import Interrupted, PruneConfig
+    from ..learner import PruneConfig
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
-    from ..pipeline.runs import CHECKPOINT, partial_of, remove_partial
+    from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
 
     config = PruneConfig(
         target=parse.target(target),
@@ -103,11 +102,14 @@ def optimize(
         raise RunError(
             f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
         )
+    check_place(folder)
     display = Display()
     with display.running():
         display.stage("load")
         opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
-        splits = _load(data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit)
+        splits = _load(
+            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+        )
         try:
             result = run_optimize(
                 opened.model.to(where),
@@ -124,9 +126,10 @@ def optimize(
             display.stage("export")
             result.model.cpu()
             result.save(folder)
-        except Interrupted:
-            raise KeyboardInterrupt(f"go on with: the same command, --output {folder} --resume") from None
         except KeyboardInterrupt:
+            if (partial_of(folder) / CHECKPOINT).exists():
+                raise KeyboardInterrupt(f"go on with: the same command, --output {folder} --resume") from None
+            remove_partial(folder)
             raise
         except BaseException:
             if not resume:
@@ -134,7 +137,7 @@ def optimize(
             raise
     _warn_about_chance(result.report, splits)
     summary(result.report, folder, model)
-    console.print(f"wrote {folder} - next: snnprune export --onnx")
+    say(f"wrote {folder} - next: snnprune export --onnx")
 
 
 def _run_folder(model: Path, output: Path | None, resume: bool) -> Path:
@@ -163,6 +166,7 @@ def _load(
     display: Display,
     opened: Any,
     limit: int | None = None,
+    num_classes: int | None = None,
 ) -> Any:
     """Load the data; a run that is opened again brings its own normalisation."""
     from ..data import load_data
@@ -179,12 +183,13 @@ def _load(
         image_size=image_size,
         seed=seed,
         limit=limit,
+        num_classes=num_classes,
         progress=display.reading,
         **constants,
     )
     info = getattr(splits.train, "info", None)
     if info is not None and info.kind in ("folder", "arrays"):
-        console.print(f"pixels are normalised with mean {list(info.mean)} and std {list(info.std)}")
+        say(f"pixels are normalised with mean {list(info.mean)} and std {list(info.std)}")
     return splits
 
 
@@ -193,9 +198,10 @@ def _warn_about_chance(report: Any, splits: Any) -> None:
     if info is None or report.dense.accuracy is None:
         return
     if report.dense.accuracy < 2 / len(info.classes):
-        console.print(
-            f"[yellow]warning:[/] the model that came in is near chance ({report.dense.accuracy:.1%}). "
-            "Check --mean/--std, --image-size and the order of the classes."
+        say(
+            f"warning: the model that came in is near chance ({report.dense.accuracy:.1%}). "
+            "Check --mean/--std, --image-size and the order of the classes.",
+            style="yellow",
         )
 
 
@@ -219,7 +225,7 @@ def export(
     with display.running():
         display.stage("export")
         check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
-    console.print(
+    say(
         f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model within "
         f"{check.max_abs_error:.1e} at batch sizes {', '.join(map(str, check.batch_sizes))}"
     )
@@ -247,9 +253,9 @@ def inspect(
         display.stage("trace")
         found = inspect_model(opened, image_size=image_size, keep=tuple(keep or ()))
     console.print(groups_table(found.groups, found.shares))
-    console.print(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
+    say(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
     for metric, share in found.least.items():
-        console.print(f"smallest {metric} target with 10% of every group kept: {metric}={share:.3f}")
+        say(f"smallest {metric} target with 10% of every group kept: {metric}={share:.3f}")
 
 
 @app.command()
@@ -277,17 +283,18 @@ def evaluate(
             model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
         )
         recorded = opened if opened is not None else onnx_normalization(model)
-        splits = _load(data, data_root, batch_size, image_size, mean, std, 0, display, recorded)
+        splits = _load(
+            data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
+        )
         display.stage("test")
         result = measure(splits.test)
-    console.print(
-        f"{model}: accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.count} test images of {data}"
-    )
+    say(f"{model}: accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.count} test images of {data}")
 
 
 @app.command()
 def compare(runs: Annotated[list[Path], typer.Argument(help="run folders")]) -> None:
     """Runs side by side."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ..pipeline.runs import REPORT
@@ -295,12 +302,13 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="run folders")]) -> 
 
     table = Table()
     for name in ("run", "data", "target", "dense", "compact", "points", "MACs kept", "params kept"):
-        table.add_column(name, justify="left" if name in ("run", "data", "target") else "right")
+        left = name in ("run", "data", "target")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
     for path in runs:
         r = Report.read(path / REPORT)
         wanted = "free" if r.target is None else ", ".join(f"{k}={v:g}" for k, v in r.target.items())
         a, b = r.dense.accuracy, r.compact.accuracy
         scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
         shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")
-        table.add_row(str(path), r.data, wanted, *scores, *shares)
+        table.add_row(escape(str(path)), escape(r.data), wanted, *scores, *shares)
     console.print(table)

@@ -51,8 +51,6 @@ def run(args: Sequence[str] | None = None) -> int:
         if name == "Abort":
             console.print("[yellow]stopped[/]")
             return 130
-        if name == "NoArgsIsHelpError" or (not arguments and message):
-            return 2
         if callable(message):  # the command-line parser's own errors
             text = str(message())
             _complain(console, text)
@@ -65,4 +63,5 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(console: Console, text: str) -> None:
-    console.print(f"[red]error:[/] {escape(' '.join(text.split()))}")
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    console.print(f"[red]error:[/] {escape(line)}")

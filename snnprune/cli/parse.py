@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError, TargetError
+from ..errors import ConfigError, TargetError, first_line
 from ..gates import parse_target
 
 
@@ -37,9 +37,12 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.replace(",", " ").split())
+        values = tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
-        raise ConfigError(f"{option} {text!r} is no list of numbers such as 0.49,0.48,0.45.") from None
+        values = ()
+    if not values:
+        raise ConfigError(f"{option} {text!r} is no list of numbers such as 0.49,0.48,0.45.")
+    return values
 
 
 def device(name: str) -> str:
@@ -53,7 +56,8 @@ def device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} is not available here ({str(error).splitlines()[0]}).") from None
+        torch.empty(1, device=name).numpy(force=True)  # which the device without memory, meta, cannot do
+    except Exception as error:  # PyTorch has several for a device that it knows but lacks
+        cause = first_line(error).split(". ")[0].rstrip(".")
+        raise ConfigError(f"--device {name!r} is not available here ({cause}); use auto, cpu or cuda.") from None
     return name

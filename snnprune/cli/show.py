@@ -26,6 +26,12 @@ from ..report import Report, human
 
 console = Console(highlight=False)
 
+
+def say(line: str, style: str | None = None) -> None:
+    """One line as it is: names in it are no markup, and it is not wrapped."""
+    console.print(line, style=style, markup=False, soft_wrap=True)
+
+
 _TITLES = {
     "data": "reading data",
     "load": "loading the model",
@@ -121,7 +127,7 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
     console.print(counts_table(report))
     exact = report.exactness
     parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
-    console.print(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
+    say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
     for kept in report.kept_whole:
         if kept["reason"] != "it is an output of the model":
             console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from .sources import GREY, IMAGENET, Raw
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -114,8 +114,8 @@ def _files(path: Path, classes: list[str]) -> list[tuple[Path, int]]:
 def _open(file: Path) -> Image.Image:
     try:
         return Image.open(file)
-    except OSError as error:
-        raise DataError(f"{file} is no readable image ({error}).") from error
+    except Exception as error:
+        raise DataError(f"{file} is no readable image ({first_line(error)}).") from error
 
 
 def _read(file: Path, side: int, mode: str) -> Tensor:
@@ -131,7 +131,7 @@ def _read(file: Path, side: int, mode: str) -> Tensor:
                 left, top = (size[0] - side) // 2, (size[1] - side) // 2
                 image = image.crop((left, top, left + side, top + side))
             array = np.asarray(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no readable image ({error}).") from error
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"{file} is no readable image ({first_line(error)}).") from error
     tensor = torch.from_numpy(array.copy())
     return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)

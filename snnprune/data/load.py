@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import DataError
+from ..errors import DataError, SnnPruneError, first_line
 from ..registry import load_factory
 from . import sources
 from .folder import folder, mini_imagenet
 from .loader import ArrayLoader, DataInfo
 
 Loader = Iterable[Any]
+_MAX_SIDE = 4096
 
 
 class Splits(NamedTuple):
@@ -74,6 +76,10 @@ def load_data(
         return _from_code(name)
     if batch_size < 1:
         raise DataError(f"batch_size={batch_size} must be at least 1.")
+    if image_size is not None and not 1 <= image_size <= _MAX_SIDE:
+        raise DataError(f"image_size={image_size} must lie between 1 and {_MAX_SIDE} pixels.")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit} must be at least 1 training image.")
     raw, kind = _raw(name, Path(root), image_size, num_classes, download, seed, progress)
     raw.train, raw.test = _resize(raw.train, image_size), _resize(raw.test, image_size)
     raw.val = None if raw.val is None else _resize(raw.val, image_size)
@@ -86,8 +92,8 @@ def load_data(
         _constants("std", std, raw.std, channels),
         kind,
     )
-    if any(value <= 0 for value in info.std):
-        raise DataError(f"std={info.std} must be positive.")
+    if not all(value > 0 for value in info.std):
+        raise DataError(f"--std {list(info.std)} must be positive.")
     train, val = (raw.train, raw.val) if raw.val is not None else _split(raw.train, val_fraction, seed)
     if limit is not None:
         train = _subset(train, limit, seed)
@@ -127,7 +133,13 @@ def _raw(
 
 
 def _from_code(spec: str) -> Splits:
-    loaders = load_factory(spec)()
+    function = load_factory(spec)
+    try:
+        loaders = function()
+    except SnnPruneError:
+        raise
+    except Exception as error:
+        raise DataError(f"{spec} fails ({type(error).__name__}: {first_line(error)}).") from error
     if not isinstance(loaders, (tuple, list)) or len(loaders) not in (2, 3):
         raise DataError(f"{spec} must return (train, val, test) or (train, val) loaders.")
     return Splits(loaders[0], loaders[1], loaders[-1])
@@ -142,7 +154,12 @@ def info_of(loader: Loader) -> DataInfo | None:
 def _constants(
     what: str, given: Sequence[float] | None, default: tuple[float, ...], channels: int
 ) -> tuple[float, ...]:
-    values = tuple(float(v) for v in given) if given else default
+    try:
+        values = tuple(float(v) for v in given) if given is not None else default
+    except (TypeError, ValueError):
+        raise DataError(f"--{what} {given!r} is no list of numbers.") from None
+    if not all(math.isfinite(value) for value in values):
+        raise DataError(f"--{what} {list(values)} must be finite numbers.")
     if len(values) == 1:
         values = values * channels
     if len(values) != channels:
@@ -182,5 +199,12 @@ def _split(
 def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor, Tensor]:
     if limit >= len(part[1]):
         return part
-    keep = _split(part, limit / len(part[1]), seed)[1]
-    return keep[0][:limit], keep[1][:limit]
+    images, labels = part
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    rank = torch.empty(len(labels), dtype=torch.long)  # of an image among those of its class
+    for label in labels.unique():
+        own = order[labels[order] == label]
+        rank[own] = torch.arange(len(own))
+    chosen = order[rank[order].argsort(stable=True)[:limit]].sort().values
+    return images[chosen], labels[chosen]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = ((0.5,), (0.5,))
@@ -35,6 +35,7 @@ _CLASSES = {
 }
 NAMES = ("digits", "fake", "mini-imagenet", *_CONSTANTS)
 _MAX_ARRAY_BYTES = 16 * 2**30
+_MAX_LABEL = 2**20
 
 
 @dataclass(slots=True)
@@ -143,15 +144,18 @@ def arrays(path: Path) -> Raw:
             if missing:
                 raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}.")
             found = {key: data[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no readable .npz archive ({error}).") from error
+    except DataError:
+        raise
+    except Exception as error:  # zip, zlib and numpy each have their own for a damaged archive
+        raise DataError(f"{path} is no readable .npz archive ({first_line(error)}).") from error
 
     def part(kind: str) -> tuple[Tensor, Tensor]:
-        x, y = found[f"x_{kind}"], found[f"y_{kind}"].reshape(-1)
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not len(x):
+        x, y = (np.asarray(found[f"{letter}_{kind}"]) for letter in "xy")
+        y = y.reshape(-1)
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size:
             raise DataError(f"{path}: x_{kind} must be uint8 (n, h, w[, channels]), not {x.dtype} {x.shape}.")
-        if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0:
-            raise DataError(f"{path}: y_{kind} must hold {len(x)} integer labels >= 0.")
+        if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= _MAX_LABEL:
+            raise DataError(f"{path}: y_{kind} must hold {len(x)} integer labels from 0 to {_MAX_LABEL - 1}.")
         images = torch.from_numpy(x)
         images = images[:, None] if x.ndim == 3 else images.permute(0, 3, 1, 2)
         if images.shape[1] not in (1, 3):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..graph import NeuronGroup
 from .sources import Source, sort_columns, sources_of, standardize, z_scores
 
-STATISTICS = 3  # joint, incoming and outgoing norm
+STATISTICS = 3  # relative joint norm, and z-scores of incoming and outgoing norm
 
 
 class RowExtractor(nn.Module):
@@ -49,10 +49,13 @@ class GroupRows(nn.Module):
         self.extractors = nn.ModuleList(RowExtractor(s.length, channels, width) for s in self.sources)
 
     def forward(self, model: nn.Module, *, sort: bool) -> tuple[Tensor, Tensor]:
-        """(neurons, 2 * channels, width) features and (neurons, STATISTICS) norms, each standardised.
+        """Features (neurons, 2 * channels, width) and statistics (neurons, STATISTICS).
 
-        Statistics are log norms: of all weights of the neuron together, of its own, and of those that
-        read it. A side without weights (pixels have none of their own) is 0.
+        The first statistic is the norm of all weights of the neuron relative to the group's mean, less
+        1: comparable between groups, so that a group of equals is not ranked as if half of it were
+        weak, and dead neurons do not hide the rest. The others are standardised log norms of the
+        neuron's own weights and of those that read it. A side without weights (pixels have none of
+        their own) is 0.
         """
         sides: dict[str, list[Tensor]] = {"incoming": [], "outgoing": []}
         energy: dict[str, list[Tensor]] = {"incoming": [], "outgoing": []}
@@ -65,9 +68,10 @@ class GroupRows(nn.Module):
         features = torch.cat([_mean(sides[s], empty) for s in ("incoming", "outgoing")], 1)
         none = torch.zeros(self.size, device=like.device)
         together = _mean([*energy["incoming"], *energy["outgoing"]], none)
-        logs = [together, _mean(energy["incoming"], none), _mean(energy["outgoing"], none)]
-        statistics = torch.stack([z_scores(0.5 * torch.log(e + 1e-8)) for e in logs], 1)
-        return features, statistics
+        norm = torch.sqrt(together + 1e-12)
+        relative = norm / norm.detach().mean() - 1
+        logs = [0.5 * torch.log(_mean(energy[s], none) + 1e-8) for s in ("incoming", "outgoing")]
+        return features, torch.stack([relative, *map(z_scores, logs)], 1)
 
 
 def _mean(parts: Sequence[Tensor], empty: Tensor) -> Tensor:
@@ -102,8 +106,12 @@ class StackedRows(nn.Module):
         parts: list[Tensor] = []
         places, statistics = [], []
         at = 0
-        for encode, size in zip(self.groups, self.sizes, strict=True):
-            features, stats = encode(model, sort=self.sort)
+        encoded = [encode(model, sort=self.sort) for encode in self.groups]
+        every = torch.cat([stats[:, 0].detach() for _, stats in encoded])
+        unit = torch.ones(STATISTICS, device=every.device)
+        unit[0] = every.std(correction=0) + 1e-6  # one unit of relative norm for all groups
+        for (features, stats), size in zip(encoded, self.sizes, strict=True):
+            stats = stats / unit
             full = torch.cat([features, stats[:, :, None].expand(-1, -1, self.width)], 1)
             if self.sort:
                 order = stats[:, 0].detach().argsort(descending=True)

@@ -22,8 +22,8 @@ Scores = Literal["switcher", "switcher+offset", "free"]
 class Scorer(nn.Module):
     """Gives every neuron of every prunable group a value `u`; its scale is `u` where it is kept.
 
-    *Post-training* start: `u = 1 + spread * z`, where z starts as the standardised norm of all weights
-    of the neuron (its own and those that read it), so that the pretrained function is unharmed and the
+    *Post-training* start: `u = 1 + spread * z`, where z starts as the relative norm of all weights of
+    the neuron (its own and those that read it), so that the pretrained function is unharmed and the
     order is the one of the best hand-set rule. The U-Net's head starts at 0 and learns what to add.
 
     *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no

@@ -14,7 +14,7 @@ from ..errors import RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
 from ..files import write_atomically
 from ..report import Report
-from ..saving import STRUCTURE, read_structure
+from ..saving import STRUCTURE, digest, read_structure
 from .runs import ONNX, PROBE, REPORT, open_model, run_metadata
 
 
@@ -51,13 +51,19 @@ def deliver_onnx(
     if not (run / STRUCTURE).is_file():
         raise RunError(f"{run} is no finished run folder (it has no {STRUCTURE}).")
     target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
+    structure = read_structure(run)
     inputs, outputs = _probe(run)
     source = run / ONNX
     if not source.is_file():
         opened = open_model(run, arch=arch)
-        metadata = run_metadata(read_structure(run), Report.read(run / REPORT))
+        metadata = run_metadata(structure, Report.read(run / REPORT))
         return export_onnx(opened.model, target, inputs, metadata=metadata, fp16=fp16)
     recorded = _Recorded(inputs, outputs)
+    if structure.get("onnx_sha256", digest(source)) != digest(source):
+        raise RunError(
+            f"{source} is not the file that {STRUCTURE} was written for; one of them was changed. Remove the "
+            "former to have it made again from the weights."
+        )
     data = source.read_bytes()
     check = check_onnx(recorded, data, inputs, path=source)
     if fp16:

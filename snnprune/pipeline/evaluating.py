@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelFileError
+from ..errors import DataError, ModelFileError, first_line
 from ..export import onnx_metadata, open_session
+from ..graph import layer_shapes
+from ..inputs import first_images
 from ..metrics import Evaluation, evaluate
 from .runs import Opened, open_model
 
@@ -23,7 +25,13 @@ def evaluator(
     trust_pickle: bool = False,
     device: str = "cpu",
 ) -> tuple[Opened | None, Callable[[Any], Evaluation]]:
-    """The opened model (None for ONNX) and a function that measures it on a loader."""
+    """The opened model (None for ONNX) and a function that measures it on a loader.
+
+    Raises:
+        ModelFileError: there is no such file, or it cannot be read.
+        RunError: the run is damaged, or needs `arch`.
+        ExportError: ONNX Runtime cannot load the file.
+    """
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ModelFileError(f"there is no file {path}.")
@@ -32,12 +40,23 @@ def evaluator(
         name = session.get_inputs()[0].name
 
         def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+            try:
+                return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+            except Exception as error:  # ONNX Runtime's own tree of exceptions
+                raise DataError(
+                    f"{path} does not run on images of shape {tuple(images.shape[1:])} ({first_line(error)}). "
+                    "Check --image-size and the number of channels."
+                ) from error
 
         return None, lambda loader: evaluate(run, loader, device="cpu")
     opened = open_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
     opened.model.to(device)
-    return opened, lambda loader: evaluate(opened.model, loader)
+
+    def measure(loader: Any) -> Evaluation:
+        layer_shapes(opened.model, first_images(loader, 2).to(device))  # says so when the images do not fit
+        return evaluate(opened.model, loader)
+
+    return opened, measure
 
 
 def onnx_normalization(path: Path) -> Any:

@@ -20,7 +20,7 @@ from ..files import write_atomically
 from ..inputs import Inputs, tensors_in
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
-from ..saving import STRUCTURE, load, read_structure, save
+from ..saving import STRUCTURE, digest, load, read_structure, save
 
 REPORT, ONNX, CHECKPOINT = "report.json", "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
@@ -49,6 +49,19 @@ def partial_of(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a run folder that could not be written, before any work is done.
+
+    Raises:
+        RunError: a parent of it is a file, or may not be written to.
+    """
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunError(
+            f"{folder} cannot be written: {parent} is no folder, or not writable. Choose another --output."
+        )
+
+
 def save_run(
     model: nn.Module,
     report: Report,
@@ -71,11 +84,13 @@ def save_run(
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{work} cannot be made ({error.strerror}).") from error
-    save(model, work, extra=details)
+    extra = dict(details)
     if onnx:
         metadata = run_metadata(details, report)
         check = export_onnx(model, work / ONNX, sample, metadata=metadata)
         report.exactness["onnx"] = check.relative_error
+        extra["onnx_sha256"] = digest(work / ONNX)
+    save(model, work, extra=extra)
     if isinstance(sample, Tensor):
         _write_probe(model, sample[:_PROBE_SIZE], work / PROBE)
     report.to_json(work / REPORT)
@@ -85,6 +100,7 @@ def save_run(
         raise RunError(
             f"{work} cannot be moved to {folder} ({error.strerror}); the result is in the former."
         ) from error
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return folder
 
 

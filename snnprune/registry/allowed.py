@@ -50,15 +50,12 @@ _OPS = "Conv2dNormActivation SqueezeExcitation MLP Permute StochasticDepth Froze
 def allowed_classes() -> list[Any]:
     """The classes themselves, those that the installed versions have."""
     from torch import nn
-    from torchvision.ops import misc, stochastic_depth
+    from torchvision import ops
 
     found = [getattr(nn, name) for name in _NN.split() if hasattr(nn, name)]
     found.append(nn.modules.linear.NonDynamicallyQuantizableLinear)
     for module_name, names in _TORCHVISION.items():
         module = importlib.import_module(f"torchvision.models.{module_name}")
         found += [getattr(module, name) for name in names.split() if hasattr(module, name)]
-    for name in _OPS.split():
-        owner = misc if hasattr(misc, name) else stochastic_depth
-        if hasattr(owner, name):
-            found.append(getattr(owner, name))
+    found += [getattr(ops, name) for name in _OPS.split() if hasattr(ops, name)]
     return found

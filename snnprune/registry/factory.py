@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -51,7 +52,8 @@ def load_factory(spec: str) -> Callable[..., Any]:
 def _load_file(path: Path, spec: str) -> Any:
     if not path.is_file():
         raise ModelFileError(f"{spec}: there is no file {path}.")
-    name = f"_snnprune_user_{path.stem}_{abs(hash(str(path.resolve())))}"
+    unique = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = f"_snnprune_user_{path.stem}_{unique}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None

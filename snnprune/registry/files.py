@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,24 +58,26 @@ def _read_torch(path: Path, trust_pickle: bool) -> Any:
         with torch.serialization.safe_globals(allowed_classes()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        names = _foreign_classes(path)
+        names = _foreign_classes(path, str(error))
         if names:
             raise ModelFileError(
                 f"{path} is a pickle that needs {', '.join(names)}; loading it can run code. Save the "
                 "model's state_dict() and name its architecture with --arch, or, if you trust the file, "
                 "add --trust-pickle."
             ) from error
-        raise ModelFileError(f"{path} is no PyTorch file, or it is damaged ({first_line(error)}).") from error
+        cause = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
+        what = cause[1] if cause else first_line(error)
+        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
     except Exception as error:
         raise ModelFileError(
-            f"{path} is no PyTorch file, or it is damaged ({type(error).__name__}: {first_line(error)})."
+            f"{path} is not what torch.save writes, or it is damaged ({type(error).__name__}: {first_line(error)})."
         ) from error
 
 
-def _foreign_classes(path: Path) -> list[str]:
+def _foreign_classes(path: Path, complaint: str) -> list[str]:
     """Classes in the file that are not allowed, found without running anything."""
-    if not zipfile.is_zipfile(path):
-        return []
+    if not zipfile.is_zipfile(path):  # an old file: only the first one is known, from the loader's complaint
+        return re.findall(r"GLOBAL (\w[\w.]*)", complaint)[:1]
     try:
         found = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # the scan itself is best effort; the caller has an error to report anyway

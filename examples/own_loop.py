@@ -1,0 +1,43 @@
+"""Your own training loop: attach gates, learn switcher and network in turn, compact."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import snnprune
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
+from digits_cnn import digits_cnn
+
+
+def main(data: str = "digits", epochs: int = 6, out: str = "runs/own-loop") -> torch.nn.Module:
+    train, val, _ = snnprune.load_data(data, batch_size=64)
+    images, _ = next(iter(train))
+    model = digits_cnn()  # then load your trained weights
+
+    with snnprune.attach(model, example_inputs=images[:2]) as gated:
+        networks = torch.optim.SGD(gated.network_parameters(), lr=0.05, momentum=0.9)
+        switchers = torch.optim.AdamW(gated.scorer_parameters(), lr=1e-3)
+        for epoch in range(epochs):
+            switching = epoch % 2 == 0
+            gated.set_phase("switcher" if switching else "network")
+            optimizer = switchers if switching else networks
+            for images, labels in train:
+                loss = F.cross_entropy(gated(images), labels)  # the task's loss alone
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            gated.set_budget({"params": 0.4}, progress=(epoch + 1) / epochs)  # moves the threshold
+        small = gated.compact()  # computes what gated(x) computes
+
+    # `model` is plain again here; `small` is an ordinary smaller DigitsCNN to train on or to export
+    print(snnprune.compare(model, small, val, example_inputs=images))
+    snnprune.save(small, out)
+    snnprune.export_onnx(small, Path(out) / "model.onnx", example_inputs=images[:8])
+    return small
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
