@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,16 +104,24 @@ def main() -> None:
     options.add_argument("--target", type=float, default=0.5, help="kept share of the MACs")
     options.add_argument("--lr", type=float, nargs="+", default=[0.05], help="peaks; the best on val is taken")
     options.add_argument("--scores", nargs="+", default=["switcher+offset"])
+    options.add_argument("--adapted", default="", help="keep the adapted networks under this path, to go on later")
+    options.add_argument("--only", choices=["all", "ours", "rivals"], default="all")
     args = options.parse_args()
-    models = str(__import__("pathlib").Path(__file__).resolve().parent.parent / "models" / "resnet.py")
+    models = Path(__file__).resolve().parent.parent / "models" / "resnet.py"
     pretrained = load_model(args.weights, arch=f"{models}:resnet20").model
     rows: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         train, val, test = snnprune.load_data(args.data, batch_size=128, seed=seed)
         say("before adapting", snnprune.evaluate(pretrained, test))
-        dense = train_dense(
-            copy.deepcopy(pretrained), train, steps=args.adapt, lr=0.02, device=args.device, seed=seed
-        )
+        cache = Path(f"{args.adapted}-{args.adapt}-{seed}.pt") if args.adapted else None
+        if cache and cache.exists():
+            dense = load_model(cache, arch=f"{models}:resnet20").model.to(args.device)
+        else:
+            dense = train_dense(
+                copy.deepcopy(pretrained), train, steps=args.adapt, lr=0.02, device=args.device, seed=seed
+            )
+            if cache:
+                torch.save(dense.state_dict(), cache)
         base = snnprune.evaluate(dense, test)
         say("dense reference", base)
         example = next(iter(val))[0][:2].to(args.device)
@@ -150,7 +159,7 @@ def main() -> None:
             say(rows[-1])
 
         for lr in args.lr:
-            for scores in args.scores:
+            for scores in args.scores if args.only != "rivals" else []:
                 config = snnprune.PruneConfig(
                     target={"macs": args.target},
                     epochs=args.steps / len(train),
@@ -176,6 +185,8 @@ def main() -> None:
                 "torch-pruning L2, global, streams kept": {"spread": True, "streams": False},
                 "torch-pruning L2, local, as it is": {"spread": False, "streams": True},
             }
+            if args.only == "ours":
+                continue
             for name, kind in variants.items():
                 pruned = torch_pruning_one_shot(dense, example, args.target, **kind)
                 start = snnprune.evaluate(pruned, val).accuracy

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..report import Report
 from ..saving import STRUCTURE, digest, read_structure
 from .runs import ONNX, PROBE, REPORT, open_model, run_metadata
@@ -57,7 +57,10 @@ def deliver_onnx(
     if not source.is_file():
         opened = open_model(run, arch=arch)
         metadata = run_metadata(structure, Report.read(run / REPORT))
-        return export_onnx(opened.model, target, inputs, metadata=metadata, fp16=fp16)
+        check = export_onnx(opened.model, target, inputs, metadata=metadata, fp16=fp16)
+        if target.resolve() == source.resolve():
+            write_json(run / STRUCTURE, {**structure, "onnx_sha256": digest(source)})
+        return check
     recorded = _Recorded(inputs, outputs)
     if structure.get("onnx_sha256", digest(source)) != digest(source):
         raise RunError(

@@ -58,7 +58,7 @@ def check_place(folder: Path) -> None:
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunError(
-            f"{folder} cannot be written: {parent} is no folder, or not writable. Choose another --output."
+            f"{folder} cannot be written: {parent} is no folder or not writable. Choose another --output."
         )
 
 

@@ -69,9 +69,8 @@ def _read_torch(path: Path, trust_pickle: bool) -> Any:
         what = cause[1] if cause else first_line(error)
         raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
     except Exception as error:
-        raise ModelFileError(
-            f"{path} is not what torch.save writes, or it is damaged ({type(error).__name__}: {first_line(error)})."
-        ) from error
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
 
 
 def _foreign_classes(path: Path, complaint: str) -> list[str]:
