@@ -12,7 +12,7 @@ from .. import layers
 from ..graph import Member, NeuronGroup
 
 Side = Literal["incoming", "outgoing"]
-_EPSILON = 1e-12
+_EPSILON = 1e-30
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,8 @@ def _group_of(
     consumers = [m for m in members if m.role == "consumer"]
     if reason is None and not consumers:
         reason = "no convolution or linear layer reads it"
-    return NeuronGroup(producers[0], "channel", len(kept), tuple(members), reason, note)
+    name = producers[0] if producers else trace.names[root]
+    return NeuronGroup(name, "channel", len(kept), tuple(members), reason, note)
 
 
 _NO_EXACT_RULE = {

@@ -64,7 +64,7 @@ class Job:
             temperature=config.temperature,
             loss_fn=loss_fn,
         )
-        self.has_labels = loss_fn is None
+        self.has_labels = loss_fn is None and _labelled(train)
 
     def tell(self, stage: str, **values: Any) -> None:
         """Tell the observers that a stage without steps begins."""
@@ -235,6 +235,11 @@ def _check_weights(model: nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(f"the weights {name} hold NaN or infinite values; use another checkpoint.")
+
+
+def _labelled(loader: Iterable[Any]) -> bool:
+    """Whether batches are (inputs, labels) pairs."""
+    return isinstance(next(iter(loader)), (tuple, list))
 
 
 def _first_shape(inputs: Inputs) -> list[int]:

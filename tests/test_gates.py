@@ -1,0 +1,215 @@
+"""Gates: phases, budgets, scales by hand, and what they leave behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_network
+from torch import nn
+
+import snnprune
+from snnprune.errors import AttachError, CollapsedLayerError, ConfigError, ExportError, TargetError
+from snnprune.export import export_onnx
+from snnprune.surgery import relative_difference
+
+
+def share(gated, metric):
+    return gated.cost.share(metric, {n: (s > 0).numpy() for n, s in gated.scales.items()})
+
+
+@pytest.mark.parametrize("metric", ["macs", "params"])
+@pytest.mark.parametrize("target", [0.7, 0.4, 0.15])
+def test_budget_is_met_from_below_within_a_hundredth(network, metric, target):
+    name, model, x = network
+    with snnprune.attach(model, x) as gated:
+        least = gated.cost.floor_share(metric)
+        if least > target:
+            gated.set_budget({metric: target})
+            with pytest.raises(TargetError, match="floor"):
+                gated(x)
+            return
+        gated.set_budget({metric: target})
+        kept = share(gated, metric)
+        assert target - 0.01 <= kept <= target, name
+        compact = gated.compact()
+    # the cost model is not trusted: count the compact model itself
+    count = (
+        snnprune.metrics.count_macs(compact, x)
+        if metric == "macs"
+        else sum(p.numel() for p in compact.parameters())
+    )
+    assert count / gated.cost.dense[metric] == pytest.approx(kept, abs=1e-9)
+
+
+def test_progress_moves_the_budget_from_dense_to_the_target():
+    _, model, x = make_network("lenet5_caffe")
+    with snnprune.attach(model, x) as gated:
+        shares = []
+        for progress in (0.0, 0.25, 0.5, 1.0):
+            gated.set_budget({"params": 0.2}, progress=progress)
+            shares.append(share(gated, "params"))
+    assert shares[0] == 1.0
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] == pytest.approx(0.6, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "target", [{"macs": 1.5}, {"macs": 0}, {"foo": 0.5}, {"macs": 0.5, "params": 0.5}, {"macs": True}]
+)
+def test_bad_targets_are_refused(target):
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated, pytest.raises(TargetError):
+        gated.set_budget(target)
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_round_to_keeps_multiples(multiple):
+    _, model, x = make_network("resnet18")
+    with snnprune.attach(model, x, round_to=multiple) as gated:
+        gated.set_budget({"macs": 0.5})
+        assert all(c.kept % multiple == 0 for c in gated.counts() if not c.id.endswith(":in"))
+        assert 0.4 < share(gated, "macs") <= 0.5
+
+
+def test_groups_worth_nothing_stay_whole():
+    """ResNet-20's last inputs are a hundred-thousandth of its MACs."""
+    _, model, x = make_network("resnet20")
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"macs": 0.4})
+        assert {c.id: c.kept for c in gated.counts()}["linear:in"] == 48
+
+
+def test_phases_freeze_the_other_side():
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"params": 0.5})
+        gated.set_phase("switcher")
+        gated(x).square().mean().backward()
+        assert all(p.grad is None for p in model.parameters())
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in gated.scorer_parameters())
+        for p in gated.scorer_parameters():
+            p.grad = None
+        gated.set_phase("network")
+        gated(x).square().mean().backward()
+        assert all(p.grad is None for p in gated.scorer_parameters())
+        assert all(p.grad is not None for p in model.parameters())
+        with pytest.raises(ConfigError):
+            gated.set_phase("both-of-them")
+
+
+def test_network_gradient_through_the_switcher_differs_from_held_scales():
+    _, model, x = make_network("digits_cnn")
+    found = {}
+    for gradient in ("through", "held"):
+        with snnprune.attach(model, x, switcher="switcher") as gated:
+            gated.set_phase("network", gradient=gradient)
+            gated(x).square().mean().backward()
+            found[gradient] = model.hidden[0].weight.grad.clone()
+            model.zero_grad()
+    assert not torch.allclose(found["through"], found["held"])
+    assert torch.nn.functional.cosine_similarity(found["through"].flatten(), found["held"].flatten(), 0) > 0.5
+
+
+def test_scales_follow_every_optimiser_step():
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated:
+        gated.set_phase("switcher")
+        before = gated.scales
+        optimizer = torch.optim.SGD(gated.scorer_parameters(), lr=0.1)
+        gated(x).square().mean().backward()
+        optimizer.step()
+        after = gated.scales
+    assert any(not torch.equal(before[n], after[n]) for n in before)
+
+
+def test_attaching_twice_and_using_after_detach_raise():
+    _, model, x = make_network("digits_cnn")
+    gated = snnprune.attach(model, x)
+    with pytest.raises(AttachError):
+        snnprune.attach(model, x)
+    with pytest.raises(ConfigError, match="detach"):
+        snnprune.optimize(model, [(x, torch.zeros(4).long())])
+    gated.detach()
+    gated.detach()
+    with pytest.raises(AttachError):
+        gated(x)
+    snnprune.attach(model, x).detach()
+
+
+@pytest.mark.parametrize(
+    ("scales", "error"),
+    [
+        ({"nope": torch.ones(3)}, ConfigError),
+        ({"conv1": torch.ones(3)}, ConfigError),
+        ({"conv1": -torch.ones(20)}, ConfigError),
+        ({"conv1": torch.full((20,), float("nan"))}, ConfigError),
+        ({"fc2": torch.ones(10)}, ConfigError),
+        ({"conv1": torch.zeros(20)}, CollapsedLayerError),
+    ],
+)
+def test_bad_scales_are_refused(scales, error):
+    _, model, x = make_network("lenet5_caffe")
+    with snnprune.attach(model, x, switcher=None) as gated, pytest.raises(error):
+        gated.set_scales(scales)
+
+
+def test_channels_and_their_units_multiply():
+    """A flattened unit is kept when its own scale and its channel's are both positive."""
+    _, model, x = make_network("lenet5_caffe")
+    channel, units = torch.ones(50).double(), torch.ones(800).double()
+    channel[10:] = 0
+    units[: 5 * 16] = 0
+    with snnprune.attach(model, x, switcher=None) as gated:
+        gated.set_scales({"conv2": channel, "fc1:in": units})
+        counts = {c.id: c.kept for c in gated.counts()}
+        compact = gated.compact()
+        assert relative_difference(gated(x), compact(x)) <= 1e-10
+    assert counts["fc1:in"] == 5 * 16
+    fc1 = compact.get_submodule("fc1")
+    assert (fc1.in_features, fc1.source_features) == (80, 160)
+
+
+def test_free_mode_without_any_neuron_left_names_the_layer():
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated:
+        with torch.no_grad():
+            gated.scorer.offsets[0].sub_(10)
+        with pytest.raises(CollapsedLayerError, match=r"features\.0"):
+            gated(x)
+
+
+def test_export_refuses_a_gated_model(tmp_path):
+    _, model, x = make_network("digits_cnn")
+    model, x = model.float(), x.float()
+    with snnprune.attach(model, x), pytest.raises(ExportError, match="hooks"):
+        export_onnx(model, tmp_path / "m.onnx", x)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_called_twice_is_either_exact_or_refused():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.again(torch.relu(self.again(torch.relu(self.first(x))))))
+
+    torch.manual_seed(0)
+    model, x = Twice().double(), torch.randn(4, 6, dtype=torch.float64)
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"params": 0.7})
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
+
+
+def test_cost_of_a_selection_is_hand_arithmetic():
+    _, model, x = make_network("mlp")
+    with snnprune.attach(model, x) as gated:
+        kept = {
+            "features.0:in": np.arange(784) < 400,
+            "features.0": np.arange(300) < 100,
+            "features.2": np.arange(100) < 30,
+        }
+        assert gated.cost.cost("macs", kept) == 400 * 100 + 100 * 30 + 30 * 10
+        assert gated.cost.cost("params", kept) == 400 * 100 + 100 + 100 * 30 + 30 + 30 * 10 + 10
