@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class DigitsCNN(nn.Module):
-    """Two convolutions with batch norm, one hidden layer: 55,274 parameters."""
+    """Two convolutions with batch norm, one hidden layer: 54,362 parameters."""
 
     def __init__(self, num_classes: int = 10):
         super().__init__()

@@ -1,0 +1,112 @@
+"""The examples and the README's code run as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+import snnprune
+from snnprune.cli.main import run as cli
+
+README = (ROOT / "README.md").read_text()
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_own_loop(tmp_path):
+    small = load("own_loop").main("digits", 4, str(tmp_path / "run"))
+    assert sum(p.numel() for p in small.parameters()) < 0.41 * 54_362
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"model.onnx", "model.safetensors", "structure.json"}
+
+
+def test_torchvision_model(tmp_path):
+    result = load("torchvision_model").main("fake", 0.5, str(tmp_path / "run"))
+    assert result.report.compact.macs <= 0.5 * result.report.dense.macs
+    assert (tmp_path / "run" / "model.onnx").is_file()
+    assert result.report.exactness["onnx"] is not None
+
+
+def fences(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_readme_python(tmp_path, monkeypatch):
+    """Every Python fence, one after the other, in one namespace, on small stand-ins for data and model."""
+    import torchvision
+
+    monkeypatch.chdir(tmp_path)
+    real_load, real_config, real_net = snnprune.load_data, snnprune.PruneConfig, torchvision.models.resnet18
+    monkeypatch.setattr(snnprune, "load_data", lambda *a, **k: real_load("fake", batch_size=64), raising=False)
+    monkeypatch.setattr(snnprune, "PruneConfig", lambda **k: real_config(**{**k, "epochs": 0.3}), raising=False)
+    monkeypatch.setattr(
+        torchvision.models, "resnet18", lambda **k: torchvision.models.squeezenet1_1(num_classes=10), raising=False
+    )
+    assert real_net is not torchvision.models.resnet18
+    found = fences("python")
+    assert len(found) >= 2
+    space: dict[str, object] = {}
+    for code in found:
+        exec(compile(code, "README.md", "exec"), space)
+
+
+def test_readme_commands(tmp_path, monkeypatch):
+    """The README's first command, after the installation, does what it says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    parts = [p.strip() for line in fences("bash") for p in line.split("&&") if "python3 -m venv" in line]
+    commands = [re.sub(r"^\.venv/bin/", "", p) for p in parts if p.startswith(".venv/bin/snnprune ")]
+    assert any(c.startswith("snnprune optimize models/digits_cnn.pt") for c in commands)
+    assert any(c.startswith("snnprune export --onnx") for c in commands)
+    for command in commands:
+        assert cli(shlex.split(command)[1:]) == 0, command
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == 1
+    assert (runs[0] / "model.onnx").is_file()
+
+
+def test_readme_options_exist():
+    """Options named in the README are options of the command line."""
+    import typer
+
+    from snnprune.cli.app import app
+
+    group = typer.main.get_command(app)
+    known = {o for c in group.commands.values() for p in c.params for o in p.opts} | {"--version", "--help"}
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    used = {
+        o for line in text.splitlines() if "snnprune " in line for o in re.findall(r"(?<= )--[a-z0-9-]+", line)
+    }
+    used -= {"--upgrade"}
+    assert used <= known, used - known
+    assert used
+
+
+def test_models_train_script(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    sys.path.insert(0, str(ROOT / "models"))
+    import train
+
+    accuracy = train.main(tmp_path / "d.pt", epochs=3)
+    assert accuracy > 0.8
+    state = torch.load(tmp_path / "d.pt", weights_only=True)
+    shipped = torch.load(ROOT / "models" / "digits_cnn.pt", weights_only=True)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in shipped.items()}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.name)
+def test_models_are_plain_files(path: Path):
+    """Networks a user could have written: they import nothing of ours."""
+    if path.name != "train.py":
+        assert "snnprune" not in path.read_text()
