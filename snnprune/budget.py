@@ -42,12 +42,17 @@ class _Side:
     index: NDArray[np.int64] | None = None
 
     def scores(self, scores: Scores) -> NDArray[np.float64]:
-        """Score of every channel; infinite where nothing can remove it."""
+        """Score of every channel of the weight; infinite where nothing can remove it."""
+        total = self.raw(scores)
+        return total if self.index is None else total[self.index]
+
+    def raw(self, scores: Scores) -> NDArray[np.float64]:
+        """Score of every channel that arrives, before any index selection."""
         total = np.full(self.width, _ALWAYS)
         for group, channels, neurons in self.parts:
             if group in scores:
                 total[channels] = np.minimum(total[channels], scores[group][neurons])
-        return total if self.index is None else total[self.index]
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class CostModel:
         self.layers = _layers(model, groups, example_inputs)
         everything = {name: np.full(g.size, _ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
+        self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
         self._savings: dict[tuple[Metric, str], float] = {}
         self._rest = {m: self.dense[m] - self._sum(m, everything, 0.0) for m in ("macs", "params")}
 
@@ -144,10 +150,7 @@ class CostModel:
         Raises:
             TargetError: even with every group at its floor the cost is higher.
         """
-        blocks = {
-            name: _blocks(scores[name], g, self._least(metric, g, floor, round_to), round_to)
-            for name, g in self.groups.items()
-        }
+        blocks = self._all_blocks(metric, scores, floor, round_to)
         curve = self._curve(metric, blocks)
         limit = share * self.dense[metric] - self._rest[metric] + 1e-6
         values = np.unique(np.concatenate([b[np.isfinite(b)] for b in blocks.values()] or [np.empty(0)]))
@@ -173,6 +176,25 @@ class CostModel:
             kept = self._fill(metric, limit, blocks, kept, threshold)
         return Selection(kept, threshold, self.share(metric, kept))
 
+    def _all_blocks(
+        self, metric: Metric, scores: Scores, floor: float, round_to: int
+    ) -> dict[str, NDArray[np.float64]]:
+        """Scores of all groups with the floors lifted out of reach.
+
+        At least one single input of an FC layer stays that belongs to a channel which stays.
+        """
+        blocks: dict[str, NDArray[np.float64]] = {}
+        for name, group in sorted(self.groups.items(), key=lambda item: item[1].kind):
+            least = self._least(metric, group, floor, round_to)
+            block = _blocks(scores[name], group, least, round_to)
+            if group.kind == "input":
+                member = group.consumers[0]
+                safe = np.isinf(self._inputs_of[member.module].raw(blocks))[list(member.channels)]
+                if safe.any():
+                    block[np.where(safe, scores[name], -_ALWAYS).argmax()] = _ALWAYS
+            blocks[name] = block
+        return {name: blocks[name] for name in self.groups}
+
     def _fill(
         self,
         metric: Metric,
@@ -196,14 +218,10 @@ class CostModel:
                 break
         return kept
 
-    def floor_share(self, metric: Metric, *, floor: float = 0.1, round_to: int = 1) -> float:
-        """The smallest share of the dense cost that the floors allow."""
-        kept = {}
-        for name, group in self.groups.items():
-            mask = np.zeros(group.size, dtype=bool)
-            mask[: self._least(metric, group, floor, round_to)] = True
-            kept[name] = mask
-        return self.share(metric, kept)
+    def floor_share(self, metric: Metric, scores: Scores, *, floor: float = 0.1, round_to: int = 1) -> float:
+        """The smallest share of the dense cost that the floors allow, for these scores."""
+        blocks = self._all_blocks(metric, scores, floor, round_to)
+        return self.share(metric, {name: np.isinf(b) for name, b in blocks.items()})
 
     def _least(self, metric: Metric, group: NeuronGroup, floor: float, round_to: int) -> int:
         """Neurons that a group must keep: its floor, or all where removing them saves next to nothing.
@@ -253,7 +271,7 @@ def _above(ranked: NDArray[np.float64], threshold: float) -> int:
 
 
 def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_to: int) -> NDArray[np.float64]:
-    """Scores with the `least` best lifted out of reach, and neurons tied in blocks of `round_to` by rank.
+    """Scores with the `least` best out of reach, and neurons tied in blocks of `round_to`.
 
     A block has the score of its best neuron, so that a threshold keeps whole blocks.
     """

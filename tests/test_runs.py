@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import snnprune
 from snnprune.cli.main import run
+from snnprune.export import ExportCheck
 from snnprune.learner import loop
 from snnprune.learner.loss import TaskLoss
 from snnprune.learner.recover import RecoverStage
@@ -64,6 +65,7 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return tmp_path
 
 
@@ -78,6 +80,17 @@ def finished(made, here) -> Path:
 def model(made, here) -> Path:
     shutil.copy(made / "digits.pt", here / "digits.pt")
     return Path("digits.pt")
+
+
+@pytest.fixture
+def quick(made, monkeypatch) -> None:
+    """Runs that end without the second that a real ONNX export takes."""
+
+    def export(model, path: Path, example_inputs, **options) -> ExportCheck:
+        shutil.copy(made / "run" / "model.onnx", path)
+        return ExportCheck(path, 0.0, 0.0, (1,), 20, "none")
+
+    monkeypatch.setattr("snnprune.pipeline.runs.export_onnx", export)
 
 
 @pytest.fixture
@@ -99,6 +112,10 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
@@ -111,8 +128,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_folder_holds_what_is_documented(made):
-    assert set(os.listdir(made)) == {"digits.pt", "run"}
-    assert set(os.listdir(made / "run")) == MADE
+    assert names(made) == {"digits.pt", "run"}
+    assert names(made / "run") == MADE
 
 
 def test_the_report_tells_everything(made):
@@ -190,7 +207,7 @@ def test_a_run_without_a_name_is_put_into_runs(model, capsys, said):
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("digits-")
     assert f"wrote {folder} - next: snnprune export --onnx" in out
-    assert set(os.listdir(folder)) == MADE
+    assert names(folder) == MADE
     report = json.loads((folder / "report.json").read_text())
     assert 0.4 <= report["compact"]["params"] / report["dense"]["params"] <= 0.5
     assert report["steps"] == {"search": 2, "recover": 0} or sum(report["steps"].values()) == 2
@@ -270,25 +287,28 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(made, model, said, monkeyp
     assert not Path("out").exists()
     assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
     assert same(weights(Path("out")), weights(made / "run"))
-    assert set(os.listdir("out")) == MADE
+    assert names(Path("out")) == MADE
     assert not Path("out.partial").exists()
     first, second = (json.loads((f / "report.json").read_text()) for f in (made / "run", Path("out")))
     for key in set(first) - {"seconds"}:
         assert first[key] == second[key], key
 
 
-@pytest.mark.xfail(reason="loop.run_stage: Ctrl-C inside a step leaves half a step in the checkpoint")
-@pytest.mark.parametrize(("when", "call"), [("before", 8), ("after", 8)])
-def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, said, monkeypatch, when, call):
-    """A real signal while the loss is computed, when batch norm has already seen the batch."""
+HALF = pytest.mark.xfail(reason="loop.run_stage: Ctrl-C inside a step leaves half a step in the checkpoint")
+
+
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=HALF)])
+@pytest.mark.usefixtures("quick")
+def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, said, monkeypatch, when):
+    """A real signal around the loss of the 8th step; after it, batch norm has already seen the batch."""
     original, count = TaskLoss.__call__, [0]
 
     def loss(self, model, batch):
         count[0] += 1
-        if count[0] == call and when == "before":
+        if count[0] == 8 and when == "before":
             signal.raise_signal(signal.SIGINT)
         value = original(self, model, batch)
-        if count[0] == call and when == "after":
+        if count[0] == 8 and when == "after":
             signal.raise_signal(signal.SIGINT)
         return value
 
@@ -299,6 +319,19 @@ def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, 
     assert same(weights(Path("out")), weights(made / "run"))
 
 
+@pytest.mark.xfail(reason="Job.history is not in the checkpoints of the search")
+@pytest.mark.usefixtures("quick")
+def test_the_history_of_a_run_that_was_stopped_in_the_search_is_whole(model, said, monkeypatch):
+    options = [*SHORT, "--epochs", "6", "--batch-size", "256"]  # 5 steps an epoch, 6 of search
+    with monkeypatch.context() as patch:
+        stop_at(patch, SearchStage, 6)
+        said(optimize(model, *options, "--output", "out"), 130)
+    assert optimize(model, *options, "--output", "out", "--resume") == 0
+    history = json.loads(Path("out/report.json").read_text())["history"]
+    assert [(h["stage"], h["step"]) for h in history][:3] == [("search", 5), ("search", 6), ("recover", 5)]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_run_can_be_stopped_twice(made, model, said, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, SearchStage, 2)
@@ -310,6 +343,7 @@ def test_a_run_can_be_stopped_twice(made, model, said, monkeypatch):
     assert same(weights(Path("out")), weights(made / "run"))
 
 
+@pytest.mark.usefixtures("quick")
 def test_resume_finds_the_stopped_run_by_the_models_name(made, model, said, monkeypatch):
     assert "no unfinished run of digits" in said(optimize(model, *SHORT, "--resume"))
     with monkeypatch.context() as patch:
@@ -332,8 +366,9 @@ def stopped(model, here, monkeypatch, said) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "gone"])
+@pytest.mark.usefixtures("quick")
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(made, model, stopped, damage):
-    assert set(os.listdir(stopped)) == {"state.pt", "state.previous.pt"}
+    assert names(stopped) == {"state.pt", "state.previous.pt"}
     newest = stopped / "state.pt"
     data = newest.read_bytes()
     if damage == "gone":
@@ -383,6 +418,10 @@ def test_a_checkpoint_does_not_run_code(model, stopped, said, here):
         ["--target", "macs=0.5"],
         ["--batch-size", "64"],
         ["--keep", "features.0"],
+        pytest.param(
+            ["--mean", "0.1", "--std", "0.9"],
+            marks=pytest.mark.xfail(reason="Job.fingerprint knows only the shape of the data"),
+        ),
     ],
     ids=lambda options: options[0],
 )
@@ -434,7 +473,7 @@ def test_ctrl_c_in_the_export(made, model, said, monkeypatch, checkpoints):
     assert not Path("out").exists()
     assert ("--output out --resume" in message) == checkpoints
     assert optimize(model, *SHORT, "--output", "out", *["--resume"] * checkpoints) == 0
-    assert set(os.listdir("out")) == MADE
+    assert names(Path("out")) == MADE
     assert same(weights(Path("out")), weights(made / "run"))
 
 
@@ -488,9 +527,9 @@ def test_export_to_another_file_and_in_half_precision(finished, capsys):
     (outputs,) = session.run(None, {session.get_inputs()[0].name: probe["inputs"].numpy()})
     assert outputs.dtype == np.float32
     assert np.abs(outputs - probe["outputs"].numpy()).max() < 5e-3 * probe["outputs"].abs().max()
-    assert set(os.listdir(finished)) == MADE
+    assert names(finished) == MADE
     assert run(["export", str(finished), "--onnx", "--fp16"]) == 0
-    assert set(os.listdir(finished)) == {*MADE, "model-fp16.onnx"}
+    assert names(finished) == {*MADE, "model-fp16.onnx"}
 
 
 def test_a_run_without_its_onnx_file_is_exported_again(finished, said):
@@ -635,13 +674,26 @@ def test_onnx_files_that_are_none(finished, said):
     assert "cannot load bad.onnx" in message
 
 
-@pytest.mark.parametrize("what", ["run", "run/model.onnx"])
-def test_evaluate_on_images_that_do_not_fit(made, said, what):
-    args = ["evaluate", str(made / what), "--arch", DIGITS, "--data"]
-    for data in (["digits", "--image-size", "16"], ["fake", "--image-size", "8"]):
-        message = said(run([*args, *data, "--mean", "0.5", "--std", "0.5"]))
-        assert "image size" in message.replace("--image-size", "image size")
-        assert "DEBUG" not in message
+@pytest.mark.parametrize(
+    ("what", "data"),
+    [
+        pytest.param(
+            "run",
+            ["digits", "--image-size", "16"],
+            marks=pytest.mark.xfail(reason="layers.IndexedLinear takes wider inputs than it was made for"),
+        ),
+        ("run", ["digits", "--image-size", "4"]),
+        ("run", ["fake", "--image-size", "8"]),
+        ("run/model.onnx", ["digits", "--image-size", "16"]),
+        ("run/model.onnx", ["fake", "--image-size", "8"]),
+    ],
+    ids=str,
+)
+def test_evaluate_on_images_that_do_not_fit(made, said, what, data):
+    args = ["evaluate", str(made / what), "--arch", DIGITS, "--mean", "0.5", "--std", "0.5", "--data"]
+    message = said(run([*args, *data]))
+    assert "image size" in message.replace("--image-size", "image size")
+    assert "DEBUG" not in message
 
 
 @pytest.mark.parametrize("what", ["run", "run/model.onnx"])
@@ -677,7 +729,7 @@ def test_inspect_of_a_run_uses_its_recorded_input(made, capsys):
 
 def test_inspect_says_when_no_image_size_fits(model, said):
     assert "--image-size 0" in said(run(["inspect", str(model), "--arch", DIGITS, "--image-size", "0"]))
-    assert "image size" in said(run(["inspect", str(model), "--arch", DIGITS, "--image-size", "9"]))
+    assert "image size" in said(run(["inspect", str(model), "--arch", DIGITS, "--image-size", "16"]))
 
 
 def test_compare_shows_runs_side_by_side(finished, capsys, said):

@@ -7,11 +7,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from . import parse
 from .show import Display, console, groups_table, say, size, summary
 
+
+class Stopped(Exception):
+    """Ctrl-C, with what to tell the user."""
+
+
+class Commands(TyperGroup):
+    """The commands; what typer would swallow passes through under another name."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Typer turns Ctrl-C into a bare exit, and takes an end of file for a user's Ctrl-D."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Stopped(str(stop)) from None
+        except EOFError as error:
+            raise RuntimeError(f"a file ended too early ({error})") from error
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Make a trained vision model smaller, exactly, and export it to ONNX.",
     add_completion=False,
     rich_markup_mode=None,

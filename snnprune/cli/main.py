@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import SnnPruneError
-from .app import app
+from .app import Stopped, app
 
 _UNKNOWN = ("NoSuchOption", "NoSuchCommand")
 
@@ -42,15 +42,12 @@ def run(args: Sequence[str] | None = None) -> int:
             raise
         _complain(console, str(error))
         return 1
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Stopped) as stop:
         console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")
         return 130
     except Exception as error:
         message = getattr(error, "format_message", None)
         name = type(error).__name__
-        if name == "Abort":
-            console.print("[yellow]stopped[/]")
-            return 130
         if callable(message):  # the command-line parser's own errors
             text = str(message())
             _complain(console, text)

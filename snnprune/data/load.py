@@ -123,7 +123,7 @@ def _raw(
     if name in sources.NAMES:
         return sources.named(name, root, download=download), "named"
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         return folder(path, image_size, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"

@@ -56,7 +56,7 @@ class PruneConfig:
 
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
     epochs: float = 20
-    search: float = 0.2
+    search: float = 0.1
     ramp: float = 0.75
     alternate: int | Literal["epoch"] = 2
     gradient: Gradient = "through"

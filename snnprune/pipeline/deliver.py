@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import RunError, first_line
+from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
 from ..files import write_atomically, write_json
 from ..report import Report
@@ -68,10 +68,15 @@ def deliver_onnx(
             "former to have it made again from the weights."
         )
     data = source.read_bytes()
-    check = check_onnx(recorded, data, inputs, path=source)
-    if fp16:
-        data = half_precision(data)
-        check = check_onnx(recorded, data, inputs, path=target, fp16=True)
+    try:
+        check = check_onnx(recorded, data, inputs, path=source)
+        if fp16:
+            data = half_precision(data)
+            check = check_onnx(recorded, data, inputs, path=target, fp16=True)
+    except ExportError as error:
+        raise ExportError(f"{source} is not the model of this run: {error}") from error
+    except Exception as error:  # ONNX Runtime's own tree of exceptions
+        raise ExportError(f"{source} is not the model of this run ({first_line(error)}).") from error
     if target.resolve() != source.resolve():
         write_atomically(target, lambda p: p.write_bytes(data))
     return dataclasses.replace(check, path=target)

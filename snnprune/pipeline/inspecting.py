@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..budget import CostModel
+from ..encoding import Scorer
 from ..errors import ConfigError, UnsupportedModelError
 from ..graph import NeuronGroup, layer_shapes
 from ..tracing import trace
@@ -56,7 +57,10 @@ def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequen
                 1 - cost.share("macs", {group.id: mask}),
                 1 - cost.share("params", {group.id: mask}),
             )
-    least = {"macs": cost.floor_share("macs"), "params": cost.floor_share("params")}
+    with torch.no_grad():
+        values = Scorer(opened.model, groups)(opened.model)
+    scores = {name: u.double().numpy() for name, u in values.items()}
+    least = {"macs": cost.floor_share("macs", scores), "params": cost.floor_share("params", scores)}
     return Inspection(groups, shares, least, tuple(example.shape[1:]), cost.dense["macs"], cost.dense["params"])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data import info_of
 from ..encoding import Scorer
-from ..errors import DataError, ModelFileError, TargetError
+from ..errors import DataError, ModelFileError
 from ..gates import GatedModel, attach_groups, parse_target
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors
@@ -113,13 +113,11 @@ class Job:
         wanted = parse_target(self.config.target)
         if wanted is None:
             return
-        least = gated.cost.floor_share(wanted.metric, floor=self.config.floor, round_to=self.config.round_to)
-        if least > wanted.share + 1e-9:
-            raise TargetError(
-                f"target {wanted.metric}={wanted.share:g} is below what can be reached: with at least "
-                f"{self.config.floor:.0%} of every group kept, {least:.3f} of the dense {wanted.metric} remain. "
-                f"Ask for {wanted.metric}={least + 0.005:.2f} or more, or lower the floor."
-            )
+        assert gated.scorer is not None
+        with torch.no_grad():
+            scores = {n: u.double().cpu().numpy() for n, u in gated.scorer(gated.model).items()}
+        config = self.config
+        gated.cost.select(wanted.metric, wanted.share, scores, floor=config.floor, round_to=config.round_to)
 
     def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
         """Search, prove, compact, recover."""

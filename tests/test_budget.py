@@ -1,0 +1,106 @@
+"""Cost model and threshold: against brute force, and at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import NETWORKS, make_network
+
+from snnprune.budget import CostModel
+from snnprune.errors import TargetError
+from snnprune.metrics import count_macs, count_params
+from snnprune.surgery import fold_, random_scales, remove_
+from snnprune.tracing import trace
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_predicted_cost_is_the_cost_of_the_compact_model(name):
+    _, model, x = make_network(name)
+    groups = trace(model, x, verify=False)
+    cost = CostModel(model, groups, x)
+    assert cost.dense == {"macs": count_macs(model, x), "params": count_params(model)}
+    for seed in range(3):
+        scales = random_scales(groups, torch.Generator().manual_seed(seed), zeros=0.5)
+        kept = {n: (s > 0).numpy() for n, s in scales.items()}
+        compact = remove_(fold_(make_network(name)[1], groups, scales), groups, scales)
+        assert cost.cost("macs", kept) == pytest.approx(count_macs(compact, x), abs=0.5)
+        assert cost.cost("params", kept) == pytest.approx(count_params(compact), abs=0.5)
+
+
+def lenet():
+    _, model, x = make_network("lenet5_caffe")
+    groups = trace(model, x, verify=False)
+    rng = np.random.default_rng(0)
+    scores = {g.id: rng.normal(1, 0.05, g.size) for g in groups if g.prunable}
+    return CostModel(model, groups, x), scores
+
+
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_threshold_is_the_lowest_that_fits(metric):
+    """Bisection against trying every threshold."""
+    cost, scores = lenet()
+    chosen = cost.select(metric, 0.4, scores, floor=0.0)
+    fitting = []
+    for t in np.unique(np.concatenate(list(scores.values()))):
+        kept = {n: s > t for n, s in scores.items()}
+        for n in kept:
+            kept[n][scores[n].argmax()] = True
+        if cost.share(metric, kept) <= 0.4:
+            fitting.append(t)
+    assert chosen.threshold == min(fitting)
+    for name, mask in chosen.kept.items():
+        above = scores[name] > chosen.threshold
+        assert bool((mask >= above).all()), "everything above the threshold stays"
+
+
+def test_higher_scores_are_never_dropped_for_lower_ones_within_a_group():
+    cost, scores = lenet()
+    chosen = cost.select("params", 0.3, scores, floor=0.0)
+    order = {n: np.sort(scores[n][m]) for n, m in chosen.kept.items()}
+    dropped = {n: scores[n][~m] for n, m in chosen.kept.items()}
+    worse = sum(int((dropped[n] > order[n][0]).sum()) for n in order if len(dropped[n]))
+    total = sum(len(d) for d in dropped.values())
+    assert worse <= 0.02 * total  # only the fill below the threshold may reorder
+
+
+def test_share_one_keeps_everything():
+    cost, scores = lenet()
+    assert all(m.all() for m in cost.select("macs", 1.0, scores).kept.values())
+
+
+def test_round_to_ties_blocks_by_rank():
+    cost, scores = lenet()
+    kept = cost.select("macs", 0.5, scores, round_to=4).kept
+    for name in ("conv1", "fc1"):
+        count = int(kept[name].sum())
+        assert count % 4 == 0
+        assert set(np.flatnonzero(kept[name])) == set(np.argsort(-scores[name])[:count])
+
+
+def test_below_the_floor_names_the_least_that_works():
+    cost, scores = lenet()
+    least = cost.floor_share("params", scores, floor=0.5)
+    with pytest.raises(TargetError, match=f"{least:.3f}"):
+        cost.select("params", least - 0.01, scores, floor=0.5)
+    assert cost.select("params", least + 0.001, scores, floor=0.5).cost <= least + 0.001
+
+
+def test_grouped_and_transposed_convolutions_are_priced():
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.ConvTranspose2d(8, 6, 2, stride=2),
+        nn.Conv2d(6, 4, 1),
+    ).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    hand = 64 * (8 * 27 + 8 * 4 * 9) + 64 * 8 * 6 * 4 + 256 * 6 * 4
+    assert count_macs(model, x) == hand
+    groups = trace(model, x)
+    cost = CostModel(model, groups, x)
+    assert cost.cost("macs", {}) == pytest.approx(hand)
+    kept = {g.id: np.arange(g.size) < 3 for g in groups if g.id == "2"}
+    assert kept
+    assert cost.cost("macs", kept) == pytest.approx(64 * (8 * 27 + 8 * 4 * 9) + 64 * 8 * 3 * 4 + 256 * 3 * 4)
