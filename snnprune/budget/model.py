@@ -1,4 +1,4 @@
-"""What a set of kept neurons costs, and the threshold on the scores that meets a target.
+"""The threshold on the scores that meets a target.
 
 The cost of a layer is a product of counts: `coefficient x inputs that stay x outputs that stay`. A
 column stays when every group that gates it keeps it, so its score is the least of its groups' scores,
@@ -7,69 +7,22 @@ and "how many stay above a threshold" is a search in a sorted list.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from . import layers
-from .errors import TargetError
-from .graph import LayerShapes, NeuronGroup, layer_shapes
-from .inputs import Inputs
-from .metrics import count_macs, count_params
+from ..errors import TargetError
+from ..graph import NeuronGroup
+from ..inputs import Inputs
+from ..metrics import count_macs, count_params
+from .costs import ALWAYS, Curve, Metric, Scores, Side, layer_costs
 
-logger = logging.getLogger(__name__)
-
-Metric = Literal["macs", "params"]
-Scores = Mapping[str, NDArray[np.float64]]
 TOLERANCE = 0.01
 LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
-_ALWAYS = math.inf
-_Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """Inputs or outputs of a layer: its width and the groups that own some of it."""
-
-    width: int
-    parts: tuple[tuple[str, NDArray[np.int64], NDArray[np.int64]], ...]
-    index: NDArray[np.int64] | None = None
-
-    def scores(self, scores: Scores) -> NDArray[np.float64]:
-        """Score of every channel of the weight; infinite where nothing can remove it."""
-        total = self.raw(scores)
-        return total if self.index is None else total[self.index]
-
-    def raw(self, scores: Scores) -> NDArray[np.float64]:
-        """Score of every channel that arrives, before any index selection."""
-        total = np.full(self.width, _ALWAYS)
-        for group, channels, neurons in self.parts:
-            if group in scores:
-                total[channels] = np.minimum(total[channels], scores[group][neurons])
-        return total
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Cost coefficients of one layer."""
-
-    name: str
-    inputs: _Side | None  # None: the cost depends on the outputs alone (depthwise, norms)
-    outputs: _Side
-    macs: float  # per pair of input and output channel, for one input
-    params: float  # per pair
-    params_out: float  # per output channel
-
-    def cost(self, metric: Metric, inputs: float, outputs: float) -> float:
-        if metric == "macs":
-            return self.macs * inputs * outputs
-        return self.params * inputs * outputs + self.params_out * outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +52,8 @@ class CostModel:
     def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
         self.groups = {group.id: group for group in groups if group.prunable}
         self.dense = {"macs": count_macs(model, example_inputs), "params": count_params(model)}
-        self.layers = _layers(model, groups, example_inputs)
-        everything = {name: np.full(g.size, _ALWAYS) for name, g in self.groups.items()}
+        self.layers = layer_costs(model, groups, example_inputs)
+        everything = {name: np.full(g.size, ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
         self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
         self._savings: dict[tuple[Metric, str], float] = {}
@@ -108,7 +61,7 @@ class CostModel:
 
     def cost(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
         """Absolute cost when only the neurons in `kept` stay; groups not named stay whole."""
-        scores = {name: np.where(mask, _ALWAYS, -_ALWAYS) for name, mask in kept.items()}
+        scores = {name: np.where(mask, ALWAYS, -ALWAYS) for name, mask in kept.items()}
         return self._rest[metric] + self._sum(metric, scores, 0.0)
 
     def share(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
@@ -118,10 +71,10 @@ class CostModel:
     def _sum(self, metric: Metric, scores: Scores, threshold: float) -> float:
         return self._curve(metric, scores)(threshold)
 
-    def _curve(self, metric: Metric, scores: Scores) -> _Curve:
+    def _curve(self, metric: Metric, scores: Scores) -> Curve:
         cache: dict[int, NDArray[np.float64]] = {}
 
-        def ranked(side: _Side) -> NDArray[np.float64]:
+        def ranked(side: Side) -> NDArray[np.float64]:
             if id(side) not in cache:
                 cache[id(side)] = np.sort(side.scores(scores))
             return cache[id(side)]
@@ -130,7 +83,7 @@ class CostModel:
             (layer, None if layer.inputs is None else ranked(layer.inputs), ranked(layer.outputs))
             for layer in self.layers
         ]
-        return _Curve(metric, rows)
+        return Curve(metric, rows)
 
     def select(
         self, metric: Metric, share: float, scores: Scores, *, floor: float = 0.1, round_to: int = 1
@@ -155,7 +108,7 @@ class CostModel:
         limit = share * self.dense[metric] - self._rest[metric] + 1e-6
         values = np.unique(np.concatenate([b[np.isfinite(b)] for b in blocks.values()] or [np.empty(0)]))
         # candidates[i] keeps everything above values[i - 1]; the last one keeps the floors alone
-        candidates = np.concatenate([[-_ALWAYS], values])
+        candidates = np.concatenate([[-ALWAYS], values])
         low, high = 0, len(candidates) - 1
         if curve(candidates[high]) > limit:
             least = (curve(candidates[high]) + self._rest[metric]) / self.dense[metric]
@@ -191,7 +144,7 @@ class CostModel:
                 member = group.consumers[0]
                 safe = np.isinf(self._inputs_of[member.module].raw(blocks))[list(member.channels)]
                 if safe.any():
-                    block[np.where(safe, scores[name], -_ALWAYS).argmax()] = _ALWAYS
+                    block[np.where(safe, scores[name], -ALWAYS).argmax()] = ALWAYS
             blocks[name] = block
         return {name: blocks[name] for name in self.groups}
 
@@ -246,30 +199,6 @@ class CostModel:
         return self._savings[key]
 
 
-class _Curve:
-    """Cost against the threshold, for one set of scores."""
-
-    def __init__(
-        self,
-        metric: Metric,
-        rows: list[tuple[_Layer, NDArray[np.float64] | None, NDArray[np.float64]]],
-    ) -> None:
-        self.metric: Metric = metric
-        self.rows = rows
-
-    def __call__(self, threshold: float) -> float:
-        """Cost of everything that scores above `threshold`."""
-        total = 0.0
-        for layer, inputs, outputs in self.rows:
-            n_in = 1 if inputs is None else _above(inputs, threshold)
-            total += layer.cost(self.metric, n_in, _above(outputs, threshold))
-        return total
-
-
-def _above(ranked: NDArray[np.float64], threshold: float) -> int:
-    return len(ranked) - int(np.searchsorted(ranked, threshold, side="right"))
-
-
 def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_to: int) -> NDArray[np.float64]:
     """Scores with the `least` best out of reach, and neurons tied in blocks of `round_to`.
 
@@ -279,51 +208,7 @@ def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_t
     ranked = scores[order].copy()
     if group.kind == "channel" and round_to > 1:
         ranked = ranked[(np.arange(len(ranked)) // round_to) * round_to]
-    ranked[:least] = _ALWAYS
+    ranked[:least] = ALWAYS
     result = np.empty_like(ranked)
     result[order] = ranked
     return result
-
-
-def _layers(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> list[_Layer]:
-    """Cost coefficients of every convolution, linear and per-channel layer that runs."""
-    outs: dict[str, _Parts] = {}
-    ins: dict[str, _Parts] = {}
-    for group in groups:
-        if not group.prunable:
-            continue
-        for member in group.members:
-            part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
-            (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
-    found = []
-    for name, shape in layer_shapes(model, example_inputs).items():
-        module = model.get_submodule(name)
-        if layers.is_conv(module) or isinstance(module, nn.Linear):
-            found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, [])))
-        elif isinstance(module, layers.PER_CHANNEL):
-            count = layers.channel_count(module)
-            params = sum(p.numel() for p in module.parameters())
-            side = _Side(count, tuple(outs.get(name, [])))
-            found.append(_Layer(name, None, side, 0.0, 0.0, params / count))
-    return found
-
-
-def _weighted(name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts) -> _Layer:
-    """Coefficients of a convolution or a linear layer."""
-    out_side = _Side(layers.out_width(module), tuple(outs))
-    in_side = _Side(layers.in_width(module), tuple(ins))
-    if isinstance(module, nn.Linear):
-        positions, kernel, conv_groups = math.prod(shape.output[1:-1]), 1, 1
-        if isinstance(module, layers.IndexedLinear):
-            in_side = _Side(in_side.width, in_side.parts, module.index.cpu().numpy())
-    else:
-        assert layers.is_conv(module)
-        # A transposed convolution spends its kernel at every input position, a plain one at every output.
-        seen = shape.input if layers.input_dim(module) == 0 else shape.output
-        positions, kernel = math.prod(seen[2:]), math.prod(module.kernel_size)
-        conv_groups = module.groups
-    bias = 0.0 if module.bias is None else 1.0
-    macs = kernel * positions * shape.calls
-    if layers.is_depthwise(module):
-        return _Layer(name, None, out_side, macs, 0.0, kernel + bias)
-    return _Layer(name, in_side, out_side, macs / conv_groups, kernel / conv_groups, bias)

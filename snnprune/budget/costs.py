@@ -1,0 +1,129 @@
+"""What each layer costs, as a function of how many of its inputs and outputs stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from .. import layers
+from ..graph import LayerShapes, NeuronGroup, layer_shapes
+from ..inputs import Inputs
+
+Metric = Literal["macs", "params"]
+Scores = Mapping[str, NDArray[np.float64]]
+ALWAYS = math.inf
+_Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Inputs or outputs of a layer: its width and the groups that own some of it."""
+
+    width: int
+    parts: tuple[tuple[str, NDArray[np.int64], NDArray[np.int64]], ...]
+    index: NDArray[np.int64] | None = None
+
+    def scores(self, scores: Scores) -> NDArray[np.float64]:
+        """Score of every channel of the weight; infinite where nothing can remove it."""
+        total = self.raw(scores)
+        return total if self.index is None else total[self.index]
+
+    def raw(self, scores: Scores) -> NDArray[np.float64]:
+        """Score of every channel that arrives, before any index selection."""
+        total = np.full(self.width, ALWAYS)
+        for group, channels, neurons in self.parts:
+            if group in scores:
+                total[channels] = np.minimum(total[channels], scores[group][neurons])
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """Cost coefficients of one layer."""
+
+    name: str
+    inputs: Side | None  # None: the cost depends on the outputs alone (depthwise, norms)
+    outputs: Side
+    macs: float  # per pair of input and output channel, for one input
+    params: float  # per pair
+    params_out: float  # per output channel
+
+    def cost(self, metric: Metric, inputs: float, outputs: float) -> float:
+        """Cost of the layer with so many inputs and outputs."""
+        if metric == "macs":
+            return self.macs * inputs * outputs
+        return self.params * inputs * outputs + self.params_out * outputs
+
+
+class Curve:
+    """Cost against the threshold, for one set of scores."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        rows: list[tuple[LayerCost, NDArray[np.float64] | None, NDArray[np.float64]]],
+    ) -> None:
+        self.metric: Metric = metric
+        self.rows = rows
+
+    def __call__(self, threshold: float) -> float:
+        """Cost of everything that scores above `threshold`."""
+        total = 0.0
+        for layer, inputs, outputs in self.rows:
+            n_in = 1 if inputs is None else _above(inputs, threshold)
+            total += layer.cost(self.metric, n_in, _above(outputs, threshold))
+        return total
+
+
+def _above(ranked: NDArray[np.float64], threshold: float) -> int:
+    return len(ranked) - int(np.searchsorted(ranked, threshold, side="right"))
+
+
+def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> list[LayerCost]:
+    """Cost coefficients of every convolution, linear and per-channel layer that runs."""
+    outs: dict[str, _Parts] = {}
+    ins: dict[str, _Parts] = {}
+    for group in groups:
+        if not group.prunable:
+            continue
+        for member in group.members:
+            part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
+            (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
+    found = []
+    for name, shape in layer_shapes(model, example_inputs).items():
+        module = model.get_submodule(name)
+        if layers.is_conv(module) or isinstance(module, nn.Linear):
+            found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, [])))
+        elif isinstance(module, layers.PER_CHANNEL):
+            count = layers.channel_count(module)
+            params = sum(p.numel() for p in module.parameters())
+            side = Side(count, tuple(outs.get(name, [])))
+            found.append(LayerCost(name, None, side, 0.0, 0.0, params / count))
+    return found
+
+
+def _weighted(name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts) -> LayerCost:
+    """Coefficients of a convolution or a linear layer."""
+    out_side = Side(layers.out_width(module), tuple(outs))
+    in_side = Side(layers.in_width(module), tuple(ins))
+    if isinstance(module, nn.Linear):
+        positions, kernel, conv_groups = math.prod(shape.output[1:-1]), 1, 1
+        if isinstance(module, layers.IndexedLinear):
+            in_side = Side(in_side.width, in_side.parts, module.index.cpu().numpy())
+    else:
+        assert layers.is_conv(module)
+        # A transposed convolution spends its kernel at every input position, a plain one at every output.
+        seen = shape.input if layers.input_dim(module) == 0 else shape.output
+        positions, kernel = math.prod(seen[2:]), math.prod(module.kernel_size)
+        conv_groups = module.groups
+    bias = 0.0 if module.bias is None else 1.0
+    macs = kernel * positions * shape.calls
+    if layers.is_depthwise(module):
+        return LayerCost(name, None, out_side, macs, 0.0, kernel + bias)
+    return LayerCost(name, in_side, out_side, macs / conv_groups, kernel / conv_groups, bias)
