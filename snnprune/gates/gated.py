@@ -201,12 +201,12 @@ class GatedModel:
             TargetError: not a share, or below what the floors allow.
         """
         wanted = parse_target(target)
-        self._stamp = None
-        if wanted is None:
-            self.budget = None
-            return
-        share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
-        self.budget = Budget(wanted.metric, share)
+        budget = None
+        if wanted is not None:
+            share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
+            budget = Budget(wanted.metric, share)
+        if budget != self.budget:
+            self.budget, self._stamp = budget, None
 
     def set_scales(self, scales: Mapping[str, Tensor]) -> None:
         """Set fixed scales by hand: tests, rivals, own criteria. The scorer is ignored from now on.

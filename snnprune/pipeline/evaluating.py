@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import info_of
 from ..errors import DataError, ModelFileError, first_line
 from ..export import onnx_metadata, open_session
 from ..graph import layer_shapes
 from ..inputs import first_images
 from ..metrics import Evaluation, evaluate
+from .checks import check_classes
 from .runs import Opened, open_model
 
 
@@ -50,7 +50,7 @@ def evaluator(
                 ) from error
 
         def measure_onnx(loader: Any) -> Evaluation:
-            _check_classes(run, first_images(loader, 2), loader)
+            check_classes(run, first_images(loader, 2), loader)
             return evaluate(run, loader, device="cpu")
 
         return None, measure_onnx
@@ -60,24 +60,10 @@ def evaluator(
     def measure(loader: Any) -> Evaluation:
         example = first_images(loader, 2).to(device)
         layer_shapes(opened.model, example)  # says so when the images do not fit
-        _check_classes(opened.model, example, loader)
+        check_classes(opened.model, example, loader)
         return evaluate(opened.model, loader)
 
     return opened, measure
-
-
-@torch.no_grad()
-def _check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -> None:
-    """Refuse data of other classes; those of an array file are only known from the labels it happens to hold."""
-    info = info_of(loader)
-    outputs = model(images)
-    if info is None or info.kind == "arrays" or not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        return
-    if outputs.shape[1] != len(info.classes):
-        raise DataError(
-            f"the model has {outputs.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
-            "data that the model was trained on."
-        )
 
 
 def onnx_normalization(path: Path) -> Any:

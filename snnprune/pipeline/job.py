@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from ..data import info_of
 from ..encoding import Scorer
-from ..errors import DataError, ModelFileError
 from ..gates import GatedModel, attach_groups, parse_target
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
 from ..learner.loop import steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_params, evaluate
+from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
 from ..surgery import fold_, remove_
 from ..tracing import trace
+from .checks import check_classes
 from .proof import prove_compaction
 from .result import Result
 
@@ -49,10 +50,12 @@ class Job:
         self.where = where
         self.history: list[dict[str, Any]] = []
         self.callbacks: list[Callback] = [*callbacks, self._remember]
-        _check_weights(dense)
+        check_finite(dense.state_dict(), "the model")
         sample = first_images(train, 2) if example_inputs is None else example_inputs
         self.example: Inputs = map_tensors(lambda x: x.to(where), sample)
-        self._check_classes()
+        if isinstance(self.example, Tensor):
+            layer_shapes(dense, self.example)  # says so when the images do not fit the model
+            check_classes(dense, self.example, train)
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
         self.per_epoch = steps_per_epoch(train)
@@ -74,19 +77,6 @@ class Job:
     def _remember(self, event: Event) -> None:
         if event.values and "val_accuracy" in event.values:
             self.history.append({"stage": event.stage, "step": event.step, **event.values})
-
-    def _check_classes(self) -> None:
-        info = info_of(self.train)
-        if info is None or not isinstance(self.example, Tensor):
-            return
-        layer_shapes(self.dense, self.example)  # says so when the images do not fit the model
-        with torch.no_grad():
-            out = self.dense(self.example)
-        if isinstance(out, Tensor) and out.dim() == 2 and out.shape[1] != len(info.classes):
-            raise DataError(
-                f"the model has {out.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
-                "data that the model was trained on, or give --num-classes."
-            )
 
     def fingerprint(self) -> str:
         """Identifies model, data and options, for checkpoints."""
@@ -184,7 +174,7 @@ class Job:
         self, compact: nn.Module, test: Iterable[Any] | None, began: float, data_name: str | None
     ) -> Result:
         """Measure both models once and put the result together."""
-        _check_weights(compact)
+        check_finite(compact.state_dict(), "the compact model")
         compact.eval()
         data = test if test is not None else self.val
         split = "test" if test is not None else "val"
@@ -227,12 +217,6 @@ class Job:
             "classes": list(info.classes) if info else None,
         }
         return Result(compact, report, sample, details)
-
-
-def _check_weights(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelFileError(f"the weights {name} hold NaN or infinite values; use another checkpoint.")
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

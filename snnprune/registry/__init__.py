@@ -1,6 +1,7 @@
 """From names and files to models."""
 
 from .factory import build, load_factory, torchvision_names
+from .files import check_finite
 from .load import LoadedModel, load_model
 
-__all__ = ["LoadedModel", "build", "load_factory", "load_model", "torchvision_names"]
+__all__ = ["LoadedModel", "build", "check_finite", "load_factory", "load_model", "torchvision_names"]

@@ -1,0 +1,33 @@
+"""What must hold before anything is trained or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import info_of
+from ..errors import DataError
+
+
+@torch.no_grad()
+def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -> None:
+    """Refuse data with another number of classes than the model has outputs.
+
+    An array file's classes are known only from the labels that it happens to hold, so only labels out
+    of range are refused there (by the loss and by `evaluate`).
+
+    Raises:
+        DataError: the numbers differ.
+    """
+    info = info_of(loader)
+    outputs = model(images)
+    if info is None or info.kind == "arrays" or not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return
+    if outputs.shape[1] != len(info.classes):
+        raise DataError(
+            f"the model has {outputs.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
+            "data that the model was trained on, or give --num-classes."
+        )
