@@ -52,7 +52,13 @@ class IndexedLinear(nn.Linear):
         self.register_buffer("index", torch.arange(in_features) if index is None else index.long())
 
     def forward(self, input: Tensor) -> Tensor:
-        """Select, then multiply: (..., source_features) -> (..., out_features)."""
+        """Select, then multiply: (..., source_features) -> (..., out_features).
+
+        Raises:
+            RuntimeError: the input has another width, which the selection alone would not notice.
+        """
+        if input.shape[-1] != self.source_features:
+            raise RuntimeError(f"expected {self.source_features} input features, got {input.shape[-1]}")
         return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)
 
     def extra_repr(self) -> str:

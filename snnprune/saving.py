@@ -138,11 +138,17 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
     for name, wanted in sizes.items():
         have = own[name]
+        if ("in" in have) != ("in" in wanted):
+            raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no size of {have}.")
         if any(wanted[key] > have[key] for key in ("in", "out") if key in wanted and key in have):
             raise StructureError(f"layer {name} has {dict(wanted)} in the file but only {have} in the model.")
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear):
             source = wanted.get("source", wanted["in"])
+            if source > layers.in_width(module):
+                raise StructureError(
+                    f"layer {name} reads from {source} features in the file, but only {have['in']} arrive."
+                )
             stored = state.get(f"{name}.index") if "source" in wanted else None
             if "source" in wanted and not _good_index(stored, wanted["in"], source):
                 raise StructureError(f"layer {name}: its index selection is missing or out of range.")

@@ -79,7 +79,7 @@ def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch:
     groups = trace(model, x)
     gated = attach_groups(model, groups, x, scorer=Scorer(model, groups, scores=config.scores, start=config.start))
     loss = TaskLoss(copy.deepcopy(model), distill=config.distill, temperature=2.0)
-    return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None)
+    return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None, extra={})
 
 
 def snapshot(module: nn.Module) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ class UserNet(nn.Module):
         return self.fc(self.conv(x).relu().amax((2, 3)))
 
 
+def dropout_net() -> nn.Module:
+    """Draws random numbers in every step."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 10)
+    )
+
+
 def optimize(*args: object) -> int:
     return run(["optimize", *map(str, args)])
 
@@ -75,6 +83,15 @@ def finished(made, here) -> Path:
     """A copy of the finished run, to change or damage."""
     shutil.copytree(made / "run", here / "runs" / "digits")
     return here / "runs" / "digits"
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal; in processes in the background it is ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler was not put back"
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
@@ -261,15 +278,19 @@ def test_data_from_code_serves_a_whole_run(model, here):
 
 # ---- a run that is stopped
 
+EPOCH_END = pytest.mark.xfail(reason="loop: Ctrl-C in the last step of an epoch skips its validation for good")
 
-def stop_at(monkeypatch, stage: type, call: int, by=KeyboardInterrupt) -> None:
-    """Let the n-th step of a stage be Ctrl-C (or another failure)."""
+
+def stop_at(monkeypatch, stage: type, call: int, by: Exception | None = None) -> None:
+    """Press Ctrl-C (or fail otherwise) at the beginning of a stage's n-th step."""
     original, count = stage.train_step, [0]
 
     def train_step(self, batch):
         count[0] += 1
         if count[0] == call:
-            raise by
+            if by is not None:
+                raise by
+            signal.raise_signal(signal.SIGINT)
         return original(self, batch)
 
     monkeypatch.setattr(stage, "train_step", train_step)
@@ -277,7 +298,13 @@ def stop_at(monkeypatch, stage: type, call: int, by=KeyboardInterrupt) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "call"),
-    [(SearchStage, 1), (SearchStage, SEARCH), (RecoverStage, 1), (RecoverStage, 5), (RecoverStage, 12)],
+    [
+        (SearchStage, 1),
+        pytest.param(SearchStage, SEARCH, marks=EPOCH_END),
+        (RecoverStage, 1),
+        (RecoverStage, 5),
+        (RecoverStage, 12),
+    ],
     ids=["search-first", "search-last", "recovery-first", "recovery-inside", "recovery-second-epoch"],
 )
 @pytest.mark.usefixtures("quick")
@@ -297,10 +324,21 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(made, model, said, monkeyp
         assert first[key] == second[key], key
 
 
-HALF = pytest.mark.xfail(reason="loop.run_stage: Ctrl-C inside a step leaves half a step in the checkpoint")
+@pytest.mark.parametrize(("stage", "call"), [(SearchStage, 3), (RecoverStage, 5)])
+@pytest.mark.usefixtures("quick")
+def test_the_random_numbers_of_dropout_go_on_too(here, said, monkeypatch, stage, call):
+    torch.manual_seed(0)
+    torch.save(dropout_net().state_dict(), here / "net.pt")
+    options = ["--data", "digits", "--arch", f"{__file__}:dropout_net", "--device", "cpu", "--epochs", "4"]
+    assert optimize("net.pt", *options, "--output", "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, stage, call)
+        said(optimize("net.pt", *options, "--output", "out"), 130)
+    assert optimize("net.pt", *options, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(Path("whole")))
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=HALF)])
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.usefixtures("quick")
 def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, said, monkeypatch, when):
     """A real signal around the loss of the 8th step; after it, batch norm has already seen the batch."""
@@ -315,28 +353,23 @@ def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, 
             signal.raise_signal(signal.SIGINT)
         return value
 
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background processes
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(TaskLoss, "__call__", loss)
-            said(optimize(model, *SHORT, "--output", "out"), 130)
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskLoss, "__call__", loss)
+        said(optimize(model, *SHORT, "--output", "out"), 130)
     assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
     assert same(weights(Path("out")), weights(made / "run"))
 
 
-@pytest.mark.xfail(reason="Job.history is not in the checkpoints of the search")
 @pytest.mark.usefixtures("quick")
 def test_the_history_of_a_run_that_was_stopped_in_the_search_is_whole(model, said, monkeypatch):
-    epochs = 6 / (5 * PruneConfig().search)
-    options = [*SHORT, "--epochs", str(epochs), "--batch-size", "256"]  # 5 steps an epoch, 6 of search
+    epochs = 5 / (3 * PruneConfig().search)  # 3 steps an epoch, 5 of search
+    options = [*SHORT, "--epochs", str(epochs), "--batch-size", "20", "--limit", "60"]
     with monkeypatch.context() as patch:
-        stop_at(patch, SearchStage, 6)
+        stop_at(patch, SearchStage, 4)
         said(optimize(model, *options, "--output", "out"), 130)
     assert optimize(model, *options, "--output", "out", "--resume") == 0
     history = json.loads(Path("out/report.json").read_text())["history"]
-    assert [(h["stage"], h["step"]) for h in history][:3] == [("search", 5), ("search", 6), ("recover", 5)]
+    assert [(h["stage"], h["step"]) for h in history][:3] == [("search", 3), ("search", 5), ("recover", 3)]
 
 
 @pytest.mark.usefixtures("quick")
@@ -426,10 +459,7 @@ def test_a_checkpoint_does_not_run_code(model, stopped, said, here):
         ["--target", "macs=0.5"],
         ["--batch-size", "64"],
         ["--keep", "features.0"],
-        pytest.param(
-            ["--mean", "0.1", "--std", "0.9"],
-            marks=pytest.mark.xfail(reason="Job.fingerprint knows only the shape of the data"),
-        ),
+        ["--mean", "0.1", "--std", "0.9"],
     ],
     ids=lambda options: options[0],
 )
@@ -542,6 +572,9 @@ def test_export_to_another_file_and_in_half_precision(finished, capsys):
 
 def test_a_run_without_its_onnx_file_is_exported_again(finished, said):
     (finished / "model.onnx").unlink()
+    structure = json.loads((finished / "structure.json").read_text())
+    structure["onnx_sha256"] = "0" * 64  # as if another exporter had made the file
+    (finished / "structure.json").write_text(json.dumps(structure))
     assert "--arch" in said(run(["export", "--onnx"]))
     assert not (finished / "model.onnx").exists()
     for _ in range(2):  # the file that was made is then the run's own
@@ -685,11 +718,7 @@ def test_onnx_files_that_are_none(finished, said):
 @pytest.mark.parametrize(
     ("what", "data"),
     [
-        pytest.param(
-            "run",
-            ["digits", "--image-size", "16"],
-            marks=pytest.mark.xfail(reason="layers.IndexedLinear takes wider inputs than it was made for"),
-        ),
+        ("run", ["digits", "--image-size", "16"]),
         ("run", ["digits", "--image-size", "4"]),
         ("run", ["fake", "--image-size", "8"]),
         ("run/model.onnx", ["digits", "--image-size", "16"]),

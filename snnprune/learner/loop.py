@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -104,6 +106,7 @@ def run_stage(
         for callback in callbacks:
             callback(Event(stage.name, stage.step, stage.total, {"loss": loss, **stage.values(), **values}))
 
+    pause = _Pause()
     try:
         while stage.step < stage.total:
             epoch, start = divmod(stage.step, per_epoch)
@@ -121,7 +124,8 @@ def run_stage(
                     raise DataError(f"the training loader ended before its {per_epoch} batches.")
                 set_rng_state(model_rng)
                 batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
-                loss = stage.train_step(batch)
+                with pause:
+                    loss = stage.train_step(batch)
                 model_rng = rng_state()
                 if not math.isfinite(loss):
                     raise DivergedError(
@@ -138,12 +142,48 @@ def run_stage(
                     saved = now
                 if stage.step >= stage.total or stage.step % per_epoch == 0:
                     break
+                if pause.wanted:
+                    raise KeyboardInterrupt
             tell(**stage.after_epoch(epoch))
             model_rng = None
+            if pause.wanted:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if checkpoint:
+        # Out of the middle of a step there is no state to keep; the last checkpoint stays.
+        if checkpoint and not pause.inside:
             checkpoint.save(stage.name, stage.state(), model_rng or rng_state())
         raise Interrupted from None
+
+
+class _Pause:
+    """Holds Ctrl-C back until a training step is done, so that a checkpoint never holds half a step.
+
+    A second Ctrl-C within the step is let through. Outside the main thread nothing is held back.
+
+    Attributes:
+        inside: a step is under way, or was left by an exception.
+        wanted: Ctrl-C came during a step.
+    """
+
+    def __init__(self) -> None:
+        self.inside = self.wanted = False
+        self._before: Any = None
+
+    def _handle(self, _signal: int, _frame: Any) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+    def __enter__(self) -> None:
+        self.inside = True
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, kind: Any, *_rest: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+        self.inside = kind is not None
 
 
 def _mix(seed: int, name: str, epoch: int, stream: int) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..gates import GatedModel
 from ..metrics import evaluate
@@ -30,11 +29,19 @@ class SearchStage:
     name = "search"
 
     def __init__(
-        self, gated: GatedModel, loss: TaskLoss, config: PruneConfig, *, total: int, per_epoch: int, val: Any
+        self,
+        gated: GatedModel,
+        loss: TaskLoss,
+        config: PruneConfig,
+        *,
+        total: int,
+        per_epoch: int,
+        val: Any,
+        extra: dict[str, Any],
     ) -> None:
         self.gated, self.loss, self.config = gated, loss, config
         self.total, self.step, self.per_epoch = total, 0, per_epoch
-        self.val = val
+        self.val, self.extra = val, extra
         self.block = per_epoch if config.alternate == "epoch" else config.alternate
         self.best, self.waited = math.inf, 0
         assert gated.scorer is not None
@@ -107,6 +114,7 @@ class SearchStage:
             "scorer": self.gated.scorer.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            **self.extra,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -134,7 +142,8 @@ def search(
     callbacks: Iterable[Callback] = (),
     checkpoint: Checkpoint | None = None,
     resume: dict[str, Any] | None = None,
-) -> nn.Module:
+    extra: dict[str, Any] | None = None,
+) -> int:
     """Learn scales and weights alternately, in place; afterwards the budget stands at the target.
 
     Args:
@@ -148,15 +157,16 @@ def search(
         callbacks: told about every step.
         checkpoint: where to write the state.
         resume: a checkpoint's content to go on from.
+        extra: goes into the checkpoint, for whoever resumes.
 
     Returns:
-        The gated model's model, in eval mode.
+        The number of steps done: `total`, or fewer when the stop rule ended the search.
 
     Raises:
         DivergedError: a loss, gradient or scale is not finite.
         CollapsedLayerError: in free mode, a whole layer was switched off.
     """
-    stage = SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=val)
+    stage = SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=val, extra=extra or {})
     device = next(iter(gated.model.parameters())).device
     run_stage(
         stage,
@@ -170,4 +180,5 @@ def search(
     gated.set_phase("both")
     if config.target is not None:
         gated.set_budget(config.target)
-    return gated.model.eval()
+    gated.model.eval()
+    return stage.step

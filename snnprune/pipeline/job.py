@@ -85,7 +85,7 @@ class Job:
             value.update(name.encode())
             value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         value.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        value.update(json.dumps([self.per_epoch, _first_shape(self.example)]).encode())
+        value.update(json.dumps([self.per_epoch, _first_shape(self.example), repr(info_of(self.train))]).encode())
         return value.hexdigest()
 
     def attach(self, model: nn.Module) -> GatedModel:
@@ -148,8 +148,10 @@ class Job:
     def _search(
         self, store: Checkpoint | None, saved: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
+        if saved is not None:
+            self.history[:] = saved["state"]["history"]
         with self.attach(copy.deepcopy(self.dense)) as gated:
-            search(
+            self.searched = search(
                 gated,
                 self.train,
                 self.loss,
@@ -160,8 +162,8 @@ class Job:
                 callbacks=self.callbacks,
                 checkpoint=store,
                 resume=saved,
+                extra={"history": self.history},
             )
-            self.searched = self.search_steps
             self.tell("check")
             images = first_images(self.val if self.val is not None else self.train, _SAMPLE)
             self.exactness = prove_compaction(gated, images.to(self.where))
@@ -208,7 +210,7 @@ class Job:
             config=self.config.to_dict(),
             kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
             history=self.history,
-            steps={"search": self.search_steps, "recover": self.total - self.search_steps},
+            steps={"search": self.searched, "recover": self.total - self.search_steps},
         )
         details: dict[str, Any] = {
             "input_shape": list(sample.shape[1:]),
