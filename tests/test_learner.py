@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 
 import pytest
 import torch
@@ -173,7 +174,7 @@ def test_the_callers_random_state_is_left_alone(trained):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("stop_at", [3, 9, 14, 25])
+@pytest.mark.parametrize("stop_at", [3, 7, 9, 14, 25])
 def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
     """Bit-equal, with shuffling, augmentation and dropout, in the search and in the recovery."""
     train, val = loaders()
@@ -210,6 +211,34 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert whole.report.groups == resumed.report.groups
+
+
+@pytest.mark.parametrize("stop_at", [6, 8, 14, 18])
+def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
+    """A real signal, also in the last step of an epoch and of the search; dropout draws on afterwards."""
+    train, val = loaders()
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3, distill=0.0)
+    whole = snnprune.optimize(trained, train, val, config)
+    calls = 0
+
+    class Pressing(Net):
+        def forward(self, x):
+            nonlocal calls
+            calls += self.training
+            if calls == stop_at and self.training:
+                signal.raise_signal(signal.SIGINT)
+            return super().forward(x)
+
+    pressing = copy.deepcopy(trained)
+    pressing.__class__ = Pressing
+    with pytest.raises(Interrupted):
+        snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path)
+    assert Checkpoint(tmp_path, "").path.exists()
+    calls = 10**6
+    resumed = snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path, resume=True)
+    a, b = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert whole.report.history == resumed.report.history
 
 
 def test_nan_in_the_loss_ends_the_run(trained):

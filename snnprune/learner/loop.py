@@ -114,7 +114,7 @@ def run_stage(
             batches = epoch_batches(loader, epoch, start)
             data_rng = torch.get_rng_state()
             torch.manual_seed(_mix(seed, stage.name, epoch, 1))
-            if model_rng is None:
+            if model_rng is None or start == 0:
                 model_rng = rng_state()
             while True:
                 torch.set_rng_state(data_rng)
