@@ -38,8 +38,8 @@ RANK = {
 }
 OWNERS = {
     "torch_pruning": {"graph/discover.py"},
-    "typer": {"cli/app.py", "cli/main.py"},
-    "rich": {"cli/app.py", "cli/main.py", "cli/show.py"},
+    "typer": {"cli/app.py", "cli/look.py", "cli/main.py", "cli/optimize.py", "cli/options.py"},
+    "rich": {"cli/look.py", "cli/main.py", "cli/show.py"},
     "onnx": {"export.py"},
     "onnxruntime": {"export.py"},
     "sklearn": {"data/sources.py"},

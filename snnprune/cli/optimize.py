@@ -1,0 +1,140 @@
+"""`snnprune optimize`."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import parse
+from .options import (
+    Arch,
+    BatchSize,
+    Classes,
+    Data,
+    DataRoot,
+    Device,
+    ImageSize,
+    Mean,
+    ModelFile,
+    Std,
+    Trust,
+    load_splits,
+)
+from .show import Display, say, summary
+
+
+def optimize(
+    model: ModelFile,
+    data: Data,
+    arch: Arch = None,
+    num_classes: Classes = None,
+    target: Annotated[str, typer.Option(help="macs=SHARE or params=SHARE to keep, or free")] = "macs=0.5",
+    epochs: Annotated[
+        float, typer.Option(help="passes over the training data, search and recovery together")
+    ] = 20,
+    lr: Annotated[float, typer.Option(help="learning rate of the network")] = 0.05,
+    output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
+    data_root: DataRoot = Path("data"),
+    mean: Mean = None,
+    std: Std = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 128,
+    limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="of everything random", min=0, max=2**32 - 1)] = 0,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
+    ] = None,
+    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels")] = 1,
+    trust_pickle: Trust = False,
+) -> None:
+    """Prune a trained model and write a run folder with the verified smaller model."""
+    from ..errors import RunError
+    from ..learner import PruneConfig
+    from ..pipeline import open_model
+    from ..pipeline import optimize as run_optimize
+    from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
+
+    config = PruneConfig(
+        target=parse.target(target),
+        epochs=epochs,
+        lr=lr,
+        seed=seed,
+        keep=tuple(keep or ()),
+        round_to=round_to,
+    )
+    where = parse.device(device)
+    folder = _run_folder(model, output, resume)
+    if folder.exists():
+        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+    if partial_of(folder).exists() and not resume:
+        raise RunError(
+            f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
+        )
+    check_place(folder)
+    display = Display()
+    with display.running():
+        display.stage("load")
+        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        splits = load_splits(
+            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+        )
+        try:
+            result = run_optimize(
+                opened.model.to(where),
+                splits.train,
+                splits.val,
+                config,
+                test=splits.test,
+                callbacks=[display],
+                checkpoint=partial_of(folder) / CHECKPOINT,
+                resume=resume,
+                data_name=data,
+            )
+            result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
+            display.stage("export")
+            result.model.cpu()
+            result.save(folder)
+        except KeyboardInterrupt:
+            if (partial_of(folder) / CHECKPOINT).exists():
+                raise KeyboardInterrupt(f"go on with: the same command, --output {folder} --resume") from None
+            remove_partial(folder)
+            raise
+        except BaseException:
+            if not resume:
+                remove_partial(folder)
+            raise
+    _warn_about_chance(result.report, splits)
+    summary(result.report, folder, model)
+    say(f"wrote {folder} - next: snnprune export --onnx")
+
+
+def _run_folder(model: Path, output: Path | None, resume: bool) -> Path:
+    from ..errors import RunError
+
+    if output is not None:
+        return output
+    name = model.stem if model.suffix else model.name
+    if resume:
+        found = sorted(Path("runs").glob(f"{name}-*.partial"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
+        return found[-1].with_name(found[-1].name.removesuffix(".partial"))
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{stamp}"
+
+
+def _warn_about_chance(report: Any, splits: Any) -> None:
+    info = getattr(splits.train, "info", None)
+    if info is None or report.dense.accuracy is None:
+        return
+    if report.dense.accuracy < 2 / len(info.classes):
+        say(
+            f"warning: the model that came in is near chance ({report.dense.accuracy:.1%}). "
+            "Check --mean/--std, --image-size and the order of the classes.",
+            style="yellow",
+        )

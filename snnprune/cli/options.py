@@ -1,0 +1,67 @@
+"""What several commands share: their options, and how data are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import parse
+from .show import Display, say
+
+ModelFile = Annotated[Path, typer.Argument(help="state dict, safetensors, whole model, or a run folder")]
+Data = Annotated[
+    str,
+    typer.Option(help="digits, mnist, cifar10, ..., fake, a folder, an .npz, or file.py:function"),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(help="torchvision name, file.py:function or package.module:function (runs that code)"),
+]
+Classes = Annotated[int | None, typer.Option(help="outputs of the model; read off the weights by default")]
+DataRoot = Annotated[Path, typer.Option(help="where torchvision's data sets lie")]
+Mean = Annotated[str | None, typer.Option(help="per channel, of pixels in [0, 1]: 0.49,0.48,0.45")]
+Std = Annotated[str | None, typer.Option(help="per channel, of pixels in [0, 1]")]
+ImageSize = Annotated[int | None, typer.Option(help="side of the square images, in pixels")]
+BatchSize = Annotated[int, typer.Option(help="images per step")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]
+
+
+def load_splits(
+    data: str,
+    root: Path,
+    batch_size: int,
+    image_size: int | None,
+    mean: str | None,
+    std: str | None,
+    seed: int,
+    display: Display,
+    opened: Any,
+    limit: int | None = None,
+    num_classes: int | None = None,
+) -> Any:
+    """Load the data; a run that is opened again brings its own normalisation."""
+    from ..data import load_data
+
+    constants: dict[str, Any] = {"mean": parse.numbers(mean, "--mean"), "std": parse.numbers(std, "--std")}
+    recorded = (opened.structure or {}).get("normalization") if opened is not None else None
+    if isinstance(recorded, dict) and mean is None and std is None:
+        constants = {"mean": recorded.get("mean"), "std": recorded.get("std")}
+    display.stage("data")
+    splits = load_data(
+        data,
+        root,
+        batch_size=batch_size,
+        image_size=image_size,
+        seed=seed,
+        limit=limit,
+        num_classes=num_classes,
+        progress=display.reading,
+        **constants,
+    )
+    info = getattr(splits.train, "info", None)
+    if info is not None and info.kind in ("folder", "arrays"):
+        say(f"pixels are normalised with mean {list(info.mean)} and std {list(info.std)}")
+    return splits
