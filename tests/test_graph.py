@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune.errors import UnsupportedModelError
+from snnprune.errors import ConfigError, UnsupportedModelError
 from snnprune.graph import find_groups
 from snnprune.surgery import random_scales, removal_difference
 
@@ -155,6 +155,12 @@ def test_keep_protects_by_name():
     assert "request" in str(groups["conv1"].reason)
     assert "request" in str(groups["conv2"].reason)
     assert groups["fc1"].prunable
+
+
+def test_a_pattern_that_keeps_nothing_is_refused():
+    _, model, x = make_network("lenet5_caffe")
+    with pytest.raises(ConfigError, match="'covn1'"):
+        find_groups(model, x, keep=["covn1"])
 
 
 def test_frozen_layers_are_seen():

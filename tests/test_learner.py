@@ -377,6 +377,18 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         Checkpoint(tmp_path, "b").load()
 
 
+def test_a_damaged_checkpoint_never_pushes_out_a_good_one(tmp_path):
+    first = Checkpoint(tmp_path, "a")
+    first.save("search", {"step": 1}, {})
+    first.save("search", {"step": 2}, {})
+    first.path.write_bytes(b"cut off")
+    second = Checkpoint(tmp_path, "a")
+    assert second.load()["state"] == {"step": 1}
+    second.save("search", {"step": 3}, {})
+    second.path.write_bytes(b"again")
+    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+
+
 def test_gated_proof_notices_a_wrong_compaction(monkeypatch):
     """The run's own check can fail: break the folding and see."""
     from snnprune.errors import ExactnessError

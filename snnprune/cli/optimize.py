@@ -49,6 +49,7 @@ def optimize(
     keep: Annotated[
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
     ] = None,
+    floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
     round_to: Annotated[int, typer.Option(help="keep multiples of this many channels")] = 1,
     trust_pickle: Trust = False,
 ) -> None:
@@ -66,6 +67,7 @@ def optimize(
         seed=seed,
         keep=tuple(keep or ()),
         round_to=round_to,
+        floor=floor,
     )
     where = parse.device(device)
     folder = _run_folder(model, output, resume)

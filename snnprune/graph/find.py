@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from .. import layers
+from ..errors import ConfigError
 from ..inputs import Inputs
 from .discover import channel_groups
 from .records import Member, NeuronGroup
@@ -35,7 +36,9 @@ def find_groups(
 
     Raises:
         UnsupportedModelError: the model does not run, or its graph cannot be built.
+        ConfigError: a pattern of `keep` matches nothing.
     """
+    _check_patterns(model, keep)
     shapes = layer_shapes(model, example_inputs)
     groups = channel_groups(model, example_inputs, shapes)
     groups = [_check_columns(group, model) for group in groups]
@@ -44,6 +47,15 @@ def find_groups(
         groups += _input_groups(model, shapes, groups, keep)
     rank = {name: i for i, name in enumerate(shapes)}
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
+
+
+def _check_patterns(model: nn.Module, keep: Sequence[str]) -> None:
+    """Refuse a pattern that protects nothing, which is a typing mistake more often than not."""
+    names = [name for name, _ in model.named_modules()]
+    names += [f"{name}:in" for name in names]
+    for pattern in keep:
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(f"keep pattern {pattern!r} matches no module of the model, such as {names[1]!r}.")
 
 
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:

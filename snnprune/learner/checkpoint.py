@@ -30,6 +30,7 @@ class Checkpoint:
         self.path = folder / "state.pt"
         self.previous = folder / "state.previous.pt"
         self.fingerprint = fingerprint
+        self._readable = False  # whether state.pt is known to be good
 
     def save(self, stage: str, state: dict[str, Any], rng: dict[str, Any]) -> None:
         """Write the state of a stage, with the random state of the model's stream."""
@@ -41,9 +42,10 @@ class Checkpoint:
             "rng": rng,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            os.replace(self.path, self.previous)
+        if self._readable and self.path.exists():
+            os.replace(self.path, self.previous)  # a damaged file must not push out a good one
         write_atomically(self.path, lambda p: torch.save(content, p))
+        self._readable = True
 
     def load(self) -> dict[str, Any] | None:
         """The newest readable state, or None when there is none.
@@ -68,6 +70,7 @@ class Checkpoint:
                     f"{path} belongs to another model, data set or options. Repeat the command of the "
                     "interrupted run, or remove its folder to start anew."
                 )
+            self._readable = path == self.path
             return content
         if trouble:
             raise RunError(f"{trouble}. Remove its folder to start anew.")

@@ -1,0 +1,56 @@
+"""The whole way on a GPU; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_network
+
+import snnprune
+from snnprune.errors import ExactnessError
+from snnprune.surgery import relative_difference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "resnet20", "mobilenet_v1_025", "lenet5_caffe"])
+def test_gated_is_compact_on_the_gpu(name):
+    _, model, x = make_network(name)
+    model, x = model.cuda(), x.cuda()
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"macs": 0.5})
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
+
+
+def test_optimize_on_the_gpu_exports_a_file_that_the_cpu_agrees_with(tmp_path):
+    _, model, _ = make_network("digits_cnn")
+    train, val, test = snnprune.load_data("digits", batch_size=64)
+    config = snnprune.PruneConfig(target={"params": 0.4}, epochs=3)
+    try:
+        result = snnprune.optimize(model.float(), train, val, config, test=test, device="cuda")
+    except ExactnessError as error:  # pragma: no cover - says what the GPU does differently
+        pytest.fail(str(error))
+    assert next(result.model.parameters()).is_cuda
+    result.save(tmp_path / "run")
+    assert result.report.exactness["onnx"] < 1e-4
+
+
+def test_interrupted_on_the_gpu_goes_on(tmp_path):
+    _, model, _ = make_network("digits_cnn")
+    train, val, _ = snnprune.load_data("digits", batch_size=64)
+    config = snnprune.PruneConfig(target={"params": 0.4}, epochs=3)
+    seen = []
+
+    def stop(event):
+        seen.append(event)
+        if event.stage == "recover" and event.step > 10:
+            raise KeyboardInterrupt
+
+    model = model.float().cuda()
+    with pytest.raises(KeyboardInterrupt):
+        snnprune.optimize(model, train, val, config, checkpoint=tmp_path, callbacks=[stop])
+    result = snnprune.optimize(model, train, val, config, checkpoint=tmp_path, resume=True)
+    assert result.report.compact.params <= 0.4 * result.report.dense.params
