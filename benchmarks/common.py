@@ -80,7 +80,9 @@ def record(path: Path, benchmark: str, rows: Iterable[dict[str, Any]], args: arg
         "device": device_name(torch.device(args.device)),
         "versions": versions(),
         "options": {
-            k: str(v) for k, v in vars(args).items() if k not in ("results", "data_root", "weights", "data", "adapted")
+            k: str(v)
+            for k, v in vars(args).items()
+            if k not in ("results", "data_root", "weights", "data", "adapted")
         },
     }
     known += [{**stamp, **row} for row in rows]

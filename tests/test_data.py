@@ -602,7 +602,10 @@ def test_torchvision_sets_are_read_from_disk_and_a_failed_download_says_where_to
 
         def __init__(self, root: str, train: bool, download: bool) -> None:
             if not Path(root, "here").exists():
-                raise OSError("no network") if download else RuntimeError("Dataset not found")
+                if not download:
+                    raise RuntimeError("Dataset not found")
+                Path(root, "CIFAR", "raw").mkdir(parents=True)
+                raise OSError("no network")
             count = 20 if train else 4
             self.data = np.zeros((count, 32, 32, 3), dtype=np.uint8)
             self.data[..., 1] = 7
@@ -611,10 +614,12 @@ def test_torchvision_sets_are_read_from_disk_and_a_failed_download_says_where_to
     monkeypatch.setattr(datasets, "CIFAR10", Cifar)
     for download in (True, False):
         with pytest.raises(DataError, match="--data-root") as caught:
-            load_data("cifar10", tmp_path, download=download)
+            load_data("cifar10", tmp_path / "sets", download=download)
         assert str(tmp_path) in str(caught.value)
-    (tmp_path / "here").touch()
-    splits = load_data("cifar10", tmp_path)
+        assert not list(tmp_path.iterdir()), "a failed download leaves nothing"
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "here").touch()
+    splits = load_data("cifar10", tmp_path / "sets")
     assert [len(loader.images) for loader in splits] == [18, 2, 4]
     assert splits.test.images[0, :, 0, 0].tolist() == [0, 7, 0]
     assert splits.train.info.classes == ("cat", "dog")

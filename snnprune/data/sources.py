@@ -108,6 +108,7 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
         try:
             return make(str(root), download=True, **which)
         except Exception as error:
+            _remove_empty(root)
             raise DataError(
                 f"data set {name} is not in {root} and could not be downloaded ({error}). "
                 "Give the folder that holds it with --data-root."
@@ -116,6 +117,15 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
     sets = [part(True), part(False)]
     classes = tuple(str(c) for c in getattr(sets[0], "classes", range(10)))
     return Raw(_bytes(sets[0]), _bytes(sets[1]), classes, *_CONSTANTS[name])
+
+
+def _remove_empty(root: Path) -> None:
+    """Take away the empty folders that a failed download leaves."""
+    if not root.is_dir():
+        return
+    for folder in sorted((p for p in [root, *root.rglob("*")] if p.is_dir()), key=lambda p: -len(p.parts)):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _bytes(dataset: Any) -> tuple[Tensor, Tensor]:
