@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import layers
 from ..graph import LayerShapes, NeuronGroup, layer_shapes
-from ..inputs import Inputs
+from ..inputs import Inputs, batch_size
 
 Metric = Literal["macs", "params"]
 Scores = Mapping[str, NDArray[np.float64]]
@@ -96,10 +96,11 @@ def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs:
             part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
             (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
     found = []
+    batch = batch_size(example_inputs)
     for name, shape in layer_shapes(model, example_inputs).items():
         module = model.get_submodule(name)
         if layers.is_conv(module) or isinstance(module, nn.Linear):
-            found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, [])))
+            found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch))
         elif isinstance(module, layers.PER_CHANNEL):
             count = layers.channel_count(module)
             params = sum(p.numel() for p in module.parameters())
@@ -108,22 +109,24 @@ def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs:
     return found
 
 
-def _weighted(name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts) -> LayerCost:
-    """Coefficients of a convolution or a linear layer."""
+def _weighted(
+    name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts, batch: int
+) -> LayerCost:
+    """Coefficients of a convolution or a linear layer, over all its calls, for one input."""
     out_side = Side(layers.out_width(module), tuple(outs))
     in_side = Side(layers.in_width(module), tuple(ins))
     if isinstance(module, nn.Linear):
-        positions, kernel, conv_groups = math.prod(shape.output[1:-1]), 1, 1
+        transposed, kernel, conv_groups = False, 1, 1
         if isinstance(module, layers.IndexedLinear):
             in_side = Side(in_side.width, in_side.parts, module.index.cpu().numpy())
     else:
         assert layers.is_conv(module)
-        # A transposed convolution spends its kernel at every input position, a plain one at every output.
-        seen = shape.input if layers.input_dim(module) == 0 else shape.output
-        positions, kernel = math.prod(seen[2:]), math.prod(module.kernel_size)
-        conv_groups = module.groups
+        transposed = layers.input_dim(module) == 0
+        kernel, conv_groups = math.prod(module.kernel_size), module.groups
+    # A transposed convolution spends its kernel at every input position, a plain one at every output.
+    positions = shape.input_elements / in_side.width if transposed else shape.output_elements / out_side.width
     bias = 0.0 if module.bias is None else 1.0
-    macs = kernel * positions * shape.calls
+    macs = kernel * positions / batch
     if layers.is_depthwise(module):
         return LayerCost(name, None, out_side, macs, 0.0, kernel + bias)
     return LayerCost(name, in_side, out_side, macs / conv_groups, kernel / conv_groups, bias)

@@ -42,7 +42,7 @@ class Scorer(nn.Module):
         seed: of the initialisation.
 
     Raises:
-        ConfigError: no group is prunable.
+        ConfigError: no group is prunable, or an unknown option.
     """
 
     def __init__(
@@ -58,6 +58,10 @@ class Scorer(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if scores not in ("switcher", "switcher+offset", "free"):
+            raise ConfigError(f"scores={scores!r} is unknown; use switcher, switcher+offset or free.")
+        if start not in ("post-training", "fresh"):
+            raise ConfigError(f"start={start!r} is unknown; use post-training or fresh.")
         chosen = [group for group in groups if group.prunable]
         if not chosen:
             raise ConfigError("no group of the model is prunable, so there is nothing to score.")

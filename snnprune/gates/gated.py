@@ -10,13 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import layers
 from ..budget import CostModel
 from ..encoding import Scorer
 from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs
-from ..surgery import check_scales, column_maps, fold_, remove_
+from ..surgery import check_scales, column_maps, fold_, remove_, scale_input
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
 from .target import parse_target
 
@@ -31,15 +30,14 @@ class _Gate:
         self.owner, self.name = owner, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.owner._dirty:  # the layer is called on its own, not through the model
+            self.owner.refresh()
         factor = self.owner._factors.get(self.name)
         if factor is None:
             return None
         if not args:
             raise AttachError(f"{self.name} was called with keyword arguments only; gates need positional ones.")
-        x = args[0]
-        if layers.is_conv(module):
-            factor = factor.reshape(-1, *[1] * (x.dim() - 2))
-        return (x * factor.to(x.dtype), *args[1:])
+        return (scale_input(module, args[0], factor), *args[1:])
 
 
 class _Refresh:
@@ -68,6 +66,7 @@ class GatedModel:
 
     Raises:
         AttachError: the model carries gates already.
+        ConfigError: `floor` or `round_to` makes no sense.
     """
 
     def __init__(
@@ -82,6 +81,10 @@ class GatedModel:
     ) -> None:
         if is_gated(model):
             raise AttachError("this model has gates attached already; detach() them first.")
+        if not 0 <= floor <= 1:
+            raise ConfigError(f"floor={floor} must lie in [0, 1].")
+        if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+            raise ConfigError(f"round_to={round_to!r} must be a whole number of at least 1.")
         self.model, self.groups, self.cost, self.scorer = model, list(groups), cost, scorer
         self.floor, self.round_to = floor, round_to
         self.budget: Budget | None = None
@@ -92,6 +95,7 @@ class GatedModel:
         self._scales: dict[str, Tensor] = {}
         self._masks: dict[str, Tensor] = {}
         self._stamp: object = None
+        self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._handles: list[Any] = []
         self._attached = True
@@ -166,7 +170,7 @@ class GatedModel:
             raise ConfigError(f"gradient {gradient!r} is unknown; use 'through' or 'held'.")
         if phase == self.phase and gradient == self.gradient:
             return
-        self.phase, self.gradient, self._stamp = phase, gradient, None
+        self.phase, self.gradient, self._stamp, self._dirty = phase, gradient, None, True
         for parameter, flag in self._requires_grad.items():
             parameter.requires_grad_(flag and phase != "switcher")
         if self.scorer is not None:
@@ -206,7 +210,7 @@ class GatedModel:
             share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
             budget = Budget(wanted.metric, share)
         if budget != self.budget:
-            self.budget, self._stamp = budget, None
+            self.budget, self._stamp, self._dirty = budget, None, True
 
     def set_scales(self, scales: Mapping[str, Tensor]) -> None:
         """Set fixed scales by hand: tests, rivals, own criteria. The scorer is ignored from now on.
@@ -239,6 +243,11 @@ class GatedModel:
 
         A model's own forward calls this; a training loop need not.
         """
+        with torch.inference_mode(False):  # scales may be reused in a later training step
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._dirty = False
         differentiable = torch.is_grad_enabled() and self.scorer is not None
         held = self.phase == "network" and self.gradient == "held"
         stamp = self._version()

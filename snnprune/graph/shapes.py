@@ -14,11 +14,21 @@ from ..inputs import Inputs, call
 
 @dataclass(frozen=True, slots=True)
 class LayerShapes:
-    """Shapes of a layer's first call, and how often it was called."""
+    """Shapes of a layer's first call, and totals over all its calls.
+
+    Attributes:
+        input: shape of the first input.
+        output: shape of the first output.
+        calls: number of calls.
+        input_elements: elements of all inputs together.
+        output_elements: elements of all outputs together.
+    """
 
     input: tuple[int, ...]
     output: tuple[int, ...]
     calls: int
+    input_elements: int
+    output_elements: int
 
 
 def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerShapes]:
@@ -36,8 +46,15 @@ def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerSha
         def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
                 return
-            calls = seen[name].calls + 1 if name in seen else 1
-            seen[name] = LayerShapes(tuple(args[0].shape), tuple(output.shape), calls)
+            x = args[0]
+            old = seen.get(name)
+            seen[name] = LayerShapes(
+                old.input if old else tuple(x.shape),
+                old.output if old else tuple(output.shape),
+                1 + (old.calls if old else 0),
+                x.numel() + (old.input_elements if old else 0),
+                output.numel() + (old.output_elements if old else 0),
+            )
 
         return hook
 

@@ -12,7 +12,7 @@ from .check import (
 from .fold import fold_
 from .remove import layer_masks, remove_
 from .resize import select_
-from .scales import ColumnMap, Scales, check_scales, column_maps
+from .scales import ColumnMap, Scales, check_scales, column_maps, scale_input
 
 __all__ = [
     "TOLERANCE",
@@ -28,6 +28,7 @@ __all__ = [
     "relative_difference",
     "removal_difference",
     "remove_",
+    "scale_input",
     "select_",
     "verify_groups",
 ]

@@ -1,21 +1,23 @@
-"""The proof that removal is exact: the same scales folded only, and folded and removed, in float64."""
+"""The proof that removal is exact: the same scales as gates, and folded and removed, in float64."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import first_line
+from ..errors import UnsupportedModelError, first_line
 from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
 from .fold import fold_
 from .remove import remove_
-from .scales import Scales
+from .scales import Scales, column_maps, scale_input
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ def random_scales(
 def removal_difference(
     model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales, inputs: Inputs
 ) -> Difference:
-    """Difference between folding and folding plus removing, and the model's own noise floor.
+    """Difference between the gated model and the folded and removed one, and the model's noise floor.
 
     Args:
         model: a float64 network in eval mode; it is copied.
@@ -106,15 +108,74 @@ def removal_difference(
         scales: the scales to try.
         inputs: float64 example inputs.
     """
-    folded = fold_(copy.deepcopy(model), groups, scales)
-    reference = call(folded, inputs)
-    removed = remove_(copy.deepcopy(folded), groups, scales)
-    difference = relative_difference(reference, call(removed, inputs))
-    floor = 0.0
-    if TOLERANCE < difference < 1e-3:
-        nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
-        floor = relative_difference(reference, call(folded, nudged))
+    removed = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
+    with _gates(model, groups, scales):
+        reference = call(model, inputs)
+        difference = relative_difference(reference, call(removed, inputs))
+        floor = 0.0
+        if TOLERANCE < difference < 1e-3:
+            nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
+            floor = relative_difference(reference, call(model, nudged))
     return Difference(difference, floor)
+
+
+@contextlib.contextmanager
+def _gates(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> Iterator[None]:
+    """Scale every consumer's input for the length of a `with` block."""
+    handles = []
+    for name, columns in column_maps(model, groups).items():
+        factor = columns(scales)
+        if factor is None:
+            continue
+
+        def gate(module: nn.Module, args: tuple[Any, ...], factor: Tensor = factor) -> tuple[Any, ...]:
+            return (scale_input(module, args[0], factor.to(args[0].device)), *args[1:])
+
+        handles.append(model.get_submodule(name).register_forward_pre_hook(gate))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_noise(inputs: Inputs, generator: torch.Generator) -> Inputs:
+    """The inputs plus noise of their size: on constant images every mistake would pass."""
+
+    def add(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return x
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        scale = float(x.std()) if x.numel() > 1 else 0.0
+        return x + (scale or 1.0) * noise.to(x.device)
+
+    return map_tensors(add, inputs)
+
+
+@torch.no_grad()
+def _require_run(probe: nn.Module, inputs: Inputs) -> None:
+    """The proof needs the model in float64, and outputs to compare."""
+    try:
+        outputs = tensors_in(call(probe, inputs))
+    except Exception as error:  # whatever the model's own forward raises
+        raise UnsupportedModelError(
+            f"the model does not run in float64, in which exactness is proved ({first_line(error)}). Its "
+            "forward fixes a dtype; use the dtype of the inputs or of a weight there."
+        ) from error
+    if not any(t.is_floating_point() and t.numel() for t in outputs):
+        raise UnsupportedModelError(
+            "the model returns no tensors (nor tuples, lists or dicts of them), so nothing can be proved about it."
+        )
+
+
+@torch.no_grad()
+def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
+    clone = copy.deepcopy(probe).train()
+    try:
+        call(clone, inputs)
+    except Exception:  # such as a batch norm over a single value
+        return False
+    return True
 
 
 def verify_groups(
@@ -127,13 +188,19 @@ def verify_groups(
     """
     generator = torch.Generator().manual_seed(seed)
     probe = randomize_norms_(copy.deepcopy(model).double().eval(), generator)
-    inputs = to_dtype(inputs, torch.float64)
+    inputs = _with_noise(to_dtype(inputs, torch.float64), generator)
+    _require_run(probe, inputs)
+    trains = _runs_in_training(probe, inputs)
     scales = random_scales(groups, generator)
 
     def fault(chosen: list[NeuronGroup]) -> str | None:
         part = {group.id: scales[group.id] for group in chosen}
         try:
             difference = removal_difference(probe, groups, part, inputs)
+            if trains and difference.exact:  # auxiliary heads and the like run only in training
+                small = remove_(copy.deepcopy(probe), groups, part).train()
+                with torch.no_grad():
+                    call(small, inputs)
         except Exception as error:  # whatever the model's own forward raises
             return f"the model fails without its neurons: {first_line(error)}"
         if difference.exact:

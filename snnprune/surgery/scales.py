@@ -76,6 +76,19 @@ class ColumnMap:
         return total
 
 
+def scale_input(module: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
+    """A consumer's input with its columns scaled: what a gate does.
+
+    Args:
+        module: convolution (channels before the spatial dimensions) or linear layer (features last).
+        x: its input, with or without a batch dimension.
+        factor: (columns,).
+    """
+    if layers.is_conv(module):
+        factor = factor.reshape(-1, *[1] * (module.weight.dim() - 2))
+    return x * factor.to(x.dtype)
+
+
 def column_maps(model: nn.Module, groups: Iterable[NeuronGroup]) -> dict[str, ColumnMap]:
     """A `ColumnMap` for every layer that consumes a prunable group."""
     parts: dict[str, list[tuple[str, Tensor, Tensor]]] = {}
