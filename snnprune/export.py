@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .errors import ExportError, first_line
 from .files import write_atomically
-from .inputs import Inputs, batch_size, call, map_tensors, tensors_in
+from .inputs import Inputs, batch_size, call, map_tensors, tensors_in, to_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def export_onnx(
         raise ExportError("export needs example inputs with a batch of at least 2.")
     # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.
     clone = copy.deepcopy(model).eval().cpu().float()
-    inputs = map_tensors(lambda x: x.detach().cpu(), example_inputs)
+    inputs = to_dtype(map_tensors(lambda x: x.detach().cpu(), example_inputs), torch.float32)
     proto = _to_proto(clone, inputs)
     if fp16:
         proto = _to_half(proto)

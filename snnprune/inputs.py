@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -68,12 +68,35 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
+    """A batch as (inputs, labels); labels are None in batches of inputs alone.
+
+    Raises:
+        DataError: neither a tensor, nor (inputs,), nor (inputs, labels).
+    """
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, (tuple, list)) and len(batch) == 1 and isinstance(batch[0], Tensor):
+        return batch[0], None
+    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+    raise DataError(
+        f"a batch of the loader is {what}; (inputs, labels) or inputs alone are needed. For anything else give "
+        "loss_fn and example_inputs."
+    )
+
+
 def first_images(loader: Any, count: int) -> Tensor:
     """At least one and at most `count` inputs from the front of a loader of (inputs, labels)."""
     parts: list[Tensor] = []
     have = 0
     for batch in loader:
-        images = batch[0] if isinstance(batch, Sequence) else batch
+        images = split_batch(batch)[0]
+        if not isinstance(images, Tensor):
+            raise DataError(
+                f"the inputs of a batch are {type(images).__name__}, not one tensor; give example_inputs."
+            )
         parts.append(images[: count - have])
         have += len(parts[-1])
         if have >= count:

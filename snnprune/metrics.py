@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import DataError
-from .inputs import Inputs, batch_size, call, device_of
+from .inputs import Inputs, batch_size, call, device_of, split_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,10 @@ def evaluate(
     correct = total = 0
     loss = 0.0
     try:
-        for images, labels in loader:
+        for batch in loader:
+            images, labels = split_batch(batch)
+            if labels is None:
+                raise DataError("a batch holds no labels, so there is nothing to evaluate against.")
             images, labels = images.to(where), labels.to(where)
             logits = model(images)
             check_labels(logits, labels)
@@ -95,12 +98,26 @@ def evaluate(
     return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, total)
 
 
+def check_logits(logits: Any) -> None:
+    """Refuse outputs that are no tensor, which the built-in loss cannot use.
+
+    Raises:
+        DataError: the model returned something else.
+    """
+    if not isinstance(logits, Tensor):
+        raise DataError(
+            f"the model returned {type(logits).__name__} where one tensor of logits is needed. Give loss_fn, or "
+            "switch off its auxiliary outputs."
+        )
+
+
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Refuse labels that the model has no output for.
 
     Raises:
         DataError: the outputs are not (batch, classes), or a label is out of range.
     """
+    check_logits(logits)
     if logits.dim() != 2 or len(logits) != len(labels):
         raise DataError(
             f"the model's output has shape {tuple(logits.shape)} for {len(labels)} labels; "

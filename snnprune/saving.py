@@ -138,6 +138,8 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
     for name, wanted in sizes.items():
         have = own[name]
+        if have == dict(wanted):
+            continue  # untouched, so that weights tied between layers stay tied
         if ("in" in have) != ("in" in wanted):
             raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no size of {have}.")
         if any(wanted[key] > have[key] for key in ("in", "out") if key in wanted and key in have):

@@ -195,7 +195,13 @@ def _group_of(
     reason: str | None = None
     pinned: set[int] = set()
     found: dict[tuple[str, Role], dict[int, int]] = {}
-    for edge, idxs, roots in trace.items(root, channels):
+    try:
+        items = trace.items(root, channels)
+    except Exception as error:  # whatever torch-pruning stumbles over
+        covered.setdefault(root, set()).update(channels)
+        why = f"its dependencies cannot be followed ({type(error).__name__}: {first_line(error)})"
+        return NeuronGroup(trace.names[root], "channel", len(channels), (), why)
+    for edge, idxs, roots in items:
         node = edge.target
         module = node.module
         if node in trace.pads:
@@ -240,7 +246,7 @@ _NO_EXACT_RULE = {
     nn.LayerNorm: "layer norm reads across its channels",
     nn.GroupNorm: "group norm reads across its channels",
     nn.MultiheadAttention: "attention reads across its channels",
-    nn.LSTM: "an LSTM holds its channels",
+    nn.RNNBase: "a recurrent layer holds its channels",
     nn.Embedding: "an embedding holds its channels",
 }
 

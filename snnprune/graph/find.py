@@ -38,31 +38,37 @@ def find_groups(
         UnsupportedModelError: the model does not run, or its graph cannot be built.
         ConfigError: a pattern of `keep` matches nothing.
     """
-    _check_patterns(model, keep)
     shapes = layer_shapes(model, example_inputs)
     groups = channel_groups(model, example_inputs, shapes)
     groups = [_check_columns(group, model) for group in groups]
     groups = [_protect(group, keep) for group in groups]
     if input_neurons:
         groups += _input_groups(model, shapes, groups, keep)
+    if groups:
+        _check_patterns(groups, keep)
     rank = {name: i for i, name in enumerate(shapes)}
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
 
 
-def _check_patterns(model: nn.Module, keep: Sequence[str]) -> None:
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern names a module or one that it lies in: `layer4` protects `layer4.0.conv1`."""
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
+
+
+def _check_patterns(groups: Sequence[NeuronGroup], keep: Sequence[str]) -> None:
     """Refuse a pattern that protects nothing, which is a typing mistake more often than not."""
-    names = [name for name, _ in model.named_modules()]
-    names += [f"{name}:in" for name in names]
+    names = {name for g in groups for name in (g.id, *(m.module for m in g.members if m.role != "consumer"))}
+    names |= {g.id.removesuffix(":in") for g in groups}
     for pattern in keep:
-        if not fnmatch.filter(names, pattern):
-            raise ConfigError(f"keep pattern {pattern!r} matches no module of the model, such as {names[1]!r}.")
+        if not any(_matches(name, pattern) for name in names):
+            raise ConfigError(f"keep pattern {pattern!r} matches no group, such as {groups[0].id!r}.")
 
 
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
-    """Mark the group as kept when a pattern names one of its producers."""
-    for member in group.producers:
+    """Mark the group as kept when a pattern names one of the layers that hold its channels."""
+    for member in (*group.producers, *group.between):
         for pattern in keep:
-            if group.prunable and fnmatch.fnmatchcase(member.module, pattern):
+            if group.prunable and _matches(member.module, pattern):
                 return replace(group, reason=f"kept by request ({pattern})")
     return group
 
@@ -105,7 +111,7 @@ def _input_groups(
         member = Member(name, "consumer", columns, tuple(range(len(columns))))
         group = NeuronGroup(f"{name}:in", "input", len(columns), (member,))
         for pattern in keep:
-            if group.prunable and (fnmatch.fnmatchcase(group.id, pattern) or fnmatch.fnmatchcase(name, pattern)):
+            if group.prunable and (fnmatch.fnmatchcase(group.id, pattern) or _matches(name, pattern)):
                 group = replace(group, reason=f"kept by request ({pattern})")
         found.append(group)
     return found

@@ -56,7 +56,10 @@ def steps_per_epoch(loader: Any) -> int:
     Raises:
         DataError: the loader is empty.
     """
-    count = len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+    try:
+        count = len(loader)
+    except TypeError:  # no length, or one that its data set does not know
+        count = sum(1 for _ in loader)
     if not count:
         raise DataError("the training loader yields no batch.")
     return count

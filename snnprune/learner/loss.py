@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from ..metrics import check_labels
+from ..inputs import split_batch
+from ..metrics import check_labels, check_logits
 
 LossFunction = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -44,8 +45,9 @@ class TaskLoss:
         """A scalar, differentiable in the model's weights and scales."""
         if self.loss_fn is not None:
             return self.loss_fn(model, batch)
-        images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        images, labels = split_batch(batch)
         logits = model(images)
+        check_logits(logits)
         if labels is not None:
             check_labels(logits, labels)
         if self.teacher is None:

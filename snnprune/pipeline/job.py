@@ -17,7 +17,7 @@ from ..data import ArrayLoader, info_of
 from ..encoding import Scorer
 from ..gates import GatedModel, attach_groups, parse_target
 from ..graph import layer_shapes
-from ..inputs import Inputs, first_images, map_tensors
+from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
 from ..learner.loop import steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_params, evaluate
@@ -51,8 +51,11 @@ class Job:
         self.history: list[dict[str, Any]] = []
         self.callbacks: list[Callback] = [*callbacks, self._remember]
         check_finite(dense.state_dict(), "the model")
-        sample = first_images(train, 2) if example_inputs is None else example_inputs
-        self.example: Inputs = map_tensors(lambda x: x.to(where), sample)
+        given = example_inputs is not None
+        small: Inputs = example_inputs if given else first_images(train, 2)
+        self.example: Inputs = map_tensors(lambda x: x.to(where), small)
+        # Real inputs for the proof and the export; inputs given by the caller are taken as they are.
+        self.sample: Inputs = small if given else first_images(val if val is not None else train, _SAMPLE)
         if isinstance(self.example, Tensor):
             layer_shapes(dense, self.example)  # says so when the images do not fit the model
             check_classes(dense, self.example, train)
@@ -67,7 +70,7 @@ class Job:
             temperature=config.temperature,
             loss_fn=loss_fn,
         )
-        self.has_labels = loss_fn is None and _labelled(train)
+        self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
 
     def tell(self, stage: str, **values: Any) -> None:
         """Tell the observers that a stage without steps begins."""
@@ -168,8 +171,8 @@ class Job:
                 extra={"history": self.history},
             )
             self.tell("check")
-            images = first_images(self.val if self.val is not None else self.train, _SAMPLE)
-            self.exactness = prove_compaction(gated, images.to(self.where))
+            inputs = map_tensors(lambda x: x.to(self.where), self.sample)
+            self.exactness = prove_compaction(gated, inputs)
             self.counts = [asdict(count) for count in gated.counts()]
             scales = gated.scales
             self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}
@@ -198,7 +201,6 @@ class Job:
                 )
             )
         info = info_of(self.train)
-        sample = first_images(self.val if self.val is not None else self.train, _SAMPLE)
         report = Report(
             found[0],
             found[1],
@@ -216,17 +218,17 @@ class Job:
             steps={"search": self.searched, "recover": self.total - self.search_steps},
         )
         details: dict[str, Any] = {
-            "input_shape": list(sample.shape[1:]),
+            "input_shape": list(self.sample.shape[1:]) if isinstance(self.sample, Tensor) else None,
             "kept": self.kept,
             "normalization": {"mean": list(info.mean), "std": list(info.std)} if info else None,
             "classes": list(info.classes) if info else None,
         }
-        return Result(compact, report, sample, details)
+        return Result(compact, report, self.sample, details)
 
 
 def _labelled(loader: Iterable[Any]) -> bool:
     """Whether batches are (inputs, labels) pairs."""
-    return isinstance(next(iter(loader)), (tuple, list))
+    return split_batch(next(iter(loader)))[1] is not None
 
 
 def _first_shape(inputs: Inputs) -> list[int]:
