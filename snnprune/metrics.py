@@ -6,7 +6,6 @@ sees them (half its floating-point operations). Biases, norms, activations and p
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,10 +41,15 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
         model: the network; its mode is left alone.
         example_inputs: a batch of any size; the count is divided by it.
     """
-    probe = copy.deepcopy(model).eval()
+    modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        call(probe, example_inputs)
+    try:
+        model.eval()
+        with torch.no_grad(), counter:
+            call(model, example_inputs)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return round(counter.get_total_flops() / 2 / batch_size(example_inputs))
 
 
