@@ -79,6 +79,13 @@ def is_linear(module: nn.Module) -> bool:
     )
 
 
+def is_customized(module: nn.Module) -> bool:
+    """True for a convolution or linear layer whose class computes its output in a way of its own."""
+    if is_conv(module):
+        return not type(module).__module__.startswith("torch.nn.")
+    return isinstance(module, nn.Linear) and not is_linear(module)
+
+
 def is_depthwise(module: nn.Module) -> bool:
     """True for a convolution that maps every channel to itself alone."""
     return is_conv(module) and module.groups > 1 and module.groups == module.in_channels == module.out_channels

@@ -127,7 +127,9 @@ def test_tied_weights_are_not_folded_twice():
     assert "b" in exact(Tied(), torch.randn(16, 12))
 
 
-def test_a_convolution_of_the_users_own_is_kept_where_it_is_not_linear():
+@pytest.mark.parametrize("seed", range(5))
+def test_a_convolution_of_the_users_own_is_kept_where_it_is_not_linear(seed):
+    torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3),
         nn.ReLU(),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import layers
 from ..errors import UnsupportedModelError, first_line
 from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
@@ -22,6 +23,7 @@ from .scales import Scales, column_maps, scale_input
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-10
+_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,15 @@ def _gates(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> I
             handle.remove()
 
 
+def _turned_off(groups: Sequence[NeuronGroup], generator: torch.Generator, part: int) -> dict[str, Tensor]:
+    """Scales whose zeros are every `_PARTS`-th neuron, from `part` on."""
+    scales = random_scales(groups, generator, zeros=0.0)
+    for scale in scales.values():
+        if len(scale) > 1:
+            scale[part::_PARTS] = 0.0
+    return {name: s if bool((s > 0).any()) else torch.ones_like(s) for name, s in scales.items()}
+
+
 def _with_noise(inputs: Inputs, generator: torch.Generator) -> Inputs:
     """The inputs plus noise of their size: on constant images every mistake would pass."""
 
@@ -191,10 +202,20 @@ def verify_groups(
     inputs = _with_noise(to_dtype(inputs, torch.float64), generator)
     _require_run(probe, inputs)
     trains = _runs_in_training(probe, inputs)
-    scales = random_scales(groups, generator)
+    # A layer of the user's own may depend on single neurons (a maximum over the weights), so there
+    # every neuron is off once; elsewhere one draw is enough.
+    own = any(layers.is_customized(module) for module in probe.modules())
+    draws = [random_scales(groups, generator)]
+    draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
 
     def fault(chosen: list[NeuronGroup]) -> str | None:
-        part = {group.id: scales[group.id] for group in chosen}
+        for scales in draws:
+            why = fault_of({group.id: scales[group.id] for group in chosen})
+            if why is not None:
+                return why
+        return None
+
+    def fault_of(part: Scales) -> str | None:
         try:
             difference = removal_difference(probe, groups, part, inputs)
             if trains and difference.exact:  # auxiliary heads and the like run only in training
