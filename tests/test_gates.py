@@ -124,6 +124,22 @@ def test_scales_follow_every_optimiser_step():
     assert any(not torch.equal(before[n], after[n]) for n in before)
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_scorer_runs_once_for_many_batches(off, monkeypatch):
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated:
+        calls = []
+        original = gated.scorer.forward
+        monkeypatch.setattr(gated.scorer, "forward", lambda m: calls.append(1) or original(m))
+        with off():
+            outputs = [gated(x) for _ in range(3)]
+        assert len(calls) == 1
+        assert not any(o.requires_grad for o in outputs)
+        assert not any(s.requires_grad for s in gated._scales.values())
+        assert gated(x).requires_grad
+        assert len(calls) == 2
+
+
 def test_attaching_twice_and_using_after_detach_raise():
     _, model, x = make_network("digits_cnn")
     gated = snnprune.attach(model, x)

@@ -243,8 +243,9 @@ class GatedModel:
 
         A model's own forward calls this; a training loop need not.
         """
-        with torch.inference_mode(False):  # scales may be reused in a later training step
-            self._refresh()
+        grad = torch.is_grad_enabled()  # leaving inference mode would switch gradients on
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            self._refresh()  # outside inference mode: the scales may be reused in a training step
 
     def _refresh(self) -> None:
         self._dirty = False
