@@ -28,7 +28,9 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         return function(value)
     if isinstance(value, Mapping):
         return {key: map_tensors(function, item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
+        return [map_tensors(function, item) for item in value]
+    if isinstance(value, tuple):
         return tuple(map_tensors(function, item) for item in value)
     return value
 

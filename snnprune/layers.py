@@ -21,6 +21,7 @@ PER_CHANNEL = (
     nn.InstanceNorm1d,
     nn.InstanceNorm2d,
     nn.InstanceNorm3d,
+    nn.GroupNorm,
     nn.PReLU,
 )
 
@@ -92,8 +93,8 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def is_grouped(module: nn.Module) -> bool:
-    """True for a grouped convolution that is not depthwise."""
-    return is_conv(module) and module.groups > 1 and not is_depthwise(module)
+    """True for a grouped convolution, depthwise ones included: it is cut by whole groups."""
+    return is_conv(module) and module.groups > 1
 
 
 def input_dim(module: nn.Module) -> int:
@@ -128,6 +129,8 @@ def channel_count(module: nn.Module) -> int:
     """Channels of a per-channel layer; 1 for a PReLU with a shared slope."""
     if isinstance(module, nn.PReLU):
         return module.num_parameters
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
     return int(module.num_features)  # type: ignore[arg-type]
 
 

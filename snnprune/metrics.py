@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from . import attention
 from .errors import DataError
 from .inputs import Inputs, batch_size, call, device_of, split_batch
 
@@ -45,7 +46,7 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
     counter = FlopCounterMode(display=False)
     try:
         model.eval()
-        with torch.no_grad(), counter:
+        with torch.no_grad(), attention.unfused(), counter:
             call(model, example_inputs)
     finally:
         for module, mode in modes.items():

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import layers
+from . import attention, layers
 from .errors import StructureError, first_line
 from .files import read_json, write_atomically, write_json
-from .surgery import select_
+from .surgery import select_, select_slices_, set_heads_
 
 FORMAT = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "structure.json"
@@ -33,6 +33,10 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
                 sizes[name]["source"] = module.source_features
         elif isinstance(module, layers.PER_CHANNEL):
             sizes[name] = {"out": layers.channel_count(module)}
+            if isinstance(module, nn.GroupNorm):
+                sizes[name]["groups"] = module.num_groups
+        elif (heads := attention.head_count(module)) is not None:
+            sizes[name] = {"heads": heads}
     return sizes
 
 
@@ -83,9 +87,9 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
         raise StructureError(f"{path} has no table of layers.")
     for name, entry in sizes.items():
         good = isinstance(entry, dict) and all(
-            k in ("in", "out", "groups", "source") and type(v) is int and 0 < v < 2**31 for k, v in entry.items()
+            k in ("in", "out", "groups", "source", "heads") and type(v) is int and 0 < v < 2**31 for k, v in entry.items()
         )
-        if not good or "out" not in entry:
+        if not good or not {"out", "heads"} & set(entry):
             raise StructureError(f"{path}: the sizes of layer {name!r} are malformed: {entry!r}.")
     return content
 
@@ -140,9 +144,9 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         have = own[name]
         if have == dict(wanted):
             continue  # untouched, so that weights tied between layers stay tied
-        if ("in" in have) != ("in" in wanted):
+        if set(have) - {"source"} != set(wanted) - {"source"}:
             raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no size of {have}.")
-        if any(wanted[key] > have[key] for key in ("in", "out") if key in wanted and key in have):
+        if any(wanted[key] > have[key] for key in ("in", "out", "heads") if key in wanted):
             raise StructureError(f"layer {name} has {dict(wanted)} in the file but only {have} in the model.")
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear):
@@ -157,20 +161,36 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
             columns = torch.arange(wanted["in"])
             select_(model, name, inputs=columns, outputs=torch.arange(wanted["out"]), index=stored, source=source)
         elif layers.is_conv(module):
-            grouped = wanted.get("groups", 1)
-            if layers.is_depthwise(module):
-                if not grouped == wanted["in"] == wanted["out"]:
-                    raise StructureError(f"layer {name} is depthwise in the model, but not in the file.")
-                inputs = None
-            elif grouped != module.groups or wanted["in"] % grouped:
-                raise StructureError(
-                    f"layer {name} has {grouped} groups in the file, {module.groups} in the model."
-                )
-            else:
-                inputs = torch.arange(wanted["in"] // grouped)
+            inputs = None if layers.is_grouped(module) else torch.arange(wanted["in"])
+            _same_groups(name, have, wanted)
             select_(model, name, inputs=inputs, outputs=torch.arange(wanted["out"]))
+        elif "heads" in wanted:
+            set_heads_(module, wanted["heads"])
         else:
+            _same_groups(name, have, wanted)
             select_(model, name, outputs=torch.arange(wanted["out"]))
+    _shrink_parameters_(model, state)
+
+
+def _same_groups(name: str, have: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Groups of a convolution or norm may become fewer, but each keeps its size."""
+    if have.get("groups", 1) == 1:
+        fits = wanted.get("groups", 1) == 1
+    else:
+        fits = all(wanted[k] * have["groups"] == have[k] * wanted["groups"] for k in ("in", "out") if k in have)
+    if not fits:
+        raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no part of {dict(have)}.")
+
+
+def _shrink_parameters_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Cut parameters and buffers outside the layers down to the sizes of the file."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        stored = state.get(name)
+        if stored is None or stored.dim() != tensor.dim():
+            continue
+        for dim, size in enumerate(stored.shape):
+            if size < tensor.shape[dim]:
+                select_slices_(model, name, dim, torch.arange(size))
 
 
 def _good_index(index: Tensor | None, length: int, source: int) -> bool:

@@ -18,6 +18,7 @@ RANK = {
     "errors": 0,
     "files": 1,
     "inputs": 1,
+    "attention": 1,
     "layers": 1,
     "switcher": 1,
     "export": 2,
@@ -37,7 +38,7 @@ RANK = {
     "cli": 8,
 }
 OWNERS = {
-    "torch_pruning": {"graph/discover.py"},
+    "torch_pruning": set(),
     "typer": {"cli/app.py", "cli/look.py", "cli/main.py", "cli/optimize.py", "cli/options.py"},
     "rich": {"cli/look.py", "cli/main.py", "cli/show.py"},
     "onnx": {"export.py"},

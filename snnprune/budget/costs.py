@@ -18,6 +18,7 @@ from ..inputs import Inputs, batch_size
 Metric = Literal["macs", "params"]
 Scores = Mapping[str, NDArray[np.float64]]
 ALWAYS = math.inf
+NOT_CALLED = LayerShapes((), (), 0, 0, 0)
 _Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
 
 
@@ -89,16 +90,31 @@ def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs:
     """Cost coefficients of every convolution, linear and per-channel layer that runs."""
     outs: dict[str, _Parts] = {}
     ins: dict[str, _Parts] = {}
+    slices: dict[tuple[str, int], _Parts] = {}
+    found: list[LayerCost] = []
     for group in groups:
         if not group.prunable:
             continue
         for member in group.members:
             part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
-            (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
-    found = []
+            if member.role == "parameter":
+                slices.setdefault((member.module, member.dim), []).append(part)
+            elif member.role != "heads":
+                (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
+        if group.macs:
+            every = np.arange(group.size)
+            side = Side(group.size, ((group.id, every, every),))
+            found.append(LayerCost(f"{group.id} products", None, side, group.macs, 0.0, 0.0))
+    parameters = dict(model.named_parameters())
+    for (name, dim), parts in slices.items():
+        if name in parameters:  # buffers are not counted
+            width = parameters[name].shape[dim]
+            each = parameters[name].numel() / width
+            found.append(LayerCost(name, None, Side(width, tuple(parts)), 0.0, 0.0, each))
     batch = batch_size(example_inputs)
-    for name, shape in layer_shapes(model, example_inputs).items():
-        module = model.get_submodule(name)
+    shapes = layer_shapes(model, example_inputs)
+    for name, module in model.named_modules():
+        shape = shapes.get(name, NOT_CALLED)  # auxiliary heads run in training alone, but have parameters
         if layers.is_conv(module) or isinstance(module, nn.Linear):
             found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch))
         elif isinstance(module, layers.PER_CHANNEL):
@@ -127,6 +143,7 @@ def _weighted(
     positions = shape.input_elements / in_side.width if transposed else shape.output_elements / out_side.width
     bias = 0.0 if module.bias is None else 1.0
     macs = kernel * positions / batch
-    if layers.is_depthwise(module):
-        return LayerCost(name, None, out_side, macs, 0.0, kernel + bias)
-    return LayerCost(name, in_side, out_side, macs / conv_groups, kernel / conv_groups, bias)
+    if conv_groups > 1:  # loses whole groups, so that every output keeps its inputs
+        inner = in_side.width / conv_groups
+        return LayerCost(name, None, out_side, macs * inner, 0.0, kernel * inner + bias)
+    return LayerCost(name, in_side, out_side, macs, kernel, bias)

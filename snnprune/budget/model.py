@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from .. import attention
 from ..errors import TargetError
 from ..graph import NeuronGroup
 from ..inputs import Inputs
@@ -52,7 +53,8 @@ class CostModel:
     def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
         self.groups = {group.id: group for group in groups if group.prunable}
         self.dense = {"macs": count_macs(model, example_inputs), "params": count_params(model)}
-        self.layers = layer_costs(model, groups, example_inputs)
+        with attention.opened(model):  # so that output projections are calls of layers
+            self.layers = layer_costs(model, groups, example_inputs)
         everything = {name: np.full(g.size, ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
         self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
@@ -67,6 +69,15 @@ class CostModel:
     def share(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
         """The cost as a share of the dense cost, in (0, 1]."""
         return self.cost(metric, kept) / self.dense[metric]
+
+    def prunable_share(self, metric: Metric) -> float:
+        """Share of the dense cost that lies in layers which lose something when neurons go, in [0, 1]."""
+        touched = 0.0
+        for layer in self.layers:
+            if layer.outputs.parts or (layer.inputs is not None and layer.inputs.parts):
+                width = 1 if layer.inputs is None else len(layer.inputs.scores({}))
+                touched += layer.cost(metric, width, len(layer.outputs.scores({})))
+        return touched / self.dense[metric]
 
     def _sum(self, metric: Metric, scores: Scores, threshold: float) -> float:
         return self._curve(metric, scores)(threshold)

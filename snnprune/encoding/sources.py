@@ -20,13 +20,14 @@ class Source:
     """One weight tensor that describes the neurons of a group, and how to cut it into rows.
 
     Attributes:
-        module: name of the layer.
+        module: name of the layer, or of a matrix outside layers.
         side: `incoming` for the neurons' own weights, `outgoing` for the columns that read them.
         channels: channels of the layer in the order of the neurons, (neurons * per_neuron,).
         per_neuron: channels per neuron (16 behind a flattened 4x4 map).
         length: weights per neuron.
         unit: weights that belong together (a kernel position is meaningful, an input channel's
             place is not), so that columns are sorted in units of this many.
+        matrix: the weights are a parameter outside layers, such as the projection in `nn.MultiheadAttention`.
     """
 
     module: str
@@ -35,9 +36,13 @@ class Source:
     per_neuron: int
     length: int
     unit: int
+    matrix: bool = False
 
     def rows(self, model: nn.Module) -> Tensor:
         """The weights, (neurons, length)."""
+        if self.matrix:
+            parameter = model.get_parameter(self.module)
+            return parameter.index_select(0, self.channels.to(parameter.device)).reshape(-1, self.length)
         module = model.get_submodule(self.module)
         if isinstance(module, layers.IndexedLinear) and self.side == "outgoing":
             full = module.weight.new_zeros(module.out_features, module.source_features)
@@ -56,6 +61,12 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
     """Every source whose neurons are all there: producers, depthwise layers and consumers."""
     found = []
     for member in group.members:
+        if member.role == "parameter" and not group.producers:
+            source = _matrix(model.get_parameter(member.module), member, group.size)
+            if source is not None:
+                found.append(source)
+        if member.role in ("parameter", "heads"):
+            continue
         module = model.get_submodule(member.module)
         weighted = layers.is_conv(module) or isinstance(module, nn.Linear)
         if not weighted:
@@ -67,13 +78,32 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
     return found
 
 
-def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source | None:
+def _matrix(parameter: Tensor, member: Member, size: int) -> Source | None:
+    """Rows of a parameter outside layers that is multiplied like a layer's weight."""
+    if parameter.dim() != 2 or member.dim != 0:
+        return None
+    cut = _channels(member, size)
+    if cut is None:
+        return None
+    each = len(cut) // size
+    return Source(member.module, "incoming", cut, each, parameter.shape[1] * each, 1, matrix=True)
+
+
+def _channels(member: Member, size: int) -> Tensor | None:
+    """Channels in the order of the neurons, or None when neurons own different numbers of them."""
     per_neuron, rest = divmod(len(member.channels), size)
     order = sorted(range(len(member.neurons)), key=lambda i: (member.neurons[i], member.channels[i]))
     neurons = [member.neurons[i] for i in order]
     if rest or neurons != [n for n in range(size) for _ in range(per_neuron)]:
         return None  # some neurons have no weights here: no common row length
-    channels = torch.tensor([member.channels[i] for i in order])
+    return torch.tensor([member.channels[i] for i in order])
+
+
+def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source | None:
+    channels = _channels(member, size)
+    if channels is None:
+        return None
+    per_neuron = len(channels) // size
     weight = module.weight
     assert isinstance(weight, Tensor)
     if side == "outgoing":

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import attention
 from ..budget import CostModel
 from ..encoding import Scorer
 from ..errors import AttachError, ConfigError
@@ -98,6 +99,7 @@ class GatedModel:
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._handles: list[Any] = []
+        self._opened = attention.open_(self.model.get_submodule(m.module) for g in groups for m in g.heads)
         self._attached = True
         self._hook()
 
@@ -130,6 +132,7 @@ class GatedModel:
         Safe to call twice. Returns the model.
         """
         self._unhook()
+        attention.close_(self._opened)
         self._attached = False
         self._factors = {}
         for parameter, flag in self._requires_grad.items():
@@ -275,9 +278,10 @@ class GatedModel:
     # -- results -------------------------------------------------------------------------------
 
     def plain_copy(self) -> nn.Module:
-        """A copy of the model without gates, with the caller's `requires_grad` flags."""
+        """A copy of the user's own classes without gates, with the caller's `requires_grad` flags."""
         with self.unhooked():
             clone = copy.deepcopy(self.model)
+        attention.close_(clone.get_submodule(m.module) for g in self.groups for m in g.heads)
         flags = list(self._requires_grad.values())
         for parameter, flag in zip(clone.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)

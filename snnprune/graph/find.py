@@ -40,7 +40,6 @@ def find_groups(
     """
     shapes = layer_shapes(model, example_inputs)
     groups = channel_groups(model, example_inputs, shapes)
-    groups = [_check_columns(group, model) for group in groups]
     groups = [_protect(group, keep) for group in groups]
     if input_neurons:
         groups += _input_groups(model, shapes, groups, keep)
@@ -66,19 +65,10 @@ def _check_patterns(groups: Sequence[NeuronGroup], keep: Sequence[str]) -> None:
 
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
     """Mark the group as kept when a pattern names one of the layers that hold its channels."""
-    for member in (*group.producers, *group.between):
+    for member in (*group.producers, *group.between, *group.heads):
         for pattern in keep:
             if group.prunable and _matches(member.module, pattern):
                 return replace(group, reason=f"kept by request ({pattern})")
-    return group
-
-
-def _check_columns(group: NeuronGroup, model: nn.Module) -> NeuronGroup:
-    """Keep the group when the graph addresses columns that a consumer does not have."""
-    for member in group.consumers:
-        width = layers.in_width(model.get_submodule(member.module))
-        if group.prunable and any(c >= width for c in member.channels):
-            return replace(group, reason=f"the inputs of {member.module} do not match its channels")
     return group
 
 

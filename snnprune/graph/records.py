@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["producer", "consumer", "between"]
+Role = Literal["producer", "consumer", "between", "parameter", "heads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,20 +13,24 @@ class Member:
     """One layer's part in a group.
 
     `channels[i]` of the layer belongs to neuron `neurons[i]` of the group. A consumer's channels are
-    columns of its *input*; a producer's are its outputs; a layer in between (batch norm, depthwise
-    convolution, PReLU) has both alike.
+    columns of its *input*; a producer's are its outputs; a layer in between (batch norm, depthwise or
+    grouped convolution, PReLU) has both alike, numbered by its outputs. A parameter or buffer outside
+    these layers (a table of position biases, the projection inside `nn.MultiheadAttention`) has
+    slices along one dimension; an attention module has heads.
 
     Attributes:
-        module: dotted name of the layer in the model.
+        module: dotted name of the layer in the model; of the tensor for a parameter.
         role: what the layer does with the group's channels.
         channels: channel indices of the layer, each once.
         neurons: for every channel the neuron of the group it belongs to, in [0, size).
+        dim: for a parameter, the dimension over which its slices run.
     """
 
     module: str
     role: Role
     channels: tuple[int, ...]
     neurons: tuple[int, ...]
+    dim: int = 0
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.neurons):
@@ -49,6 +53,8 @@ class NeuronGroup:
         members: every layer that the group touches.
         reason: why the group is kept whole; None when it can be pruned exactly.
         note: anything else a user should know, such as channels left out of the group.
+        macs: multiply-adds per neuron, for one input, in products of activations (attention) and with
+            parameters outside layers.
     """
 
     id: str
@@ -57,6 +63,7 @@ class NeuronGroup:
     members: tuple[Member, ...]
     reason: str | None = None
     note: str = ""
+    macs: float = 0.0
 
     @property
     def prunable(self) -> bool:
@@ -72,6 +79,11 @@ class NeuronGroup:
     def consumers(self) -> tuple[Member, ...]:
         """Layers whose input columns the group holds: where the gates sit."""
         return tuple(m for m in self.members if m.role == "consumer")
+
+    @property
+    def heads(self) -> tuple[Member, ...]:
+        """Attention modules of which the group's neurons are the heads."""
+        return tuple(m for m in self.members if m.role == "heads")
 
     @property
     def between(self) -> tuple[Member, ...]:

@@ -10,8 +10,8 @@ from .check import (
     verify_groups,
 )
 from .fold import fold_
-from .remove import layer_masks, remove_
-from .resize import select_
+from .remove import layer_masks, remove_, set_heads_
+from .resize import select_, select_slices_
 from .scales import ColumnMap, Scales, check_scales, column_maps, scale_input
 
 __all__ = [
@@ -30,5 +30,7 @@ __all__ = [
     "remove_",
     "scale_input",
     "select_",
+    "select_slices_",
+    "set_heads_",
     "verify_groups",
 ]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import layers
+from .. import attention, layers
 from ..errors import CollapsedLayerError
 from ..graph import NeuronGroup
-from .resize import select_
+from .resize import select_, select_slices_
 from .scales import Scales, check_scales
 
 
@@ -43,6 +43,8 @@ def layer_masks(model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str,
         if group.id not in kept:
             continue
         for member in group.members:
+            if member.role in ("parameter", "heads"):
+                continue
             entry = masks.setdefault(member.module, LayerMasks())
             module = model.get_submodule(member.module)
             field = "outputs"
@@ -89,7 +91,37 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
                 f"{name}: no neuron would be left. Ask for a larger target or a higher floor per layer."
             )
         select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
+    for (name, dim), mask in slice_masks(model, groups, kept).items():
+        select_slices_(model, name, dim, mask.nonzero().flatten())
+    for group in groups:
+        mask = kept.get(group.id)
+        if mask is not None and not bool(mask.all()):
+            for member in group.heads:
+                set_heads_(model.get_submodule(member.module), int(mask.sum()))
     return model
+
+
+def slice_masks(
+    model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str, Tensor]
+) -> dict[tuple[str, int], Tensor]:
+    """Which slices of which parameters outside layers stay: (name, dimension) -> boolean."""
+    masks: dict[tuple[str, int], Tensor] = {}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for group in groups:
+        for member in group.members:
+            if member.role != "parameter" or group.id not in kept:
+                continue
+            key = (member.module, member.dim)
+            if key not in masks:
+                masks[key] = torch.ones(tensors[member.module].shape[member.dim], dtype=torch.bool)
+            masks[key][torch.tensor(member.channels)] &= kept[group.id].cpu()[torch.tensor(member.neurons)]
+    return {key: mask for key, mask in masks.items() if not bool(mask.all())}
+
+
+def set_heads_(module: nn.Module, heads: int) -> None:
+    """Let an attention module have fewer heads: open it, and say so in its attributes."""
+    attention.open_([module])
+    attention.set_head_count(module, heads)
 
 
 def _inputs(module: nn.Module, masks: LayerMasks) -> tuple[Tensor | None, Tensor | None, int]:

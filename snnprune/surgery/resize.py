@@ -14,6 +14,20 @@ _NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 @torch.no_grad()
+def select_slices_(model: nn.Module, name: str, dim: int, keep: Tensor) -> None:
+    """Keep only some slices of a parameter or buffer that belongs to no resizable layer, in place.
+
+    Args:
+        model: the network that holds it.
+        name: dotted name of the tensor.
+        dim: dimension over which the slices run.
+        keep: slices that stay.
+    """
+    owner, _, own = name.rpartition(".")
+    _take(model.get_submodule(owner), own, dim, keep)
+
+
+@torch.no_grad()
 def select_(
     model: nn.Module,
     name: str,
@@ -73,22 +87,40 @@ def _select_weight(module: nn.Module, inputs: Tensor | None, outputs: Tensor | N
 
 
 def _select_conv(module: Any, inputs: Tensor | None, outputs: Tensor | None) -> None:
-    if layers.is_depthwise(module):
-        if outputs is None:
-            return
-        _take(module, "weight", 0, outputs)
-        _take(module, "bias", 0, outputs)
-        module.in_channels = module.out_channels = module.groups = len(outputs)
+    if layers.is_grouped(module):
+        if outputs is not None:
+            _select_conv_groups(module, outputs)
         return
     _select_weight(module, inputs, outputs)
     module.out_channels = module.weight.shape[layers.output_dim(module)]
     module.in_channels = module.weight.shape[layers.input_dim(module)] * module.groups
 
 
+def _select_conv_groups(module: Any, outputs: Tensor) -> None:
+    """Keep whole groups of a grouped convolution, given by their output channels."""
+    each = module.out_channels // module.groups
+    kept = outputs[::each] // each
+    if not torch.equal(outputs.cpu(), (kept[:, None] * each + torch.arange(each).to(kept)).flatten().cpu()):
+        raise StructureError(f"a convolution of {module.groups} groups can only lose whole groups.")
+    inner = module.in_channels // module.groups
+    rows = outputs
+    if layers.input_dim(module) == 0:  # transposed: the first dimension of the weight holds the inputs
+        rows = (kept[:, None] * inner + torch.arange(inner).to(kept)).flatten()
+    _take(module, "weight", 0, rows)
+    _take(module, "bias", 0, outputs)
+    module.groups = len(kept)
+    module.in_channels, module.out_channels = len(kept) * inner, len(kept) * each
+
+
 def _select_norm(module: Any, keep: Tensor) -> None:
     for tensor in _NORM_TENSORS:
         _take(module, tensor, 0, keep)
-    if isinstance(module, nn.PReLU):
+    if isinstance(module, nn.GroupNorm):
+        each = module.num_channels // module.num_groups
+        if len(keep) % each:
+            raise StructureError(f"a group norm of {module.num_groups} groups can only lose whole groups.")
+        module.num_channels, module.num_groups = len(keep), len(keep) // each
+    elif isinstance(module, nn.PReLU):
         module.num_parameters = len(keep)
     else:
         module.num_features = len(keep)

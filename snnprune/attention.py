@@ -1,0 +1,254 @@
+"""Attention whose number of heads may shrink.
+
+PyTorch's and torchvision's attention modules take it for granted that all heads together are as wide as
+the stream, and some use their projections' weights without calling the projection. An *open* module is
+the same module (same parameters, buffers and names) under a subclass whose forward takes the number
+of heads from the weights at hand and calls its output projection, so that gates can sit there and whole
+heads can be cut. Opening and closing only change the class; the function stays the same.
+
+Modules of other classes that keep the number of heads in an attribute (timm's, for one) need no opening:
+the attribute follows the heads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
+HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size")
+
+
+class OpenMultiheadAttention(nn.MultiheadAttention):
+    """`nn.MultiheadAttention` with any number of heads of the width `head_dim`."""
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `nn.MultiheadAttention.forward`; `is_causal` is a hint, `attn_mask` counts."""
+        batched, first = query.dim() == 3, self.batch_first
+        if not batched:
+            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        elif not first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        weights, biases = self.in_proj_weight, self.in_proj_bias
+        if query is key and key is value:
+            q, k, v = F.linear(query, weights, biases).chunk(3, -1)
+        else:
+            parts = (None,) * 3 if biases is None else biases.chunk(3)
+            q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights.chunk(3), parts, strict=True))
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (q, k, v))
+        mask = _additive(attn_mask, q)
+        if mask is not None and mask.dim() == 3:
+            mask = mask.unflatten(0, (len(query), -1))
+        padding = _additive(key_padding_mask, q)
+        if padding is not None:
+            padding = padding[:, None, None, :]
+            mask = padding if mask is None else mask + padding
+        dropout = self.dropout if self.training else 0.0
+        attention: Tensor | None = None
+        if need_weights:
+            logits = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
+            attention = torch.softmax(logits if mask is None else logits + mask, -1)
+            attention = F.dropout(attention, dropout)
+            mixed = attention @ v
+            attention = attention.mean(1) if average_attn_weights else attention
+            attention = attention if batched else attention.squeeze(0)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        if not batched:
+            return out.squeeze(0), attention
+        return out if first else out.transpose(0, 1), attention
+
+
+def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """A mask to be added to the logits."""
+    if mask is None or mask.is_floating_point():
+        return mask
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -math.inf)
+
+
+class _OpenWindows:
+    """Forward of torchvision's shifted-window attention, versions 1 and 2 (arXiv 2103.14030, 2111.09883)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same shape."""
+        me = cast(Any, self)
+        bias = me.get_relative_position_bias()
+        height, width = x.shape[1:3]
+        (wh, ww), (sh, sw) = me.window_size, me.shift_size
+        x = F.pad(x, (0, 0, 0, -width % ww, 0, -height % wh))
+        rows, columns = x.shape[1:3]
+        sh, sw = (0 if wh >= rows else sh), (0 if ww >= columns else sw)  # one window needs no shift
+        shifted = bool(sh or sw)
+        if shifted:
+            x = x.roll((-sh, -sw), (1, 2))
+        grid = (rows // wh, columns // ww)
+        x = x.unflatten(2, (grid[1], ww)).unflatten(1, (grid[0], wh)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        q, k, v = _window_qkv(me, x).chunk(3, -1)
+        q, k, v = (y.unflatten(-1, (-1, me.head_dim)).transpose(1, 2) for y in (q, k, v))
+        if hasattr(me, "logit_scale"):
+            logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+            logits = logits * me.logit_scale.clamp(max=math.log(100.0)).exp()
+        else:
+            logits = (q * me.head_dim**-0.5) @ k.transpose(-2, -1)
+        logits = logits + bias
+        if shifted:
+            mask = _window_mask(rows, columns, (wh, ww), (sh, sw), like=logits)
+            logits = (logits.unflatten(0, (-1, len(mask))) + mask[None, :, None]).flatten(0, 1)
+        attention = F.dropout(logits.softmax(-1), me.attention_dropout, self.training)  # type: ignore[attr-defined]
+        x = me.proj((attention @ v).transpose(1, 2).flatten(2))
+        x = F.dropout(x, me.dropout, self.training)  # type: ignore[attr-defined]
+        x = x.unflatten(1, (wh, ww)).unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        if shifted:
+            x = x.roll((sh, sw), (1, 2))
+        return x[:, :height, :width].contiguous()
+
+
+def _window_qkv(module: Any, x: Tensor) -> Tensor:
+    """Queries, keys and values; version 2 has no bias on the keys."""
+    if not hasattr(module, "logit_scale") or module.qkv.bias is None:
+        return module.qkv(x)
+    q, _, v = module.qkv.bias.chunk(3)
+    return F.linear(x, module.qkv.weight, torch.cat([q, torch.zeros_like(q), v]))
+
+
+def _window_mask(rows: int, columns: int, window: tuple[int, int], shift: tuple[int, int], *, like: Tensor) -> Tensor:
+    """-100 between tokens of a window that were not neighbours before the shift: (windows, tokens, tokens)."""
+    bands = []
+    for size, side, step in zip((rows, columns), window, shift, strict=True):
+        at = torch.arange(size, device=like.device)
+        band = (at >= size - side).long() + (at >= size - step).long()
+        bands.append(band if step else torch.zeros_like(band))
+    area = bands[0][:, None] * 3 + bands[1][None, :]
+    area = area.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
+    apart = area[:, None, :] != area[:, :, None]
+    return apart.to(like.dtype) * -100.0
+
+
+class _OpenRelative:
+    """Forward of torchvision's MaxViT attention (arXiv 2204.01697)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, groups, tokens, channels) -> the same shape."""
+        me = cast(Any, self)
+        q, k, v = me.to_qkv(x).chunk(3, -1)
+        q, k, v = (y.unflatten(-1, (-1, me.head_dim)).transpose(2, 3) for y in (q, k, v))
+        logits = q @ (k * me.scale_factor).transpose(-2, -1) + me.get_relative_positional_bias()
+        return me.merge((logits.softmax(-1) @ v).transpose(2, 3).flatten(3))
+
+
+@functools.cache
+def _open_classes() -> dict[type[nn.Module], type[nn.Module]]:
+    """Original class -> open class. torchvision is looked up when first needed."""
+    found: dict[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: OpenMultiheadAttention}
+    with contextlib.suppress(ImportError):
+        from torchvision.models import maxvit, swin_transformer
+
+        pairs: list[tuple[type[nn.Module], type]] = [
+            (swin_transformer.ShiftedWindowAttention, _OpenWindows),
+            (swin_transformer.ShiftedWindowAttentionV2, _OpenWindows),
+            (maxvit.RelativePositionalMultiHeadAttention, _OpenRelative),
+        ]
+        for original, mixin in pairs:
+            found[original] = type(f"Open{original.__name__}", (mixin, original), {"__module__": __name__})
+    return found
+
+
+def is_open(module: nn.Module) -> bool:
+    """True for a module under one of the open classes."""
+    return type(module) in _open_classes().values()
+
+
+def _openable(module: nn.Module) -> bool:
+    if type(module) not in _open_classes():
+        return False
+    if isinstance(module, nn.MultiheadAttention):
+        plain = module.bias_k is None and module.bias_v is None and not module.add_zero_attn
+        return plain and module._qkv_same_embed_dim
+    return True
+
+
+def open_(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Open every attention module among `modules` that can be; returns those that changed."""
+    changed = []
+    for module in modules:
+        if _openable(module):
+            if not hasattr(module, "head_dim"):
+                module.head_dim = _head_dim(module)  # type: ignore[assignment]
+            module.__class__ = _open_classes()[type(module)]
+            changed.append(module)
+    return changed
+
+
+def _head_dim(module: Any) -> int:
+    return module.qkv.out_features // (3 * module.num_heads)
+
+
+def close_(modules: Iterable[nn.Module]) -> None:
+    """Give open modules their original class back. Only for modules that have all their heads."""
+    originals = {new: old for old, new in _open_classes().items()}
+    for module in modules:
+        if type(module) in originals:
+            module.__class__ = originals[type(module)]
+
+
+@contextlib.contextmanager
+def opened(model: nn.Module) -> Iterator[nn.Module]:
+    """The model with all its attention open, for the length of a `with` block."""
+    changed = open_(model.modules())
+    try:
+        yield model
+    finally:
+        close_(changed)
+
+
+def head_count(module: nn.Module) -> int | None:
+    """The number of heads that a module has now; None for modules without heads."""
+    for name in HEAD_COUNTS:
+        value = module.__dict__.get(name)
+        if type(value) is int:
+            return value
+    return None
+
+
+def set_head_count(module: nn.Module, heads: int) -> None:
+    """Make a module's attributes say that it has so many heads."""
+    before = head_count(module)
+    if not before or before == heads:
+        return
+    for name in HEAD_COUNTS + HEAD_WIDTHS:
+        value = module.__dict__.get(name)
+        if type(value) is int and value % before == 0 and (name in HEAD_WIDTHS or value == before):
+            setattr(module, name, value // before * heads)
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Attention as products and a softmax that can be followed and counted, not as one fused operation."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
