@@ -33,7 +33,13 @@ from snnprune.graph import find_groups
 from snnprune.inputs import call, tensors_in, to_dtype
 from snnprune.pipeline.proof import prove_compaction
 from snnprune.report import device_name, versions
-from snnprune.surgery import random_scales, randomize_norms_, relative_difference, removal_difference, verify_groups
+from snnprune.surgery import (
+    random_scales,
+    randomize_norms_,
+    relative_difference,
+    removal_difference,
+    verify_groups,
+)
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE = HERE / "zoo.json", HERE / "zoo.md"
@@ -43,8 +49,8 @@ TIMM = (
     "cspresnet50", "ese_vovnet19b_dw", "skresnet18", "resnest14d", "dm_nfnet_f0", "efficientnet_lite0",
     "mobilenetv3_small_050", "ghostnet_050", "mobileone_s0", "fastvit_t8", "mobilevit_xxs", "edgenext_xx_small",
     "convnextv2_atto", "poolformer_s12", "resmlp_12_224", "mixer_s32_224", "vit_tiny_patch16_224",
-    "deit3_small_patch16_224", "eva02_tiny_patch14_224", "pit_ti_224", "levit_128s", "swin_tiny_patch4_window7_224",
-    "tiny_vit_5m_224", "xcit_nano_12_p16_224", "coatnet_0_rw_224",
+    "deit3_small_patch16_224", "eva02_tiny_patch14_224", "pit_ti_224", "levit_128s",
+    "swin_tiny_patch4_window7_224", "tiny_vit_5m_224", "xcit_nano_12_p16_224", "coatnet_0_rw_224",
 )  # fmt: skip
 
 
@@ -169,7 +175,11 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
                 check = snnprune.export_onnx(compact, Path(folder) / "m.onnx", example)
                 row["onnx_error"] = check.relative_error
     row["seconds"], row["peak_mb"] = round(time.monotonic() - began, 1), round(peak_mb())
-    row |= {"date": datetime.date.today().isoformat(), "versions": versions(), "device": device_name(torch.device("cpu"))}
+    row |= {
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+        "device": device_name(torch.device("cpu")),
+    }
     return row
 
 
@@ -188,7 +198,10 @@ def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> 
         scores = {n: u.detach().double().numpy() for n, u in scorer(model).items()}
         least = gated.cost.floor_share("macs", scores)
         gated.set_budget({"macs": min(1.0, max(0.7, least + 0.02))})
-        for phase, parameters in (("switcher", gated.scorer_parameters), ("network", gated.network_parameters)) * 2:
+        for phase, parameters in (
+            ("switcher", gated.scorer_parameters),
+            ("network", gated.network_parameters),
+        ) * 2:
             gated.set_phase(phase)  # type: ignore[arg-type]
             optimizer = torch.optim.SGD(parameters(), 1e-4)
             inputs = (example,) if not isinstance(example, tuple) else example
@@ -222,7 +235,9 @@ def run_all(wanted: list[tuple[str, str]], args: argparse.Namespace) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)
             lines = done.stdout.strip().splitlines()
-            row = json.loads(lines[-1]) if done.returncode == 0 else {"error": _last(done.stderr) or done.returncode}
+            row = (
+                json.loads(lines[-1]) if done.returncode == 0 else {"error": _last(done.stderr) or done.returncode}
+            )
         except subprocess.TimeoutExpired:
             row = {"error": f"not done after {args.timeout} s"}
         row = {"family": family, "name": name, **row}

@@ -52,7 +52,9 @@ class OpenMultiheadAttention(nn.MultiheadAttention):
             q, k, v = F.linear(query, weights, biases).chunk(3, -1)
         else:
             parts = (None,) * 3 if biases is None else biases.chunk(3)
-            q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights.chunk(3), parts, strict=True))
+            q, k, v = (
+                F.linear(x, w, b) for x, w, b in zip((query, key, value), weights.chunk(3), parts, strict=True)
+            )
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (q, k, v))
         mask = _additive(attn_mask, q)
         if mask is not None and mask.dim() == 3:
@@ -130,7 +132,9 @@ def _window_qkv(module: Any, x: Tensor) -> Tensor:
     return F.linear(x, module.qkv.weight, torch.cat([q, torch.zeros_like(q), v]))
 
 
-def _window_mask(rows: int, columns: int, window: tuple[int, int], shift: tuple[int, int], *, like: Tensor) -> Tensor:
+def _window_mask(
+    rows: int, columns: int, window: tuple[int, int], shift: tuple[int, int], *, like: Tensor
+) -> Tensor:
     """-100 between tokens of a window that were not neighbours before the shift: (windows, tokens, tokens)."""
     bands = []
     for size, side, step in zip((rows, columns), window, shift, strict=True):
@@ -138,7 +142,9 @@ def _window_mask(rows: int, columns: int, window: tuple[int, int], shift: tuple[
         band = (at >= size - side).long() + (at >= size - step).long()
         bands.append(band if step else torch.zeros_like(band))
     area = bands[0][:, None] * 3 + bands[1][None, :]
-    area = area.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
+    area = (
+        area.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
+    )
     apart = area[:, None, :] != area[:, :, None]
     return apart.to(like.dtype) * -100.0
 

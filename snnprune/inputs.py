@@ -52,15 +52,48 @@ def to_dtype(value: Any, dtype: torch.dtype) -> Any:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Length of the first dimension of the first tensor.
+    """Length of the first dimension of the first tensor; of the list where the first input is one.
+
+    Detectors take a list of images: (channels, height, width) each.
 
     Raises:
         ConfigError: there is no tensor with a batch dimension.
     """
+    first = inputs
+    while isinstance(first, (tuple, dict)) and first:
+        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
+    if isinstance(first, list) and first:
+        return len(first)
     tensors = tensors_in(inputs)
     if not tensors or tensors[0].dim() == 0:
         raise ConfigError("example_inputs holds no tensor with a batch dimension.")
     return tensors[0].shape[0]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own model inside DataParallel, DistributedDataParallel and `torch.compile`.
+
+    The wrappers add nothing that is pruned, and hooks belong on the module that they wrap.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def logits_of(output: Any) -> tuple[Any, list[Tensor]]:
+    """(main output, auxiliary outputs) of a model that may return more than one tensor.
+
+    GoogLeNet and Inception return a named tuple in training mode, other libraries an object or a dict
+    with an entry `logits`; everything of the same shape besides is an auxiliary classifier's output.
+    """
+    main = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if not isinstance(main, Tensor):
+        return output, []
+    return main, [t for t in tensors_in(output) if t is not main and t.shape == main.shape]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import attention
 from .errors import DataError
-from .inputs import Inputs, batch_size, call, device_of, split_batch
+from .inputs import Inputs, batch_size, call, device_of, logits_of, split_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,17 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
         example_inputs: a batch of any size; the count is divided by it.
     """
     modes = {module: module.training for module in model.modules()}
+    flags = {p: p.requires_grad for p in model.parameters()}
     counter = FlopCounterMode(display=False)
     try:
-        model.eval()
+        model.eval().requires_grad_(False)  # the counter trips over parameters passed to modules otherwise
         with torch.no_grad(), attention.unfused(), counter:
             call(model, example_inputs)
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
     return round(counter.get_total_flops() / 2 / batch_size(example_inputs))
 
 
@@ -88,7 +91,7 @@ def evaluate(
             if labels is None:
                 raise DataError("a batch holds no labels, so there is nothing to evaluate against.")
             images, labels = images.to(where), labels.to(where)
-            logits = model(images)
+            logits = logits_of(model(images))[0]
             check_labels(logits, labels)
             loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
             correct += int((logits.argmax(1) == labels).sum())

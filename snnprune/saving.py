@@ -87,7 +87,8 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
         raise StructureError(f"{path} has no table of layers.")
     for name, entry in sizes.items():
         good = isinstance(entry, dict) and all(
-            k in ("in", "out", "groups", "source", "heads") and type(v) is int and 0 < v < 2**31 for k, v in entry.items()
+            k in ("in", "out", "groups", "source", "heads") and type(v) is int and 0 < v < 2**31
+            for k, v in entry.items()
         )
         if not good or not {"out", "heads"} & set(entry):
             raise StructureError(f"{path}: the sizes of layer {name!r} are malformed: {entry!r}.")

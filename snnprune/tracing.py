@@ -8,7 +8,7 @@ from torch import nn
 
 from .errors import UnsupportedModelError
 from .graph import NeuronGroup, find_groups
-from .inputs import Inputs
+from .inputs import Inputs, unwrap
 from .surgery import verify_groups
 
 
@@ -27,7 +27,8 @@ def trace(
     plus removing agree in float64.
 
     Args:
-        model: any network; nothing in it changes.
+        model: any network; nothing in it changes. DataParallel, DistributedDataParallel and `torch.compile`
+            wrappers are looked through.
         example_inputs: what its forward takes: a tensor, a tuple of arguments or a dict.
         keep: shell patterns of module names whose channels must stay, such as `layer4.*`.
         input_neurons: also single inputs of fully connected layers (pixels, flattened units).
@@ -41,6 +42,7 @@ def trace(
         >>> print(groups[0])
         conv1 (channel, 64 neurons; prunable)
     """
+    model = unwrap(model)
     groups = find_groups(model, example_inputs, keep=keep, input_neurons=input_neurons)
     if verify:
         groups = verify_groups(model, groups, example_inputs)

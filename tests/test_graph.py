@@ -105,7 +105,8 @@ def test_option_a_streams_are_shifted_and_padding_is_kept(name):
     stream = by_id(snnprune.trace(model, x))["conv1"]
     assert stream.prunable
     assert stream.size == 16
-    assert "padded" in stream.note or "pads" in stream.note
+    assert "48 more channels" in stream.note
+    assert "padding" in stream.note
     channels = {m.module: m.channels for m in stream.producers}
     assert channels["conv1"] == tuple(range(16))
     assert channels["layer2.0.conv2"] == tuple(range(8, 24))
@@ -114,16 +115,34 @@ def test_option_a_streams_are_shifted_and_padding_is_kept(name):
     assert all(inner[f"layer{s}.0.conv1"].prunable for s in (1, 2, 3))
 
 
+def shuffle(x):
+    """Channel shuffle as ShuffleNet writes it: the width is read off the tensor."""
+    return x.view(len(x), 2, x.shape[1] // 2, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
 @pytest.mark.parametrize(
     ("middle", "why"),
     [
-        (nn.GroupNorm(2, 8), "group norm"),
-        (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=2)), "grouped convolution"),
-        (Lambda(lambda x: F.softmax(x, 1)), "removal changes the output"),
-        (Lambda(lambda x: F.normalize(x, dim=1)), "expanded"),
-        (Lambda(lambda x: x - x.mean(1, keepdim=True)), "removal changes the output"),
-        (Lambda(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), ""),
-        (Lambda(lambda x: x.view(-1, 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)), ""),
+        (Lambda(lambda x: F.softmax(x, 1)), "softmax reads across"),
+        (Lambda(lambda x: F.normalize(x, dim=1)), "norm reads across"),
+        (Lambda(lambda x: x - x.mean(1, keepdim=True)), "mean reads across"),
+        (Lambda(lambda x: x.cumsum(1)), "cumsum reads across"),
+        (Lambda(lambda x: F.layer_norm(x, x.shape[1:])), "layer norm reads across"),
+        (
+            Lambda(lambda x: x * (x.flatten(2).transpose(1, 2) @ x.flatten(2)).mean((1, 2))[:, None, None, None]),
+            "product",
+        ),
+        (Lambda(lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1)), "split by a constant"),
+        (Lambda(lambda x: torch.cat(x.split(4, 1)[::-1], 1)), "removal changes the output"),
+        (
+            Lambda(lambda x: x.view(-1, 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)),
+            "fails without its neurons",
+        ),
+        (Lambda(lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]]), "picked by their position"),
+        (Lambda(lambda x: torch.cat([2 * x[:, :4], x[:, 4:]], 1)), "picked by their position"),
+        (Lambda(lambda x: x * torch.arange(8.0).view(8, 1, 1).to(x)), "constant in the code"),
+        (Lambda(lambda x: F.conv2d(x, torch.ones(8, 8, 1, 1).to(x))), "no rule for the operation convolution"),
+        (Lambda(lambda x: F.fold(F.unfold(x, 1), x.shape[2:], 1)), "no rule for the operation im2col"),
     ],
 )
 def test_what_reads_across_channels_is_kept_with_a_reason(middle, why):
@@ -135,6 +154,72 @@ def test_what_reads_across_channels_is_kept_with_a_reason(middle, why):
     assert by_id(groups)["last"].prunable, "groups elsewhere must not suffer"
     scales = random_scales(groups, torch.Generator().manual_seed(1))
     assert removal_difference(model.double().eval(), groups, scales, X.double()).exact
+
+
+@pytest.mark.parametrize(
+    ("middle", "size"),
+    [
+        (nn.GroupNorm(2, 8), 2),
+        (nn.GroupNorm(8, 8), 8),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=2), 2),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), 8),
+        (nn.ConvTranspose2d(8, 8, 3, padding=1, groups=4), 4),
+        (nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, groups=4), nn.Conv2d(16, 8, 1, groups=2)), 2),
+        (Lambda(shuffle), 4),
+        (Lambda(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), 4),
+        (Lambda(lambda x: torch.cat(x.split(x.shape[1] // 4, 1)[::-1], 1)), 2),
+        (Lambda(lambda x: x.flip(1)), 8),
+        (Lambda(lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True))), 8),
+        (Lambda(lambda x: torch.stack([x, 2 * x], 2).sum(2)), 8),
+        (Lambda(lambda x: torch.einsum("nchw->nhwc", x).permute(0, 3, 1, 2)), 8),
+        (Lambda(lambda x: F.interpolate(x, scale_factor=2.0)), 8),
+        (Lambda(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")), 8),
+    ],
+)
+def test_groups_are_as_fine_as_the_code_allows(middle, size):
+    model = Tower(middle)
+    groups = snnprune.trace(model, X)
+    conv = by_id(groups)["conv"]
+    assert conv.prunable, conv.reason
+    assert conv.size == size
+    for seed in range(3):
+        scales = random_scales(groups, torch.Generator().manual_seed(seed))
+        assert removal_difference(model.double().eval(), groups, scales, X.double()).exact
+
+
+@pytest.mark.parametrize("factor", [Lambda(lambda x: F.pixel_shuffle(x, 2)), nn.PixelShuffle(2)])
+def test_pixel_shuffle_loses_whole_blocks(factor):
+    model = Tower(factor, out=2)
+    conv = by_id(snnprune.trace(model, X))["conv"]
+    assert conv.prunable
+    assert conv.size == 2
+
+
+class Scaled(nn.Module):
+    """A parameter, a buffer and a shared parameter outside any layer, all per channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8, 1, 1) + 0.5)
+        self.register_buffer("shift", torch.rand(1, 8, 1, 1))
+        self.single = nn.Parameter(torch.rand(1))
+
+    def forward(self, x):
+        return x * self.scale + self.shift + self.single
+
+
+def test_parameters_outside_layers_are_cut_along():
+    model = Tower(Scaled())
+    conv = by_id(snnprune.trace(model, X))["conv"]
+    assert conv.prunable
+    slices = {(m.module, m.dim) for m in conv.members if m.role == "parameter"}
+    assert slices == {("middle.scale", 0), ("middle.shift", 1)}
+    with snnprune.attach(model, X, switcher=None) as gated:
+        gated.set_scales({"conv": torch.tensor([1.0, 0, 1, 0, 1, 1, 1, 1])})
+        small = gated.compact()
+    assert small.middle.scale.shape == (6, 1, 1)
+    assert small.middle.shift.shape == (1, 6, 1, 1)
+    assert torch.equal(small.middle.scale.flatten(), model.middle.scale.flatten()[[0, 2, 4, 5, 6, 7]])
 
 
 @pytest.mark.parametrize(

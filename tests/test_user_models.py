@@ -143,7 +143,16 @@ def test_a_convolution_of_the_users_own_is_kept_where_it_is_not_linear(seed):
 
 
 def test_constant_example_inputs_prove_as_much_as_others():
-    assert "c" not in exact(Permuted(), X[:, :, :4, :4], torch.zeros(2, 3, 4, 4))
+    class ByConstant(Permuted):
+        def forward(self, x):
+            y = F.relu(self.c(x))
+            return self.o(torch.cat(y.split(2, 1)[::-1], 1).flatten(1))
+
+    assert "c" not in exact(ByConstant(), X[:, :, :4, :4], torch.zeros(2, 3, 4, 4))
+
+
+def test_channels_are_followed_through_a_permuted_flattening():
+    assert "c" in exact(Permuted(), X[:, :, :4, :4])
 
 
 @pytest.mark.parametrize(

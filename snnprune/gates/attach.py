@@ -8,7 +8,7 @@ from torch import nn
 
 from ..encoding import Scorer, Scores, Start
 from ..errors import AttachError
-from ..inputs import Inputs
+from ..inputs import Inputs, unwrap
 from ..tracing import trace
 from .gated import GatedModel, attach_groups, is_gated
 
@@ -32,7 +32,8 @@ def attach(
     of 1 and nothing is switched off; `set_budget` moves the threshold.
 
     Args:
-        model: a trained network.
+        model: a trained network; wrappers (DataParallel, DistributedDataParallel, `torch.compile`) are
+            looked through, so the gates sit on the network itself.
         example_inputs: what its forward takes, a small batch.
         switcher: who gives the scores: `switcher`, `switcher+offset`, `free`, or None for scales set
             by hand with `set_scales`.
@@ -50,6 +51,7 @@ def attach(
         AttachError: the model has gates already.
         UnsupportedModelError: nothing in it can be pruned exactly.
     """
+    model = unwrap(model)
     if is_gated(model):
         raise AttachError("this model has gates attached already; detach() them first.")
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)

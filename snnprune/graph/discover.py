@@ -16,6 +16,7 @@ from .. import attention, layers
 from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, batch_size
 from .labels import Classes, compress, core, varying
+from .ledger import Ledger
 from .records import Member, NeuronGroup, Role
 from .walk import Walk
 
@@ -50,27 +51,30 @@ def channel_groups(model: nn.Module, example_inputs: Inputs, order: Iterable[str
         walk.run(example_inputs)
     except Exception as error:  # a batch norm over one value, a detector that wants its targets, ...
         logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
-    settle(walk)
+    walk.ledger.close()
+    settle(walk.ledger)
     rank = {name: i for i, name in enumerate(order)}
-    return sorted(_Builder(walk, rank, batch_size(example_inputs)).groups(), key=lambda g: rank.get(g.id, len(rank)))
+    return sorted(
+        _Builder(walk.ledger, rank, batch_size(example_inputs)).groups(), key=lambda g: rank.get(g.id, len(rank))
+    )
 
 
-def settle(walk: Walk) -> None:
+def settle(ledger: Ledger) -> None:
     """Unite labels until every view, split and parameter of the model still fits when classes go.
 
     A dimension that is taken apart as (groups, channels) can lose whole groups or the same channels of
     every group, but nothing else; where both are still possible the same channels go everywhere.
     """
-    classes = walk.classes
+    classes = ledger.classes
     pending: list[tuple[Tensor, str]] = []
     changed = True
     while changed:
-        changed = any([_settle_grid(classes, grid) for grid in walk.constraints.grids])
+        changed = sum(_settle_grid(classes, grid) for grid in ledger.constraints.grids) > 0
         if changed:
             continue
         pending.clear()
         unions: list[tuple[Tensor, Tensor]] = []
-        for labels, raw, size, why in walk.constraints.operands:
+        for labels, raw, size, why in ledger.constraints.operands:
             now = compress(torch.from_numpy(classes.roots(core(labels))))
             inside = [d for d in varying(now) if size[d] > 1]
             if not inside:
@@ -121,28 +125,31 @@ class _Group:
 
 
 class _Builder:
-    def __init__(self, walk: Walk, rank: dict[str, int], batch: int) -> None:
-        self.walk, self.rank, self.batch = walk, rank, batch
-        self.parts = [*self._layer_parts("producer", walk.produced), *self._layer_parts("between", walk.between)]
-        self.parts += self._layer_parts("consumer", walk.consumed)
+    def __init__(self, ledger: Ledger, rank: dict[str, int], batch: int) -> None:
+        self.ledger, self.rank, self.batch = ledger, rank, batch
+        self.parts = [
+            *self._layer_parts("producer", ledger.produced),
+            *self._layer_parts("between", ledger.between),
+        ]
+        self.parts += self._layer_parts("consumer", ledger.consumed)
         known = {int(r) for part in self.parts for r in np.unique(part.roots)} | {0}
         self.parts += self._parameters(known)
-        self.pins, self.merges = walk.classes.reasons()
+        self.pins, self.merges = ledger.classes.reasons()
 
     def _layer_parts(self, role: Role, table: dict[str, Tensor]) -> list[_Part]:
-        found = [_Part(name, role, self.walk.classes.roots(labels)) for name, labels in table.items()]
+        found = [_Part(name, role, self.ledger.classes.roots(labels)) for name, labels in table.items()]
         return sorted(found, key=lambda part: self.rank.get(part.name, len(self.rank)))
 
     def _parameters(self, known: set[int]) -> list[_Part]:
         """Parameters outside layers of which whole slices belong to neurons; others keep theirs."""
         found = []
-        for name, labels in self.walk.raw.items():
-            owner, _, own = name.rpartition(".")
-            module = self.walk.model.get_submodule(owner)
+        for name, labels in self.ledger.raw.items():
+            owner = name.rpartition(".")[0]
+            module = self.ledger.model.get_submodule(owner)
             if isinstance(module, layers.PER_CHANNEL):
                 continue  # goes with its layer
-            roots = np.ascontiguousarray(self.walk.classes.roots(labels))
-            if self.walk.classes.is_raw(labels):
+            roots = np.ascontiguousarray(self.ledger.classes.roots(labels))
+            if self.ledger.classes.is_raw(labels):
                 roots = np.where(np.isin(roots, list(known)), roots, 0)
             if not roots.any():
                 continue
@@ -153,7 +160,7 @@ class _Builder:
                     found.append(_Part(name, "parameter", top, dim))
                     break
             else:
-                self.walk.classes.pin(
+                self.ledger.classes.pin(
                     np.unique(roots), f"the parameter {name!r} outside a layer holds its channels"
                 )
         return found
@@ -184,7 +191,7 @@ class _Builder:
         return [self._record(group) for group in found if group.parts]
 
     def _raw(self, name: str) -> bool:
-        return self.walk.classes.is_raw(self.walk.raw[name])
+        return self.ledger.classes.is_raw(self.ledger.raw[name])
 
     def _record(self, group: _Group) -> NeuronGroup:
         first = next((p for p in group.parts if p.role == "producer"), group.parts[0])
@@ -223,13 +230,13 @@ class _Builder:
     def _products(self, number: dict[int, int]) -> tuple[list[str], float]:
         """Attention modules whose heads are these neurons, and multiply-adds per neuron for one input."""
         total, modules = 0.0, {}
-        for count, labels, module in self.walk.products:
-            roots, counts = np.unique(self.walk.classes.roots(labels), return_counts=True)
+        for count, labels, module in self.ledger.products:
+            roots, counts = np.unique(self.ledger.classes.roots(labels), return_counts=True)
             mine = np.isin(roots, list(number))
             if not mine.any():
                 continue
             total += count * counts[mine].sum() / counts.sum()
-            heads = attention.head_count(self.walk.model.get_submodule(module))
+            heads = attention.head_count(self.ledger.model.get_submodule(module))
             if heads == len(number) and mine.all() and int(mine.sum()) == heads:
                 modules[module] = None
         return list(modules), total / max(1, len(number)) / self.batch

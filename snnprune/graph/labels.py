@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FIXED = "it meets padding, or channels whose number is a constant in the code"
+
 
 def compress(labels: Tensor) -> Tensor:
     """The same labels with stride 0 along every dimension in which they do not change."""
@@ -78,13 +80,16 @@ class Classes:
         self._parent[ids] = found
         return found
 
-    def unite(self, left: Tensor | np.ndarray, right: Tensor | np.ndarray, why: str = "") -> None:
+    def unite(
+        self, left: Tensor | np.ndarray, right: Tensor | np.ndarray, why: str = "", *, fixed: str = FIXED
+    ) -> None:
         """Put labels pairwise into one class. Where one side is 0, the other's place is fixed: it is kept.
 
         Args:
             left: labels.
             right: labels of a shape that broadcasts with it.
             why: what couples them, if it reads across channels.
+            fixed: why a neuron is kept whose partner is 0.
         """
         a, b = np.broadcast_arrays(np.asarray(left), np.asarray(right))
         a, b = a.ravel(), b.ravel()
@@ -94,7 +99,7 @@ class Classes:
             return
         lone = (a == 0) | (b == 0)
         if lone.any():
-            self.pin(np.maximum(a, b)[lone], why or "it meets channels whose number is a constant in the code")
+            self.pin(np.maximum(a, b)[lone], fixed)
             a, b = a[~lone], b[~lone]
         if why and len(a):
             self._merges.append((np.unique(np.concatenate([a, b])), why))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from ..inputs import split_batch
+from ..inputs import logits_of, split_batch
 from ..metrics import check_labels, check_logits
 
+AUXILIARY = 0.3
 LossFunction = Callable[[Callable[..., Any], Any], Tensor]
 
 
@@ -21,7 +22,8 @@ class TaskLoss:
 
     `(1 - distill) x cross-entropy + distill x T^2 KL(teacher || student)` at temperature T (Hinton et
     al. 2015, section 2). The alternating learning adds no sparsity term: a budget acts through the
-    threshold alone. Batches without labels learn from the teacher alone.
+    threshold alone. Batches without labels learn from the teacher alone. Auxiliary classifiers that run
+    in training (GoogLeNet, Inception) count with a weight of 0.3 (Szegedy et al. 2014, section 5).
 
     Args:
         teacher: the original model; None for labels alone.
@@ -46,16 +48,26 @@ class TaskLoss:
         if self.loss_fn is not None:
             return self.loss_fn(model, batch)
         images, labels = split_batch(batch)
-        logits = model(images)
+        logits, auxiliary = logits_of(model(images))
         check_logits(logits)
         if labels is not None:
             check_labels(logits, labels)
-        if self.teacher is None:
-            if labels is None:
-                raise DataError("the batches hold no labels; set distill > 0 to learn from the original model.")
+        elif self.teacher is None:
+            raise DataError("the batches hold no labels; set distill > 0 to learn from the original model.")
+        target: Tensor | None = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = logits_of(self.teacher(images))[0]
+        total = self._of(logits, labels, target)
+        for extra in auxiliary:
+            total = total + AUXILIARY * self._of(extra, labels, target)
+        return total
+
+    def _of(self, logits: Tensor, labels: Tensor | None, target: Tensor | None) -> Tensor:
+        """Loss of one classifier."""
+        if target is None:
+            assert labels is not None
             return F.cross_entropy(logits, labels)
-        with torch.no_grad():
-            target = self.teacher(images)
         t = self.temperature
         soft = F.kl_div(
             F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1), reduction="batchmean", log_target=True

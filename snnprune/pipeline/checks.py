@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data import info_of
 from ..errors import DataError
+from ..inputs import logits_of
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -
         DataError: the numbers differ.
     """
     info = info_of(loader)
-    outputs = model(images)
+    outputs = logits_of(model(images))[0]
     if info is None or info.kind == "arrays" or not isinstance(outputs, Tensor) or outputs.dim() != 2:
         return
     if outputs.shape[1] != len(info.classes):

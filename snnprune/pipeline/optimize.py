@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..gates import is_gated
-from ..inputs import Inputs, device_of
+from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
 from .job import Job
 from .result import Result
@@ -68,6 +68,7 @@ def optimize(
     callbacks = list(callbacks)
     began = time.monotonic()
     where = torch.device(device) if device is not None else device_of(model)
+    model = unwrap(model)
     if is_gated(model):
         raise ConfigError("the model has gates attached; detach() them before optimize().")
     dense = copy.deepcopy(model).to(where).eval()

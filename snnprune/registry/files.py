@@ -102,8 +102,9 @@ def _state_of(content: Any, path: Path) -> State:
                 f"{path} holds {key!r}: {type(value).__name__}, which is no entry of a state dict."
             )
         state[key] = value.detach()
-    if all(key.startswith("module.") for key in state):  # saved from DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    for prefix in ("module.", "_orig_mod.", "module."):  # saved from DataParallel, torch.compile, or both
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 

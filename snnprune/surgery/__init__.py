@@ -1,18 +1,20 @@
 """Fold scales into weights, cut neurons out, and prove that nothing else changed."""
 
-from .check import (
+from .compare import (
     TOLERANCE,
     Difference,
+    gated_by,
+    gated_difference,
     random_scales,
     randomize_norms_,
     relative_difference,
     removal_difference,
-    verify_groups,
 )
 from .fold import fold_
 from .remove import layer_masks, remove_, set_heads_
 from .resize import select_, select_slices_
 from .scales import ColumnMap, Scales, check_scales, column_maps, scale_input
+from .verify import verify_groups
 
 __all__ = [
     "TOLERANCE",
@@ -22,6 +24,8 @@ __all__ = [
     "check_scales",
     "column_maps",
     "fold_",
+    "gated_by",
+    "gated_difference",
     "layer_masks",
     "random_scales",
     "randomize_norms_",

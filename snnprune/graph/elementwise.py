@@ -1,0 +1,116 @@
+"""Operations that combine elements of the same place, and those that make constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .ops import Rules, Store, combine
+
+ELEMENTWISE = Rules()
+
+
+@ELEMENTWISE.register(
+    "_to_copy",
+    "hardswish",
+    "clone",
+    "copy_like",
+    "fill",
+    "bernoulli",
+    "zero",
+    "uniform",
+    "normal",
+    "contiguous",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "rand_like",
+    "randn_like",
+    "full_like",
+    "lift_fresh",
+    "detach",
+    "alias",
+    "prelu",
+    "_prelu_kernel",
+    "tril",
+    "triu",
+    "nan_to_num",
+    "_softmax_backward",
+    "log_sigmoid",
+)
+def elementwise(store: Store, _func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Labels that meet are united."""
+    if not isinstance(out, Tensor):
+        return None
+    flat = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+    return combine(store, tuple(out.shape), flat)
+
+
+@ELEMENTWISE.register("as_strided")
+def _restride(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """Another memory layout of the same elements; anything else cannot be followed."""
+    labels = store.get(args[0])
+    if labels is None or labels.shape == out.shape:
+        return labels
+    store.classes.pin(labels, "its memory is read with strides of the code's own")
+    return None
+
+
+@ELEMENTWISE.register("native_dropout")
+def _dropout(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, _out: Any) -> Any:
+    labels = store.get(args[0])
+    return [labels, labels]
+
+
+@ELEMENTWISE.register("copy")
+def _copy(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """Writing into a part of another tensor, whose size is then fixed."""
+    target, source = store.get(args[0]), store.get(args[1])
+    if source is None:
+        return target
+    if target is None:
+        store.classes.pin(source, "it is written into a tensor of a fixed size")
+        return None
+    return combine(store, tuple(out.shape), [args[0], args[1]])
+
+
+@ELEMENTWISE.register(
+    "arange",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "linspace",
+    "eye",
+    "scalar_tensor",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "meshgrid",
+    "tensor",
+    "empty_strided",
+    "_local_scalar_dense",
+    "item",
+    "is_same_size",
+    "equal",
+    "sym_size",
+    "size",
+    "new_empty_strided",
+    "isfinite",
+    "resize",
+    "is_pinned",
+    "_assert_async",
+    "_assert_tensor_metadata",
+    "set",
+    "full_like_const",
+    "result_type",
+)
+def _nothing(_store: Store, _func: Any, _args: tuple[Any, ...], _kwargs: Any, _out: Any) -> Any:
+    """Constants, and questions about tensors that a shape answers."""
+    return None

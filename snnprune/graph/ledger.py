@@ -1,0 +1,212 @@
+"""What a walk collects, and the rules of layers that are called as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import attention, layers
+from .labels import Classes, compress, core, spread, varying
+from .ops import Constraints
+
+_RAW_LIMIT = 2**22  # larger parameters outside layers (token embeddings) are kept
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_INSTANCE_DIMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """True for layers that have neurons of their own."""
+    return layers.is_conv(module) or isinstance(module, nn.Linear)
+
+
+def is_known(module: nn.Module) -> bool:
+    """True for modules that are handled as a whole, not operation by operation."""
+    whole = (*layers.PER_CHANNEL, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+    return (is_weighted(module) or isinstance(module, whole)) and not attention.is_open(module)
+
+
+class Ledger:
+    """Labels of layers and parameters of one model.
+
+    Attributes:
+        classes: labels and their classes.
+        constraints: what is judged at the end.
+        produced: layer -> labels of its output channels, (out,).
+        consumed: layer -> labels of its input columns, (in,), 0 where no neuron owns them.
+        between: per-channel layer -> labels of its channels, (channels,).
+        raw: parameter or buffer outside the known layers -> labels of its elements.
+        products: (multiply-adds, labels, module) of products of activations, and with parameters.
+        exposed: layer whose weights the model's code uses without calling it -> why its width stays.
+        pricing: whether products are priced: the first pass alone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.classes, self.constraints = Classes(), Constraints()
+        self.produced: dict[str, Tensor] = {}
+        self.consumed: dict[str, Tensor] = {}
+        self.between: dict[str, Tensor] = {}
+        self.raw: dict[str, Tensor] = {}
+        self.products: list[tuple[float, Tensor, str]] = []
+        self.exposed: dict[str, str] = {}
+        self.pricing = True
+        self._owners = {name: m for name, m in model.named_modules() if is_weighted(m)}
+
+    def price(self, count: float, labels: Tensor, module: str) -> None:
+        """Remember so many multiply-adds of a product whose result has these labels."""
+        if self.pricing:
+            self.products.append((count, core(labels), module))
+
+    def of_parameter(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Labels of a parameter or buffer that is used outside the call of its layer."""
+        owner, _, own = name.rpartition(".")
+        module = self._owners.get(owner)
+        if module is not None:
+            if own == "bias":
+                return self.rows(owner, module)
+            self.exposed[owner] = "its weights are used outside its call"
+            return None
+        if not tensor.is_floating_point() or tensor.numel() <= 1 or tensor.numel() > _RAW_LIMIT:
+            return None
+        if name not in self.raw:
+            self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
+        return self.raw[name]
+
+    def rows(self, name: str, module: nn.Module) -> Tensor:
+        """Labels of a layer's output channels, (out,)."""
+        if name not in self.produced:
+            self.produced[name] = self.classes.new(layers.out_width(module))
+        return self.produced[name]
+
+    def layer(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, out: Tensor) -> Tensor | None:
+        """The rule of a layer that is called as a module: labels of its output.
+
+        Args:
+            name: dotted name of the layer.
+            module: the layer.
+            labels: of its input, or None.
+            x: its input.
+            out: its output.
+        """
+        if isinstance(module, layers.PER_CHANNEL):
+            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+                return labels
+            return self._per_channel(name, module, labels, x)
+        if isinstance(module, nn.Linear):
+            dim = x.dim() - 1
+        else:
+            assert layers.is_conv(module)
+            dim = x.dim() + 1 - module.weight.dim()
+            if module.groups > 1:
+                return self._grouped(name, module, labels, dim, out)
+        self._consume(name, module, labels, dim)
+        if not (layers.is_conv(module) or layers.is_linear(module)):
+            why = f"{type(module).__name__} ({name}) is no plain layer"
+            self.classes.pin(self.consumed[name], why)
+            self.classes.pin(self.rows(name, module), why)
+        return spread(self.rows(name, module), dim if layers.is_conv(module) else out.dim() - 1, out.shape)
+
+    def _consume(self, name: str, module: nn.Module, labels: Tensor | None, dim: int) -> None:
+        """Note which neurons a layer reads; at every call they must be the same."""
+        if labels is None:
+            columns = torch.zeros(layers.in_width(module), dtype=torch.long)
+        else:
+            columns = self._columns(labels, dim, name)
+        if name in self.consumed:
+            self.classes.unite(self.consumed[name], columns, fixed=f"{name} also reads what no neuron owns")
+        else:
+            self.consumed[name] = columns
+
+    def _columns(self, labels: Tensor, dim: int, name: str) -> Tensor:
+        """(channels,) labels along one dimension; other dimensions must not tell neurons apart."""
+        others = [d for d in range(labels.dim()) if d != dim]
+        labels = self.classes.along(labels, others, f"{name} reads across its channels")
+        at = [slice(None) if d == dim else 0 for d in range(labels.dim())]
+        return labels[tuple(at)].clone()
+
+    def _per_channel(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        """A norm (or PReLU): the channels pass, and its parameters go with them."""
+        dim = 1 if x.dim() > 1 else 0
+        if isinstance(module, _INSTANCE) and x.dim() == _INSTANCE_DIMS[type(module)] - 1:
+            dim = 0  # no batch
+        if labels is None:
+            columns = torch.zeros(x.shape[dim], dtype=torch.long)
+        else:
+            columns = self._columns(labels, dim, name)
+        if isinstance(module, nn.GroupNorm):
+            parts = compress(columns.reshape(module.num_groups, -1))
+            self.classes.along(parts, [1], f"group norm reads across its channels ({name})")
+        self._pass(name, columns)
+        return spread(columns, dim, x.shape)
+
+    def _pass(self, name: str, columns: Tensor) -> None:
+        if name in self.between:
+            self.classes.unite(self.between[name], columns, fixed=f"{name} also reads what no neuron owns")
+        else:
+            self.between[name] = columns
+
+    def _grouped(self, name: str, module: Any, labels: Tensor | None, dim: int, out: Tensor) -> Tensor | None:
+        """A grouped convolution: inputs and outputs of one of its groups are one neuron."""
+        count = module.groups
+        columns = torch.zeros(module.in_channels, dtype=torch.long)
+        if labels is not None:
+            columns = self._columns(labels, dim, name)
+        columns = compress(columns.reshape(count, -1))
+        why = f"grouped convolution ({name})" if columns.shape[1] > 1 else ""
+        inner = self.classes.along(columns, [1], why)[:, 0]
+        if bool((columns == 0).any()):
+            self.classes.pin(columns, f"{name} also reads what no neuron owns")
+            inner = torch.zeros_like(inner)
+        rows = inner.repeat_interleave(module.out_channels // count)
+        self._pass(name, rows)
+        return spread(rows, dim, out.shape)
+
+    def functional(
+        self, weight: tuple[str, bool], labels: Tensor, x: Tensor, out: Tensor, bias: Tensor | None, where: str
+    ) -> Tensor | None:
+        """A product with a matrix of parameters outside the call of a layer.
+
+        Its rows are neurons that live and die with the result; what it reads stays, because no gate can
+        sit there.
+
+        Args:
+            weight: name of the matrix, and whether it is transposed.
+            labels: of the left factor.
+            x: the left factor.
+            out: the product.
+            bias: labels of what is added to it.
+            where: name of the module that runs.
+        """
+        name, turned = weight
+        owner = name.rpartition(".")[0]
+        module = self._owners.get(owner)
+        called = name if module is None else owner
+        self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
+        if module is not None:
+            self.exposed[owner] = "its weights are used outside its call"
+            rows = self.rows(owner, module) if turned else None
+        else:
+            rows = self._matrix(name, 0 if turned else 1)
+        if rows is None:
+            return None
+        found = spread(rows, out.dim() - 1, out.shape)
+        self.price(x.numel() * len(rows), rows, where)
+        if bias is not None:
+            self.classes.unite(core(found), core(compress(bias.expand(out.shape))))
+        return found
+
+    def _matrix(self, name: str, dim: int) -> Tensor | None:
+        """Labels of a matrix outside layers along one dimension, if it is used in no other way."""
+        if name not in self.raw:
+            tensor = self.model.get_parameter(name)
+            self.raw[name] = spread(self.classes.new(tensor.shape[dim]), dim, tensor.shape)
+        labels = self.raw[name]
+        return labels.select(1 - dim, 0).clone() if varying(labels) in ((dim,), ()) else None
+
+    def close(self) -> None:
+        """Keep the width of layers whose weights the code reaches without calling them."""
+        for name, why in self.exposed.items():
+            if name in self.consumed:
+                self.classes.pin(self.consumed[name], f"{why} ({name})")

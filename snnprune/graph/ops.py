@@ -1,0 +1,134 @@
+"""What every rule for an operation needs: the store of labels, and how labels combine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .labels import FIXED, Classes, compress, core, varying
+
+
+class Store(Protocol):
+    """Labels of live tensors; what the rules need of the walk."""
+
+    @property
+    def classes(self) -> Classes:
+        """Labels and their classes."""
+        ...
+
+    @property
+    def constraints(self) -> Constraints:
+        """What is judged at the end."""
+        ...
+
+    def get(self, tensor: Any) -> Tensor | None:
+        """Labels of a tensor, or None when no neuron owns any of it."""
+        ...
+
+    def macs(self, count: float, labels: Tensor) -> None:
+        """Price a product of activations whose result has these labels."""
+        ...
+
+    def name_of(self, tensor: Tensor) -> str:
+        """Name of a parameter or buffer of the model, or an empty string."""
+        ...
+
+    def where(self) -> str:
+        """The module that runs, in brackets, for messages."""
+        ...
+
+
+@dataclass
+class Constraints:
+    """Couplings that can only be judged once everything else is known.
+
+    Attributes:
+        grids: labels of one dimension that a view or split takes apart; what is kept must stay a
+            product of the parts.
+        operands: (labels, operand's labels or None, operand's shape, why): a parameter or constant
+            that an elementwise operation combines with labelled elements.
+    """
+
+    grids: list[Tensor] = field(default_factory=list)
+    operands: list[tuple[Tensor, Tensor | None, tuple[int, ...], str]] = field(default_factory=list)
+
+
+Rule = Callable[[Store, Any, tuple[Any, ...], dict[str, Any], Any], Any]
+
+
+class Rules(dict[str, Rule]):
+    """Rules by the name of the operation, without namespace and trailing underscore."""
+
+    def register(self, *names: str) -> Callable[[Rule], Rule]:
+        """A decorator that enters a rule under several names."""
+
+        def enter(function: Rule) -> Rule:
+            self.update(dict.fromkeys(names, function))
+            return function
+
+        return enter
+
+
+def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor | None:
+    """Labels of an elementwise result."""
+    tensors = [t for t in operands if isinstance(t, Tensor)]
+    labelled = [(t, labels) for t in tensors if (labels := store.get(t)) is not None]
+    if not labelled:
+        return None
+    solid = [(t, labels) for t, labels in labelled if not store.classes.is_raw(labels)] or labelled[:1]
+    chosen = {id(t) for t, _ in solid}
+    solid.sort(key=lambda pair: -len(varying(pair[1])))
+    result = compress(solid[0][1].expand(shape))
+    for tensor, labels in solid[1:]:
+        size = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+        if not varying(labels) and varying(result) and all(size[d] == 1 for d in varying(result)):
+            store.classes.pin(labels, "it is broadcast over other channels")
+            continue
+        other = compress(labels.expand(shape))
+        store.classes.unite(core(result), core(other))
+        if bool((core(result) == 0).any()):
+            result = compress(torch.maximum(result, other))
+    for tensor in tensors:
+        if id(tensor) in chosen or tensor.numel() <= 1:
+            continue
+        size = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+        if any(size[d] > 1 for d in varying(result)):
+            labels = store.get(tensor)
+            raw = None if labels is None else compress(labels.reshape(size).expand(shape))
+            store.constraints.operands.append((result, raw, size, _fixed_by(store, tensor)))
+    return result
+
+
+def _fixed_by(store: Store, tensor: Tensor) -> str:
+    """How to speak of a tensor that no layer made."""
+    name = store.name_of(tensor)
+    if name:
+        return f"the parameter {name!r} outside a layer holds its channels"
+    return FIXED
+
+
+def combine_labels(store: Store, shape: tuple[int, ...], labels: Tensor, other: Tensor) -> Tensor:
+    """Labels of an elementwise result of which one side is known by its labels alone."""
+    theirs = store.get(other)
+    if theirs is not None:
+        theirs = compress(theirs.expand(shape))
+        if store.classes.is_raw(theirs):
+            size = (1,) * (len(shape) - other.dim()) + tuple(other.shape)
+            store.constraints.operands.append((labels, theirs, size, _fixed_by(store, other)))
+        else:
+            store.classes.unite(core(labels), core(theirs))
+    return labels
+
+
+def read_together(store: Store, labels: Tensor, dims: Any, why: str) -> Tensor:
+    """Unite what is read together along some dimensions."""
+    return store.classes.along(labels, dims, f"{why}{store.where()}")
+
+
+def operation(func: Any) -> str:
+    """Name of an operation without its namespace."""
+    return func._schema.name.split("::")[-1]

@@ -1,0 +1,186 @@
+"""Operations that read several elements at once: what they read together becomes one coarser neuron."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from .elementwise import elementwise
+from .labels import compress, core, varying
+from .ops import Rules, Store, combine, combine_labels, operation, read_together
+
+READS = Rules()
+
+
+@READS.register(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "prod",
+    "norm",
+    "argmax",
+    "argmin",
+    "linalg_vector_norm",
+    "logsumexp",
+    "any",
+    "all",
+    "aminmax",
+    "median",
+    "count_nonzero",
+)
+def _reduce(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    labels = store.get(args[0])
+    if labels is None:
+        return None
+    names = [a.name for a in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if isinstance(given.get("other"), Tensor):  # the elementwise maximum
+        return elementwise(store, func, args, kwargs, out)
+    dims = given.get("dim", given.get("axis"))
+    if dims is None or dims == []:
+        dims = range(labels.dim())
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    name = operation(func)
+    labels = read_together(store, labels, dims, f"{name} reads across its channels")
+    keep = bool(given.get("keepdim", False))
+    for dim in sorted((d % max(1, labels.dim()) for d in dims), reverse=True):
+        labels = labels.narrow(dim, 0, 1) if keep else labels.select(dim, 0)
+    return [labels] * len(out) if isinstance(out, (tuple, list)) else labels
+
+
+@READS.register(
+    "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "softmax", "log_softmax", "_safe_softmax", "topk"
+)
+def _softmax(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    labels = store.get(args[0])
+    if labels is None:
+        return None
+    name = operation(func).strip("_").removeprefix("safe_")
+    at = 2 if name == "topk" else 1
+    dim = kwargs.get("dim", args[at] if len(args) > at else -1)
+    labels = read_together(store, labels, [dim], f"{name} reads across its channels")
+    outs = out if isinstance(out, (tuple, list)) else [out]
+    found = [labels.narrow(dim, 0, 1).expand(o.shape) for o in outs]
+    return found if isinstance(out, (tuple, list)) else found[0]
+
+
+@READS.register("native_layer_norm", "rms_norm", "_fused_rms_norm")
+def _layer_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    labels = store.get(args[0])
+    if labels is None:
+        return None
+    labels = read_together(store, labels, range(-len(args[1]), 0), "layer norm reads across its channels")
+    return [labels] + [None] * (len(out) - 1) if isinstance(out, (tuple, list)) else labels
+
+
+@READS.register("native_group_norm")
+def _group_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    labels = store.get(args[0])
+    if labels is None:
+        return None
+    groups = args[7]
+    labels = read_together(store, labels, range(2, labels.dim()), "group norm reads across positions")
+    parts = compress(labels.unflatten(1, (groups, -1)))
+    read_together(store, parts, [2], "group norm reads across its channels")
+    result = combine(store, tuple(out[0].shape), [args[0]])
+    return [result, None, None]
+
+
+@READS.register(
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "avg_pool2d",
+    "avg_pool3d",
+    "avg_pool1d",
+    "max_pool2d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "max_pool1d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "upsample_linear1d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "mkldnn_max_pool2d",
+    "adaptive_avg_pool1d",
+)
+def _spatial(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """Pooling, resizing and padding of the last dimensions."""
+    labels = store.get(args[0])
+    if labels is None:
+        return None
+    name = func._schema.name
+    count = next(n for n in (1, 2, 3) if f"{n}d" in name)
+    labels = read_together(store, labels, range(-count, 0), "pooling or resizing reads across its channels")
+    for dim in range(-count, 0):
+        labels = labels.narrow(dim, 0, 1)
+    outs = out if isinstance(out, (tuple, list)) else [out]
+    found = [labels.expand(*labels.shape[:-count], *o.shape[-count:]) for o in outs]
+    return found if isinstance(out, (tuple, list)) else found[0]
+
+
+@READS.register("grid_sampler", "grid_sampler_2d", "roi_align", "_roi_align")
+def _sample(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """Sampling at positions: channels stay what they are."""
+    labels, where = store.get(args[0]), store.get(args[1])
+    if where is not None:
+        store.classes.pin(where, "positions are computed from it")
+    if labels is None:
+        return None
+    labels = read_together(store, labels, [0, 2, 3], "sampling reads across its channels")
+    return labels.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1).expand(out.shape)
+
+
+@READS.register("bmm", "mm", "matmul", "baddbmm", "addmm", "dot", "mv")
+def _product(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """A product of two activations: along the inner dimension everything is read together."""
+    name = operation(func)
+    left, right = args[1:3] if name in ("baddbmm", "addmm") else args[:2]
+    a, b = store.get(left), store.get(right)
+    if a is None and b is None:
+        return combine(store, tuple(out.shape), [args[0]]) if name in ("baddbmm", "addmm") else None
+    if out.dim() < 2:
+        for labels in (a, b):
+            if labels is not None:
+                store.classes.pin(labels, f"a product of activations reads across its channels{store.where()}")
+        return None
+    why = f"a product of activations reads across its channels{store.where()}"
+    shape = tuple(out.shape)
+    result: Tensor | None = None
+    for labels, inner in ((a, -1), (b, -2)):
+        if labels is None:
+            continue
+        labels = store.classes.along(labels, [inner], why).narrow(inner, 0, 1)
+        part = compress(labels.expand(*shape))
+        if result is None:
+            result = part
+        else:
+            store.classes.unite(core(result), core(part))
+            result = part if len(varying(part)) > len(varying(result)) else result
+    assert result is not None
+    store.macs(math.prod(shape) * left.shape[-1], result)
+    if name in ("baddbmm", "addmm"):
+        return combine_labels(store, shape, result, args[0])
+    return result

@@ -1,0 +1,198 @@
+"""How far a gated model and a folded and removed one are apart."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import attention
+from ..graph import NeuronGroup
+from ..inputs import Inputs, call, map_tensors, tensors_in
+from .fold import fold_
+from .remove import remove_
+from .scales import Scales, column_maps, scale_input
+
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two models are apart: max |a - b| over the standard deviation of a."""
+
+    relative: float
+    floor: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Within 1e-10, or 10 x what rounding of the input alone does to this model."""
+        return self.relative <= max(TOLERANCE, 10 * self.floor)
+
+
+def relative_difference(reference: object, other: object) -> float:
+    """Max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
+    worst = 0.0
+    pairs = list(zip(tensors_in(reference), tensors_in(other), strict=True))
+    for left, right in pairs:
+        a, b = left.detach(), right.detach()
+        if a.shape != b.shape or not bool(torch.isfinite(b).all()) or not bool(torch.isfinite(a).all()):
+            return float("inf")
+        if not a.numel() or not a.is_floating_point():
+            continue
+        spread = float(a.double().std()) if a.numel() > 1 else float(a.abs().max())
+        gap = float((a.double() - b.double()).abs().max())
+        if gap:
+            worst = max(worst, gap / spread if spread > 0 else float("inf"))
+    return worst
+
+
+@torch.no_grad()
+def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Give every norm random statistics and affine parameters, in place.
+
+    Fresh batch norms (mean 0, variance 1, beta 0) hide mistakes: a channel that is zero before the
+    norm is zero after it. With a random beta it is not. Parameters that are all zero (the head of a fresh
+    transformer) hide them even better and become random too.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel() and not bool(parameter.any()):
+            values = torch.randn(parameter.shape, generator=generator) / math.sqrt(
+                max(1, parameter.numel() // max(1, len(parameter) if parameter.dim() else 1))
+            )
+            parameter.copy_((0.3 * values).to(parameter))
+    for module in model.modules():
+        if not isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)):
+            continue
+
+        def draw(tensor: Tensor, low: float, high: float) -> None:
+            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.copy_((low + (high - low) * values).to(tensor))
+
+        mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if isinstance(mean, Tensor) and isinstance(variance, Tensor):
+            center = mean.abs().mean() + variance.sqrt().mean()
+            draw(mean, -0.3 * float(center), 0.3 * float(center))
+            variance.mul_((0.6 + torch.rand(variance.shape, generator=generator)).to(variance))
+        if isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor):
+            draw(module.weight, 0.6, 1.4)
+            draw(module.bias, -0.4, 0.4)
+    return model
+
+
+def random_scales(
+    groups: Sequence[NeuronGroup], generator: torch.Generator, zeros: float = 0.3
+) -> dict[str, Tensor]:
+    """Random scales in [0.5, 1.5] with a share of exact zeros for every prunable group, float64."""
+    scales = {}
+    for group in groups:
+        if not group.prunable:
+            continue
+        scale = 0.5 + torch.rand(group.size, generator=generator, dtype=torch.float64)
+        dead = torch.randperm(group.size, generator=generator)[: round(zeros * group.size)]
+        scale[dead[: group.size - 1]] = 0.0
+        scales[group.id] = scale
+    return scales
+
+
+@torch.no_grad()
+def removal_difference(
+    model: nn.Module,
+    groups: Sequence[NeuronGroup],
+    scales: Scales,
+    inputs: Inputs,
+    *,
+    watch: Sequence[str] | None = None,
+) -> Difference:
+    """Difference between the gated model and the folded and removed one, and the model's noise floor.
+
+    Args:
+        model: a float64 network in eval mode; it is copied.
+        groups: its groups.
+        scales: the scales to try.
+        inputs: float64 example inputs.
+        watch: layers whose outputs are compared too; by default some are where the outputs say too little.
+    """
+    removed = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
+    return gated_difference(model, removed, groups, scales, inputs, watch=watch)
+
+
+@torch.no_grad()
+def gated_difference(
+    model: nn.Module,
+    other: nn.Module,
+    groups: Sequence[NeuronGroup],
+    scales: Scales,
+    inputs: Inputs,
+    *,
+    watch: Sequence[str] | None = None,
+) -> Difference:
+    """Difference between a model under gates and another one, and the noise floor of the first."""
+    if watch is None:
+        watch = layers_to_watch(model, groups, scales, inputs)
+    with gated_by(model, groups, scales):
+        reference = _observe(model, inputs, watch)
+        difference = relative_difference(reference, _observe(other, inputs, watch))
+        floor = 0.0
+        if TOLERANCE < difference < 1e-3:
+            nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
+            floor = relative_difference(reference, _observe(model, nudged, watch))
+    return Difference(difference, floor)
+
+
+def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any]:
+    """The model's output, and what the layers of `watch` give at every call."""
+    seen: list[Any] = []
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _m, _x, out: seen.append(out)) for name in watch
+    ]
+    try:
+        return [call(model, inputs), seen]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def layers_to_watch(probe: nn.Module, groups: Sequence[NeuronGroup], scales: Scales, inputs: Inputs) -> list[str]:
+    """Layers to compare because the outputs alone say too little.
+
+    A detector returns what passes its thresholds, often nothing; other outputs may not depend on the
+    gates at all. Then the layers that keep all their outputs are compared as well.
+    """
+    plain = call(probe, inputs)
+    with gated_by(probe, groups, scales):
+        effect = relative_difference(plain, call(probe, inputs))
+    outputs = tensors_in(plain)
+    if effect > 1e-6 and all(t.is_floating_point() and t.numel() for t in outputs):
+        return []
+    cut = {m.module for g in groups if g.prunable for m in g.members if m.role != "consumer"}
+    kept = {m.module for g in groups if not g.prunable for m in g.producers}
+    return sorted(kept - cut)
+
+
+@contextlib.contextmanager
+def gated_by(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> Iterator[None]:
+    """Scale every consumer's input for the length of a `with` block; attention is open meanwhile."""
+    handles = []
+    opened = attention.open_(model.get_submodule(m.module) for g in groups for m in g.heads)
+    for name, columns in column_maps(model, groups).items():
+        factor = columns(scales)
+        if factor is None:
+            continue
+
+        def gate(module: nn.Module, args: tuple[Any, ...], factor: Tensor = factor) -> tuple[Any, ...]:
+            return (scale_input(module, args[0], factor.to(args[0].device)), *args[1:])
+
+        handles.append(model.get_submodule(name).register_forward_pre_hook(gate))
+    try:
+        yield
+    finally:
+        attention.close_(opened)
+        for handle in handles:
+            handle.remove()
