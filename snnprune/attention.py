@@ -29,6 +29,11 @@ HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size")
 class OpenMultiheadAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` with any number of heads of the width `head_dim`."""
 
+    @property
+    def _qkv_same_embed_dim(self) -> bool:  # type: ignore[override]
+        """False keeps `nn.TransformerEncoderLayer` from computing the attention by itself."""
+        return False
+
     def forward(
         self,
         query: Tensor,
@@ -178,6 +183,14 @@ def _open_classes() -> dict[type[nn.Module], type[nn.Module]]:
     return found
 
 
+def __getattr__(name: str) -> Any:
+    """The open classes of torchvision's attention by name, for `pickle`."""
+    for found in _open_classes().values():
+        if found.__name__ == name:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def is_open(module: nn.Module) -> bool:
     """True for a module under one of the open classes."""
     return type(module) in _open_classes().values()
@@ -197,22 +210,21 @@ def open_(modules: Iterable[nn.Module]) -> list[nn.Module]:
     changed = []
     for module in modules:
         if _openable(module):
-            if not hasattr(module, "head_dim"):
-                module.head_dim = _head_dim(module)  # type: ignore[assignment]
             module.__class__ = _open_classes()[type(module)]
+            if isinstance(module, _OpenWindows):
+                module.head_dim = module.qkv.out_features // (3 * module.num_heads)  # type: ignore[attr-defined]
             changed.append(module)
     return changed
-
-
-def _head_dim(module: Any) -> int:
-    return module.qkv.out_features // (3 * module.num_heads)
 
 
 def close_(modules: Iterable[nn.Module]) -> None:
     """Give open modules their original class back. Only for modules that have all their heads."""
     originals = {new: old for old, new in _open_classes().items()}
+    module: Any
     for module in modules:
         if type(module) in originals:
+            if _OpenWindows in type(module).__mro__:
+                del module.head_dim
             module.__class__ = originals[type(module)]
 
 

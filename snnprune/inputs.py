@@ -14,12 +14,13 @@ Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
-    """Run `model` on example inputs of any of the three forms."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple):
-        return model(*inputs)
-    return model(inputs)
+    """Run `model` on example inputs of any of the three forms; parts under `torch.compile` run eagerly."""
+    with torch.compiler.set_stance("force_eager"):
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, tuple):
+            return model(*inputs)
+        return model(inputs)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -78,10 +79,17 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:
             return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """True when the model or a part of it runs through `torch.compile`."""
+    return any(
+        getattr(m, "_compiled_call_impl", None) is not None or "_orig_mod" in m._modules for m in model.modules()
+    )
 
 
 def logits_of(output: Any) -> tuple[Any, list[Tensor]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import attention, layers
 from .errors import StructureError, first_line
 from .files import read_json, write_atomically, write_json
+from .registry import load_state_
 from .surgery import select_, select_slices_, set_heads_
 
 FORMAT = 1
@@ -125,7 +126,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         raise StructureError(f"{weights} is no readable safetensors file ({first_line(error)}).") from error
     shrink_(model, structure["layers"], state)
     try:
-        model.load_state_dict(state, strict=True)
+        load_state_(model, state)
     except RuntimeError as error:
         raise StructureError(f"{folder} does not fit {type(model).__name__}: {error}") from error
     return model.eval()
@@ -141,7 +142,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
         raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
-    for name, wanted in sizes.items():
+    for name, wanted in sorted(sizes.items(), key=lambda item: "heads" not in item[1]):  # attention opens first
         have = own[name]
         if have == dict(wanted):
             continue  # untouched, so that weights tied between layers stay tied

@@ -57,3 +57,11 @@ def make_network(name: str, seed: int = 0, batch: int = 4) -> tuple[str, nn.Modu
     torch.manual_seed(seed)
     model = randomize_norms_(factory().double().eval(), generator)
     return name, model, torch.randn(batch, *shape, generator=generator, dtype=torch.float64)
+
+
+def randomized(factory: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A float64 network in eval mode, with random norms and no parameter that is all zero."""
+    from snnprune.surgery import randomize_norms_
+
+    torch.manual_seed(seed)
+    return randomize_norms_(factory().double().eval(), torch.Generator().manual_seed(seed))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import snnprune
@@ -273,3 +275,172 @@ def test_tied_weights_stay_tied_when_saved(tmp_path):
     snnprune.save(model, tmp_path / "m")
     again = snnprune.load(tmp_path / "m", model=Tied())
     assert again.b.weight is again.a.weight
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, *, reentrant: bool) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Conv2d(3, 8, 3, padding=1), cnn()[3:5], nn.Linear(16, 5)
+        self.grow, self.reentrant = nn.Conv2d(8, 16, 1), reentrant
+
+    def forward(self, x):
+        x = self.grow(F.relu(self.stem(x)))
+        x = checkpoint(self.block, x, use_reentrant=self.reentrant)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_blocks(reentrant):
+    assert exact(Checkpointed(reentrant=reentrant), X) == {"stem", "grow", "block.3"}
+    if not reentrant:  # the reentrant kind frees the scales' graph at the first block, by its nature
+        result = snnprune.optimize(Checkpointed(reentrant=False), [(X, Y)], None, CONFIG)
+        assert result.report.compact.macs < result.report.dense.macs
+
+
+class Functional(nn.Module):
+    """A convolution written with `F.conv2d` and parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.o = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+        self.kernel = nn.Parameter(torch.randn(8, 8, 1, 1))
+
+    def forward(self, x):
+        x = F.conv2d(F.relu(self.a(x)), self.kernel)
+        return self.o(F.relu(self.b(F.relu(x))).mean((2, 3)))
+
+
+def test_functional_convolutions_keep_what_they_read():
+    groups = {g.id: g for g in snnprune.trace(Functional(), X[:2])}
+    assert "'kernel'" in str(groups["a"].reason)
+    assert exact(Functional(), X) == {"b"}
+
+
+class Matrix(nn.Module):
+    """Products with parameters, both ways round, and with a layer's weight outside its call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.o = nn.Linear(12, 10), nn.Linear(9, 8), nn.Linear(8, 7), nn.Linear(7, 5)
+        self.left, self.right = nn.Parameter(torch.randn(11, 10)), nn.Parameter(torch.randn(11, 9))
+        self.bias = nn.Parameter(torch.randn(11))
+
+    def forward(self, x):
+        x = F.relu(F.linear(F.relu(self.a(x)), self.left, self.bias)) @ self.right
+        x = F.linear(F.relu(self.b(F.relu(x))), self.c.weight, self.c.bias)
+        return self.o(F.relu(x))
+
+
+def test_matrices_of_the_users_own():
+    groups = {g.id: g for g in snnprune.trace(Matrix(), torch.randn(2, 12))}
+    assert "'left'" in str(groups["a"].reason) or "left are used outside" in str(groups["a"].reason)
+    assert "c are used outside" in str(groups["b"].reason)
+    assert {"c", "right"} <= exact(Matrix(), torch.randn(16, 12))
+
+
+def test_wrappers_are_looked_through():
+    model = cnn()
+    names = {g.id for g in snnprune.trace(model, X[:2])}
+    for wrapped in (nn.DataParallel(model), torch.compile(model), torch.compile(nn.DataParallel(model))):
+        assert {g.id for g in snnprune.trace(wrapped, X[:2])} == names
+        with snnprune.attach(wrapped, X[:2]) as gated:
+            assert gated.model is model
+    result = snnprune.optimize(torch.compile(model), [(X, Y)], None, CONFIG)
+    assert type(result.model) is nn.Sequential
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo's own
+def test_compiled_parts_run_eagerly_under_gates():
+    part, whole = cnn(), cnn()
+    part[3] = torch.compile(part[3])
+    whole.compile()
+    for model in (part, whole):
+        with snnprune.attach(model, X[:2]) as gated:
+            gated.set_budget({"macs": 0.5})
+            assert relative_difference(gated(X), gated.compact()(X)) < 1e-4
+            assert count_macs(gated.compact(), X) <= 0.5 * count_macs(cnn(), X)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_stripped(prefix, tmp_path):
+    from snnprune.registry import load_model
+
+    net = torchvision.models.squeezenet1_1(num_classes=3)
+    torch.save({prefix + k: v for k, v in net.state_dict().items()}, tmp_path / "m.pt")
+    assert load_model(tmp_path / "m.pt").arch == "squeezenet1_1"
+
+
+def test_a_fully_frozen_model_learns_its_scales():
+    model = cnn().requires_grad_(False)
+    result = snnprune.optimize(model, [(X, Y)] * 2, None, CONFIG)
+    assert result.report.compact.macs <= 0.5 * result.report.dense.macs
+    assert not any(p.requires_grad for p in result.model.parameters())
+
+
+def test_frozen_parts_stay_frozen():
+    model = cnn()
+    model[0].requires_grad_(False)
+    result = snnprune.optimize(model, [(X, Y)] * 2, None, CONFIG)
+    flags = [p.requires_grad for p in result.model.parameters()]
+    assert flags[:2] == [False, False]
+    assert all(flags[2:])
+    ours, before = result.model[0].weight, model[0].weight
+    kept = [i for i in range(16) if any(torch.equal(before[i], row) for row in ours)]
+    assert len(kept) == len(ours) < 16, "frozen weights are cut, never changed"
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_all_dimensions(dims):
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    back = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1]
+    model = nn.Sequential(
+        conv(2, 6, 3), norm(6), nn.ReLU(), back(6, 8, 3, stride=2), norm(8), nn.SiLU(), back(8, 8, 2, groups=4),
+        nn.ReLU(), conv(8, 4, 1), nn.ReLU(), conv(4, 3, 1),
+    )  # fmt: skip
+    assert exact(model, torch.randn(3, 2, *[6] * dims)) == {"0", "3", "8"}
+
+
+class Shared(nn.Module):
+    """One block at two places, between layers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.block, self.o = nn.Conv2d(3, 8, 3, padding=1), cnn()[3:5], nn.Linear(16, 5)
+        self.again, self.up = self.block, nn.Conv2d(8, 16, 1)
+
+    def forward(self, x):
+        return self.o(self.again(self.block(self.up(F.relu(self.a(x))))).mean((2, 3)))
+
+
+def test_shared_modules_are_one():
+    assert "a" in exact(Shared(), X)
+
+
+class Text(nn.Module):
+    """Token inputs and a causal mask of a constant size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.place = nn.Embedding(50, 16), nn.Parameter(torch.randn(1, 6, 16))
+        self.up, self.down, self.o = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 5)
+
+    def forward(self, tokens, mask=None):
+        x = self.tokens(tokens) + self.place
+        x = x + self.down(F.gelu(self.up(x)))
+        return self.o((x * mask[..., None]).sum(1) if mask is not None else x.mean(1))
+
+
+def test_integer_inputs_and_keyword_inputs():
+    example = {"tokens": torch.randint(0, 50, (2, 6)), "mask": torch.ones(2, 6)}
+    groups = {g.id: g for g in snnprune.trace(Text(), example)}
+    assert groups["up"].prunable
+    with snnprune.attach(Text(), example, switcher=None) as gated:
+        gated.set_scales(random_scales(gated.groups, torch.Generator().manual_seed(0)))
+        assert relative_difference(gated(**example), gated.compact()(**example)) < 1e-5
+
+
+def test_scripted_models_say_what_to_do():
+    with pytest.raises(UnsupportedModelError, match="TorchScript"):
+        snnprune.trace(torch.jit.script(cnn()), X[:2])

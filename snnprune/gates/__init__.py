@@ -1,7 +1,8 @@
 """Gates on a user's model: attach, phases, budget, compact, detach."""
 
 from .attach import attach
-from .gated import GatedModel, Gradient, Phase, attach_groups, is_gated
+from .gated import GatedModel, Gradient, Phase, attach_groups
+from .hooks import is_gated
 from .rule import Budget, GroupCounts, count_groups
 from .target import parse_target
 

@@ -10,7 +10,8 @@ from ..encoding import Scorer, Scores, Start
 from ..errors import AttachError
 from ..inputs import Inputs, unwrap
 from ..tracing import trace
-from .gated import GatedModel, attach_groups, is_gated
+from .gated import GatedModel, attach_groups
+from .hooks import is_gated
 
 
 def attach(

@@ -15,40 +15,14 @@ from ..budget import CostModel
 from ..encoding import Scorer
 from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
-from ..inputs import Inputs
-from ..surgery import check_scales, column_maps, fold_, remove_, scale_input
+from ..inputs import Inputs, is_compiled
+from ..surgery import check_scales, column_maps, fold_, remove_
+from .hooks import Gate, Refresh, is_gated
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
 from .target import parse_target
 
 Phase = Literal["switcher", "network", "both"]
 Gradient = Literal["through", "held"]
-
-
-class _Gate:
-    """Forward pre-hook of one consumer: input times the scales of its columns."""
-
-    def __init__(self, owner: GatedModel, name: str) -> None:
-        self.owner, self.name = owner, name
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self.owner._dirty:  # the layer is called on its own, not through the model
-            self.owner.refresh()
-        factor = self.owner._factors.get(self.name)
-        if factor is None:
-            return None
-        if not args:
-            raise AttachError(f"{self.name} was called with keyword arguments only; gates need positional ones.")
-        return (scale_input(module, args[0], factor), *args[1:])
-
-
-class _Refresh:
-    """Forward pre-hook of the whole model: one set of scales per forward pass."""
-
-    def __init__(self, owner: GatedModel) -> None:
-        self.owner = owner
-
-    def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
-        self.owner.refresh()
 
 
 class GatedModel:
@@ -99,17 +73,19 @@ class GatedModel:
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._handles: list[Any] = []
-        self._opened = attention.open_(self.model.get_submodule(m.module) for g in groups for m in g.heads)
+        heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
+        self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
+        self._compiled = is_compiled(model)
         self._attached = True
         self._hook()
 
     # -- hooks ---------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        self._handles.append(self.model.register_forward_pre_hook(_Refresh(self)))
+        self._handles.append(self.model.register_forward_pre_hook(Refresh(self)))
         for name in self._maps:
             module = self.model.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(_Gate(self, name)))
+            self._handles.append(module.register_forward_pre_hook(Gate(self, name)))
 
     def _unhook(self) -> None:
         for handle in self._handles:
@@ -132,7 +108,7 @@ class GatedModel:
         Safe to call twice. Returns the model.
         """
         self._unhook()
-        attention.close_(self._opened)
+        attention.close_(self._opened.values())
         self._attached = False
         self._factors = {}
         for parameter, flag in self._requires_grad.items():
@@ -151,6 +127,9 @@ class GatedModel:
         """Run the model with its gates."""
         if not self._attached:
             raise AttachError("the gates are detached; call the model itself, or attach() again.")
+        if self._compiled:  # compiled code would not see the scales change
+            with torch.compiler.set_stance("force_eager"):
+                return self.model(*args, **kwargs)
         return self.model(*args, **kwargs)
 
     # -- phases and parameters -----------------------------------------------------------------
@@ -281,7 +260,7 @@ class GatedModel:
         """A copy of the user's own classes without gates, with the caller's `requires_grad` flags."""
         with self.unhooked():
             clone = copy.deepcopy(self.model)
-        attention.close_(clone.get_submodule(m.module) for g in self.groups for m in g.heads)
+        attention.close_(clone.get_submodule(name) for name in self._opened)
         flags = list(self._requires_grad.values())
         for parameter, flag in zip(clone.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
@@ -302,15 +281,6 @@ class GatedModel:
             CollapsedLayerError: a layer would be left empty.
         """
         return remove_(self.fold(), self.groups, self.scales)
-
-
-def is_gated(model: nn.Module) -> bool:
-    """True when any module of the model carries one of our gates."""
-    return any(
-        isinstance(hook, (_Gate, _Refresh))
-        for module in model.modules()
-        for hook in module._forward_pre_hooks.values()
-    )
 
 
 def attach_groups(

@@ -194,7 +194,7 @@ class _Builder:
         return self.ledger.classes.is_raw(self.ledger.raw[name])
 
     def _record(self, group: _Group) -> NeuronGroup:
-        first = next((p for p in group.parts if p.role == "producer"), group.parts[0])
+        first = self._first(group)
         open_ = [root for root in group.classes if root not in self.pins]
         kept = [root for root in group.classes if root in self.pins]
         reason, note = None, ""
@@ -217,9 +217,14 @@ class _Builder:
         members += tuple(Member(n, "heads", tuple(range(len(open_))), tuple(range(len(open_)))) for n in heads)
         return NeuronGroup(first.name, "channel", len(open_), members, None, note, macs)
 
+    def _first(self, group: _Group) -> _Part:
+        """The layer that names a group, or the matrix where no layer makes its channels."""
+        found = [p for role in ("producer", "parameter") for p in group.parts if p.role == role]
+        return next(p for p in found if p.role == "producer" or not self._raw(p.name))
+
     def _whole(self, group: _Group) -> tuple[Member, ...]:
         """Members of a group that is kept: who holds its channels."""
-        size = len(next((p for p in group.parts if p.role == "producer"), group.parts[0]).roots)
+        size = len(self._first(group).roots)
         found = []
         for part in group.parts:
             if part.role in ("producer", "between"):
@@ -239,7 +244,7 @@ class _Builder:
             heads = attention.head_count(self.ledger.model.get_submodule(module))
             if heads == len(number) and mine.all() and int(mine.sum()) == heads:
                 modules[module] = None
-        return list(modules), total / max(1, len(number)) / self.batch
+        return list(modules), float(total / max(1, len(number)) / self.batch)
 
 
 def _member(part: _Part, number: dict[int, int]) -> Member | None:

@@ -6,10 +6,11 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from .. import layers
-from ..errors import ConfigError
+from ..errors import ConfigError, UnsupportedModelError
 from ..inputs import Inputs
 from .discover import channel_groups
 from .records import Member, NeuronGroup
@@ -38,6 +39,7 @@ def find_groups(
         UnsupportedModelError: the model does not run, or its graph cannot be built.
         ConfigError: a pattern of `keep` matches nothing.
     """
+    _refuse_scripted(model)
     shapes = layer_shapes(model, example_inputs)
     groups = channel_groups(model, example_inputs, shapes)
     groups = [_protect(group, keep) for group in groups]
@@ -47,6 +49,15 @@ def find_groups(
         _check_patterns(groups, keep)
     rank = {name: i for i, name in enumerate(shapes)}
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    """TorchScript runs code of its own, in which no hook can sit and no layer can shrink."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModelError(
+                f"{name or 'the model'} is TorchScript, whose code is fixed; give the model that it was made from."
+            )
 
 
 def _matches(name: str, pattern: str) -> bool:

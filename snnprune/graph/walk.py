@@ -57,7 +57,7 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with self._hooks(), torch.no_grad(), attention.unfused(), torch.compiler.set_stance("force_eager"), self:
+        with self._hooks(), torch.no_grad(), attention.unfused(), self:
             output = call(self.model, inputs)
         for tensor in tensors_in(output):
             labels = self.get(tensor)

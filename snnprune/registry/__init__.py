@@ -2,6 +2,14 @@
 
 from .factory import build, load_factory, torchvision_names
 from .files import check_finite
-from .load import LoadedModel, load_model
+from .load import LoadedModel, load_model, load_state_
 
-__all__ = ["LoadedModel", "build", "check_finite", "load_factory", "load_model", "torchvision_names"]
+__all__ = [
+    "LoadedModel",
+    "build",
+    "check_finite",
+    "load_factory",
+    "load_model",
+    "load_state_",
+    "torchvision_names",
+]

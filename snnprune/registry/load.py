@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from .factory import build
@@ -67,5 +69,19 @@ def load_model(
         raise ModelFileError(f"{path} does not fit {arch}: {'; '.join(wrong[:3])}{more}.")
     check_finite(content, path)
     model = build(arch, **kwargs)
-    model.load_state_dict({**{k: v for k, v in model.state_dict().items() if optional(k)}, **content})
+    load_state_(model, {**{k: v for k, v in model.state_dict().items() if optional(k)}, **content})
     return LoadedModel(model.eval(), arch, kwargs)
+
+
+def load_state_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Strict `load_state_dict` of bare tensors, taken to be of the model's present format.
+
+    PyTorch writes format versions of modules beside the tensors; safetensors cannot, and some models
+    (MNASNet) refuse a state without.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(model.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+    model.load_state_dict(versioned, strict=True)

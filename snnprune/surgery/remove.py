@@ -82,6 +82,11 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
     """
     check_scales(groups, scales)
     kept = {name: scale.detach() > 0 for name, scale in scales.items()}
+    for group in groups:
+        mask = kept.get(group.id)
+        if mask is not None and not bool(mask.all()):
+            for member in group.heads:
+                set_heads_(model.get_submodule(member.module), int(mask.sum()))
     for name, masks in layer_masks(model, groups, kept).items():
         module = model.get_submodule(name)
         outputs = None if masks.outputs is None else masks.outputs.nonzero().flatten()
@@ -93,11 +98,6 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
         select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
     for (name, dim), mask in slice_masks(model, groups, kept).items():
         select_slices_(model, name, dim, mask.nonzero().flatten())
-    for group in groups:
-        mask = kept.get(group.id)
-        if mask is not None and not bool(mask.all()):
-            for member in group.heads:
-                set_heads_(model.get_submodule(member.module), int(mask.sum()))
     return model
 
 
@@ -119,7 +119,7 @@ def slice_masks(
 
 
 def set_heads_(module: nn.Module, heads: int) -> None:
-    """Let an attention module have fewer heads: open it, and say so in its attributes."""
+    """Let an attention module have fewer heads, before its layers shrink: open it, set its attributes."""
     attention.open_([module])
     attention.set_head_count(module, heads)
 

@@ -78,11 +78,16 @@ def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -
 
 @torch.no_grad()
 def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
-    clone = copy.deepcopy(probe).train()
+    """Whether the model runs in training mode; it and its buffers are left as they were."""
+    before = {name: buffer.clone() for name, buffer in probe.named_buffers()}
     try:
-        call(clone, inputs)
+        call(probe.train(), inputs)
     except Exception:  # such as a batch norm over a single value
         return False
+    finally:
+        probe.eval()
+        for name, buffer in probe.named_buffers():
+            buffer.copy_(before[name])
     return True
 
 

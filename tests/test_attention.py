@@ -1,0 +1,234 @@
+"""Attention: open modules compute what the originals do, and whole heads are cut."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from conftest import randomized
+from torch import nn
+from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
+from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
+from torchvision.models.swin_transformer import (
+    PatchMergingV2,
+    ShiftedWindowAttention,
+    ShiftedWindowAttentionV2,
+    SwinTransformerBlockV2,
+)
+
+import snnprune
+from snnprune import attention
+from snnprune.gates import attach_groups
+from snnprune.metrics import count_macs, count_params
+from snnprune.surgery import random_scales, relative_difference, removal_difference
+
+
+def vit() -> nn.Module:
+    return VisionTransformer(32, 8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=48, num_classes=5)
+
+
+def swin(version: int = 1) -> nn.Module:
+    extra = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2} if version == 2 else {}
+    return SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], num_classes=5, **extra)
+
+
+def maxvit() -> nn.Module:
+    return MaxVit((64, 64), 16, 2, block_channels=[16, 32], block_layers=[1, 1], head_dim=8,
+                  stochastic_depth_prob=0.0, num_classes=5)  # fmt: skip
+
+
+class Encoder(nn.Module):
+    """`nn.TransformerEncoder`, whose fast path never calls its attention."""
+
+    def __init__(self, *, batch_first: bool = True, norm_first: bool = False) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(24, 3, 40, 0.0, batch_first=batch_first, norm_first=norm_first)
+        self.embed = nn.Linear(3 * 32 * 8, 24)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.head(self.body(self.embed(x.unflatten(3, (-1, 8)).permute(0, 3, 1, 2, 4).flatten(2))).mean(1))
+
+
+NETS = {
+    "vit": vit,
+    "swin": swin,
+    "swin_v2": lambda: swin(2),
+    "maxvit": maxvit,
+    "encoder": Encoder,
+    "encoder_norm_first": lambda: Encoder(norm_first=True),
+}
+
+
+def net(name: str):
+    side = 64 if name == "maxvit" else 32
+    return randomized(NETS[name]), torch.randn(2, 3, side, side, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_heads_are_groups_and_their_removal_is_exact(name):
+    model, x = net(name)
+    groups = snnprune.trace(model, x)
+    heads = [g for g in groups if g.heads]
+    assert len(heads) == {"maxvit": 4, "swin": 4, "swin_v2": 4}.get(name, 2)
+    assert all(
+        g.prunable and g.size == attention.head_count(model.get_submodule(g.heads[0].module)) for g in heads
+    )
+    for seed in range(3):
+        scales = random_scales(groups, torch.Generator().manual_seed(seed))
+        assert removal_difference(model, groups, scales, x).exact
+    plain = model(x)
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        gated.set_scales(scales)
+        kept = {n: (s > 0).numpy() for n, s in scales.items()}
+        small = gated.compact()
+        assert relative_difference(plain, gated(x)) > 1e-3, "the scales must do something"
+        assert relative_difference(gated(x), small(x)) <= 1e-10
+        assert gated.cost.cost("macs", kept) == pytest.approx(count_macs(small, x))
+        assert gated.cost.cost("params", kept) == pytest.approx(count_params(small))
+    small.train()(x).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in small.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_detached_models_are_of_their_own_classes(name):
+    model, x = net(name)
+    before = [type(m) for m in model.modules()]
+    plain = model(x)
+    gated = snnprune.attach(model, x, switcher=None)
+    assert [type(m) for m in model.modules()] != before
+    assert [type(m) for m in gated.compact().modules()] == before, "all heads are there"
+    gated.detach()
+    assert [type(m) for m in model.modules()] == before
+    assert torch.equal(plain, model(x))
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "swin_v2", "maxvit"])
+def test_saved_loaded_pickled_pruned_again(name, tmp_path):
+    model, x = net(name)
+    for step in range(2):
+        with snnprune.attach(model, x, switcher=None) as gated:
+            scales = random_scales(gated.groups, torch.Generator().manual_seed(step))
+            gated.set_scales(scales)
+            model, reference = gated.compact(), gated(x)
+        assert relative_difference(reference, model(x)) <= 1e-10
+    snnprune.save(model, tmp_path / "m")
+    again = snnprune.load(tmp_path / "m", model=NETS[name]().double())
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "swin_v2", "maxvit"])
+def test_fewer_heads_export(name, tmp_path):
+    model, x = net(name)
+    with snnprune.attach(model, x, switcher=None) as gated:
+        gated.set_scales(random_scales(gated.groups, torch.Generator().manual_seed(0)))
+        check = snnprune.export_onnx(gated.compact(), tmp_path / "m.onnx", x)
+    assert check.relative_error < 1e-4
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "maxvit"])
+def test_heads_learn_with_the_switcher(name):
+    model, x = net(name)
+    with snnprune.attach(model.float(), x.float()) as gated:
+        gated.set_budget({"macs": 0.6})
+        gated.set_phase("switcher")
+        gated(x.float()).square().sum().backward()
+        assert any(p.grad is not None and p.grad.any() for p in gated.scorer_parameters())
+        assert count_macs(gated.compact(), x.float()) <= 0.6 * count_macs(model, x.float())
+
+
+def attend(**options) -> nn.MultiheadAttention:
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(24, 4, **options).double()
+    if module.in_proj_bias is not None:
+        nn.init.normal_(module.in_proj_bias)
+    return module
+
+
+Q, K = torch.randn(3, 7, 24, dtype=torch.float64), torch.randn(3, 7, 24, dtype=torch.float64)
+BOOLEAN = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)) > 0.7
+BOOLEAN.fill_diagonal_(False)
+PADDING = torch.zeros(3, 7, dtype=torch.bool)
+PADDING[:, 5:] = True
+
+
+@pytest.mark.parametrize("options", [{"batch_first": True}, {}, {"batch_first": True, "bias": False}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"need_weights": False},
+        {"average_attn_weights": False},
+        {"attn_mask": BOOLEAN},
+        {"attn_mask": BOOLEAN.double() * -3, "need_weights": False},
+        {"attn_mask": BOOLEAN.expand(12, 7, 7), "need_weights": False},
+        {"key_padding_mask": PADDING, "need_weights": False},
+        {"key_padding_mask": PADDING, "attn_mask": BOOLEAN},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("inputs", [(Q, Q, Q), (Q, K, K), (Q, K, Q)], ids=["self", "cross", "mixed"])
+def test_open_multihead_attention_is_the_same_function(options, call, inputs):
+    module = attend(**options)
+    if not options.get("batch_first"):
+        inputs = tuple(x.transpose(0, 1) for x in inputs)
+    expected = module(*inputs, **call)
+    with attention.opened(module):
+        assert attention.is_open(module)
+        found = module(*inputs, **call)
+    assert not attention.is_open(module)
+    assert relative_difference(expected[0], found[0]) < 1e-12
+    assert (expected[1] is None) == (found[1] is None)
+    if expected[1] is not None:
+        assert relative_difference(expected[1], found[1]) < 1e-12
+
+
+def test_open_multihead_attention_without_a_batch():
+    module = attend()
+    expected = module(Q[0], K[0], K[0])
+    with attention.opened(module):
+        found = module(Q[0], K[0], K[0])
+    assert relative_difference(expected, found) < 1e-12
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (4, 4), (3, 8), (4, 9)])
+@pytest.mark.parametrize("shift", [[0, 0], [2, 2], [2, 0]])
+@pytest.mark.parametrize("kind", [ShiftedWindowAttention, ShiftedWindowAttentionV2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_open_windows_are_the_same_function(kind, shift, size, bias):
+    torch.manual_seed(0)
+    module = kind(24, [4, 4], shift, 3, qkv_bias=bias).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, *size, 24, dtype=torch.float64)
+    expected = module(x)
+    with attention.opened(module):
+        assert relative_difference(expected, module(x)) < 1e-12
+
+
+def test_open_relative_attention_is_the_same_function():
+    module = RelativePositionalMultiHeadAttention(24, 8, 16).double()
+    x = torch.randn(2, 5, 16, 24, dtype=torch.float64)
+    expected = module(x)
+    with attention.opened(module):
+        assert relative_difference(expected, module(x)) < 1e-12
+
+
+def test_attention_that_cannot_be_opened_is_kept():
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True)
+            self.x, self.o, self.p = nn.Linear(12, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.x(x)
+            return self.p(torch.relu(self.o(self.a(x, x, x)[0])).mean(1))
+
+    groups = {g.id: g for g in snnprune.trace(Cross(), torch.randn(2, 5, 12))}
+    assert "MultiheadAttention (a)" in str(groups["x"].reason)
+    assert groups["o"].prunable
+    assert not any(g.heads for g in groups.values())
