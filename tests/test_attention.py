@@ -232,3 +232,27 @@ def test_attention_that_cannot_be_opened_is_kept():
     assert "MultiheadAttention (a)" in str(groups["x"].reason)
     assert groups["o"].prunable
     assert not any(g.heads for g in groups.values())
+
+
+def test_heads_are_rounded_by_their_channels():
+    """A head of 8 channels is a multiple of 8 by itself; neurons of an MLP go in eights."""
+    model, x = net("vit")
+    with snnprune.attach(model.float(), x.float(), round_to=8) as gated:
+        gated.set_budget({"macs": 0.7})
+        counts = {c.id: c.kept for c in gated.counts()}
+    heads = {g.id for g in gated.groups if g.heads}
+    assert all(1 <= counts[name] <= 4 for name in heads)
+    assert any(counts[name] < 4 for name in heads)
+    assert all(kept % 8 == 0 for name, kept in counts.items() if ".mlp." in name)
+
+
+def test_groups_come_in_the_order_of_the_forward_pass():
+    model, x = net("swin")
+    names = [g.id for g in snnprune.trace(model, x)]
+    assert (
+        names.index("features.1.0.attn.qkv")
+        < names.index("features.1.0.mlp.0")
+        < names.index("features.1.1.attn.qkv")
+    )
+    assert names[0] == "features.0.0"
+    assert names[-1] == "head"

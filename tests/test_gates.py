@@ -230,3 +230,17 @@ def test_cost_of_a_selection_is_hand_arithmetic():
         }
         assert gated.cost.cost("macs", kept) == 400 * 100 + 100 * 30 + 30 * 10
         assert gated.cost.cost("params", kept) == 400 * 100 + 100 + 100 * 30 + 30 + 30 * 10 + 10
+
+
+def test_rounding_counts_the_channels_of_convolution_groups():
+    """Groups of 4 channels go in pairs when multiples of 8 are asked for."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=16), nn.ReLU(), nn.Conv2d(64, 5, 1)
+    )
+    x = torch.randn(2, 3, 8, 8)
+    with snnprune.attach(model, x, round_to=8) as gated:
+        gated.set_budget({"macs": 0.5})
+        small = gated.compact()
+    assert gated.groups[0].size == 16
+    assert small[2].groups % 2 == 0
+    assert small[2].out_channels == 4 * small[2].groups < 64

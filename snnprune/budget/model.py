@@ -109,7 +109,7 @@ class CostModel:
             share: kept share of the dense cost, in (0, 1].
             scores: group id -> (size,) finite scores; higher is better.
             floor: least kept share of every group (at least one neuron).
-            round_to: keep multiples of this many neurons in channel groups, where they are that wide.
+            round_to: keep multiples of this many channels in channel groups, where they are that wide.
 
         Raises:
             TargetError: even with every group at its floor the cost is higher.
@@ -196,8 +196,8 @@ class CostModel:
         if self._saving(metric, group) < LEAST_SAVING:
             return group.size
         least = max(1, math.ceil(floor * group.size - 1e-9))
-        if group.kind == "channel" and round_to > 1:
-            least = math.ceil(least / round_to) * round_to
+        step = _step(group, round_to)
+        least = math.ceil(least / step) * step
         return min(group.size, least)
 
     def _saving(self, metric: Metric, group: NeuronGroup) -> float:
@@ -211,15 +211,22 @@ class CostModel:
 
 
 def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_to: int) -> NDArray[np.float64]:
-    """Scores with the `least` best out of reach, and neurons tied in blocks of `round_to`.
+    """Scores with the `least` best out of reach, and neurons tied in blocks of `round_to` channels.
 
     A block has the score of its best neuron, so that a threshold keeps whole blocks.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].copy()
-    if group.kind == "channel" and round_to > 1:
-        ranked = ranked[(np.arange(len(ranked)) // round_to) * round_to]
+    step = _step(group, round_to)
+    ranked = ranked[(np.arange(len(ranked)) // step) * step]
     ranked[:least] = ALWAYS
     result = np.empty_like(ranked)
     result[order] = ranked
     return result
+
+
+def _step(group: NeuronGroup, round_to: int) -> int:
+    """Neurons that make up a multiple of `round_to` channels: a head is a multiple of 8 by itself."""
+    if group.kind != "channel":
+        return 1
+    return round_to // math.gcd(round_to, group.per_neuron)

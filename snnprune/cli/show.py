@@ -148,12 +148,15 @@ def groups_table(groups: list[NeuronGroup], shares: dict[str, tuple[float, float
     """Groups of a model, with what each one's removal would save at most."""
     table = Table()
     for name in ("group", "kind", "neurons", "layers", "MACs", "params", ""):
-        table.add_column(name, justify="right" if name in ("neurons", "layers", "MACs", "params") else "left")
+        right = name in ("neurons", "layers", "MACs", "params")
+        table.add_column(
+            name, justify="right" if right else "left", overflow="fold", no_wrap=right, ratio=None if right else 1
+        )
     for g in groups:
         macs, params = shares.get(g.id, (0.0, 0.0))
         state = escape(g.note) if g.prunable else f"[yellow]kept: {escape(str(g.reason))}[/]"
         cost = (f"{macs:.1%}", f"{params:.1%}") if g.prunable else ("", "")
-        table.add_row(escape(g.id), g.kind, str(g.size), str(len(g.members)), *cost, state)
+        table.add_row(escape(g.id), "heads" if g.heads else g.kind, str(g.size), str(len(g.members)), *cost, state)
     return table
 
 

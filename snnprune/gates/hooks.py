@@ -28,6 +28,7 @@ class Gate:
         self.owner, self.name = owner, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Scale the first argument."""
         if self.owner._dirty:  # the layer is called on its own, not through the model
             self.owner.refresh()
         factor = self.owner._factors.get(self.name)
@@ -45,6 +46,7 @@ class Refresh:
         self.owner = owner
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        """Look for changes."""
         self.owner.refresh()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +22,8 @@ from .walk import Walk
 logger = logging.getLogger(__name__)
 
 
-def channel_groups(model: nn.Module, example_inputs: Inputs, order: Iterable[str]) -> list[NeuronGroup]:
-    """Every group of coupled output channels, prunable or not, in the order of the forward pass.
+def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[NeuronGroup], dict[str, int]]:
+    """Every group of coupled output channels, prunable or not, and the order in which layers run.
 
     The model runs once in evaluation mode and, where it can, once in training mode, so that auxiliary
     heads are seen.
@@ -32,7 +31,6 @@ def channel_groups(model: nn.Module, example_inputs: Inputs, order: Iterable[str
     Args:
         model: the network; it is copied, nothing in it changes.
         example_inputs: what its forward takes.
-        order: names of the layers in the order in which they run.
 
     Raises:
         UnsupportedModelError: the model does not run.
@@ -53,10 +51,7 @@ def channel_groups(model: nn.Module, example_inputs: Inputs, order: Iterable[str
         logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
     walk.ledger.close()
     settle(walk.ledger)
-    rank = {name: i for i, name in enumerate(order)}
-    return sorted(
-        _Builder(walk.ledger, rank, batch_size(example_inputs)).groups(), key=lambda g: rank.get(g.id, len(rank))
-    )
+    return _Builder(walk.ledger, batch_size(example_inputs)).groups(), walk.ledger.order
 
 
 def settle(ledger: Ledger) -> None:
@@ -125,8 +120,8 @@ class _Group:
 
 
 class _Builder:
-    def __init__(self, ledger: Ledger, rank: dict[str, int], batch: int) -> None:
-        self.ledger, self.rank, self.batch = ledger, rank, batch
+    def __init__(self, ledger: Ledger, batch: int) -> None:
+        self.ledger, self.rank, self.batch = ledger, ledger.order, batch
         self.parts = [
             *self._layer_parts("producer", ledger.produced),
             *self._layer_parts("between", ledger.between),

@@ -41,13 +41,12 @@ def find_groups(
     """
     _refuse_scripted(model)
     shapes = layer_shapes(model, example_inputs)
-    groups = channel_groups(model, example_inputs, shapes)
+    groups, rank = channel_groups(model, example_inputs)
     groups = [_protect(group, keep) for group in groups]
     if input_neurons:
         groups += _input_groups(model, shapes, groups, keep)
     if groups:
         _check_patterns(groups, keep)
-    rank = {name: i for i, name in enumerate(shapes)}
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
 
 

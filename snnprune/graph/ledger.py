@@ -38,6 +38,7 @@ class Ledger:
         between: per-channel layer -> labels of its channels, (channels,).
         raw: parameter or buffer outside the known layers -> labels of its elements.
         products: (multiply-adds, labels, module) of products of activations, and with parameters.
+        order: layers and matrices in the order in which they first run.
         exposed: layer whose weights the model's code uses without calling it -> why its width stays.
         pricing: whether products are priced: the first pass alone.
     """
@@ -50,6 +51,7 @@ class Ledger:
         self.between: dict[str, Tensor] = {}
         self.raw: dict[str, Tensor] = {}
         self.products: list[tuple[float, Tensor, str]] = []
+        self.order: dict[str, int] = {}
         self.exposed: dict[str, str] = {}
         self.pricing = True
         self._owners = {name: m for name, m in model.named_modules() if is_weighted(m)}
@@ -90,6 +92,7 @@ class Ledger:
             x: its input.
             out: its output.
         """
+        self.order.setdefault(name, len(self.order))
         if isinstance(module, layers.PER_CHANNEL):
             if isinstance(module, nn.PReLU) and module.num_parameters == 1:
                 return labels
@@ -183,6 +186,7 @@ class Ledger:
         owner = name.rpartition(".")[0]
         module = self._owners.get(owner)
         called = name if module is None else owner
+        self.order.setdefault(called, len(self.order))
         self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
         if module is not None:
             self.exposed[owner] = "its weights are used outside its call"

@@ -81,6 +81,12 @@ class NeuronGroup:
         return tuple(m for m in self.members if m.role == "consumer")
 
     @property
+    def per_neuron(self) -> int:
+        """Channels that a neuron has in the layer that makes it: 1, or those of a head or convolution group."""
+        makers = [m for role in ("producer", "between", "parameter") for m in self.members if m.role == role]
+        return max(1, len(makers[0].channels) // self.size) if makers and self.size else 1
+
+    @property
     def heads(self) -> tuple[Member, ...]:
         """Attention modules of which the group's neurons are the heads."""
         return tuple(m for m in self.members if m.role == "heads")
@@ -92,4 +98,5 @@ class NeuronGroup:
 
     def __str__(self) -> str:
         state = "prunable" if self.prunable else f"kept: {self.reason}"
-        return f"{self.id} ({self.kind}, {self.size} neurons; {state})"
+        what = "heads" if self.heads else "neurons"
+        return f"{self.id} ({self.kind}, {self.size} {what}; {state})"

@@ -27,12 +27,14 @@ class Inspection:
     Attributes:
         groups: all of them, also those that are kept.
         shares: group id -> share of MACs and of params that all its neurons but one hold.
+        reach: metric -> share of the dense cost in layers that lose something when neurons go.
         least: metric -> smallest target that the default floors allow.
         input_shape: (channels, height, width) that was used.
     """
 
     groups: list[NeuronGroup]
     shares: dict[str, tuple[float, float]]
+    reach: dict[str, float]
     least: dict[str, float]
     input_shape: tuple[int, ...]
     macs: int
@@ -61,7 +63,10 @@ def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequen
         values = Scorer(opened.model, groups)(opened.model)
     scores = {name: u.double().numpy() for name, u in values.items()}
     least = {"macs": cost.floor_share("macs", scores), "params": cost.floor_share("params", scores)}
-    return Inspection(groups, shares, least, tuple(example.shape[1:]), cost.dense["macs"], cost.dense["params"])
+    reach = {"macs": cost.prunable_share("macs"), "params": cost.prunable_share("params")}
+    return Inspection(
+        groups, shares, reach, least, tuple(example.shape[1:]), cost.dense["macs"], cost.dense["params"]
+    )
 
 
 def example_for(opened: Opened, image_size: int | None = None) -> Tensor:

@@ -57,11 +57,11 @@ def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """Give every norm random statistics and affine parameters, in place.
 
     Fresh batch norms (mean 0, variance 1, beta 0) hide mistakes: a channel that is zero before the
-    norm is zero after it. With a random beta it is not. Parameters that are all zero (the head of a fresh
-    transformer) hide them even better and become random too.
+    norm is zero after it. With a random beta it is not. Parameters that are constant and next to zero (the
+    head of a fresh transformer, layer scales of 1e-6) hide them even better and become random too.
     """
     for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.numel() and not bool(parameter.any()):
+        if parameter.is_floating_point() and parameter.numel() > 1 and _next_to_zero(parameter):
             values = torch.randn(parameter.shape, generator=generator) / math.sqrt(
                 max(1, parameter.numel() // max(1, len(parameter) if parameter.dim() else 1))
             )
@@ -83,6 +83,11 @@ def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
             draw(module.weight, 0.6, 1.4)
             draw(module.bias, -0.4, 0.4)
     return model
+
+
+def _next_to_zero(parameter: Tensor) -> bool:
+    first = float(parameter.flatten()[0])
+    return abs(first) < 1e-2 and bool((parameter == first).all())
 
 
 def random_scales(
