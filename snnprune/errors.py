@@ -17,6 +17,10 @@
 Every message names the path and the value, the cause, and the remedy.
 """
 
+from __future__ import annotations
+
+import re
+
 
 class SnnPruneError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -72,5 +76,5 @@ class RunError(SnnPruneError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, shortened, for messages of our own."""
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

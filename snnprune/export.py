@@ -199,8 +199,12 @@ def _to_proto(model: nn.Module, inputs: Inputs) -> Any:
                 model, args, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, verbose=False
             )
     except Exception as error:
+        cause: BaseException = error  # the exporter wraps what went wrong in an account of its steps
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         raise ExportError(
-            f"the model cannot be exported to ONNX ({type(error).__name__}: {first_line(error)})."
+            f"the model cannot be exported to ONNX ({type(cause).__name__}: {first_line(cause)}). "
+            "`result.save(folder, onnx=False)` writes the PyTorch model alone."
         ) from error
     assert program is not None
     return program.model_proto

@@ -14,6 +14,7 @@ from torchvision.models.convnext import CNBlockConfig
 from torchvision.ops import FrozenBatchNorm2d
 
 import snnprune
+from snnprune.errors import ExportError
 from snnprune.gates import attach_groups
 from snnprune.inputs import call, tensors_in, to_dtype
 from snnprune.metrics import count_macs, count_params
@@ -122,13 +123,47 @@ def test_detectors_take_lists_and_protect_their_heads(tmp_path):
     inputs = to_dtype(detection_inputs(64), torch.float64)
     # How many boxes reach the second stage depends on the weights, and so do the MACs.
     groups = end_to_end(randomized(detector), detector, inputs, tmp_path, 6, 0.95, rel=0.05)
-    kept = {g.id for g in groups if not g.prunable}
-    assert kept == {f"{n}" for n in (
-        "rpn.head.cls_logits", "rpn.head.bbox_pred",
-        "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")}  # fmt: skip
+    cut = {m.module for g in groups if g.prunable for m in g.members if m.role != "consumer"}
+    assert {
+        "backbone.0",
+        "backbone.1",
+        "backbone.3.running_var",
+        "rpn.head.conv.0.0",
+        "roi_heads.box_head.fc6",
+    } <= cut
+    assert not cut & {
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+    }
 
 
-def test_a_detector_is_pruned_by_its_own_loss():
+def test_layers_that_get_nothing_keep_what_they_may_read():
+    """Without targets no box is found, and the mask head sees empty tensors alone."""
+
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.o = (
+                nn.Conv2d(3, 8, 3),
+                nn.Conv2d(8, 8, 3),
+                nn.Conv2d(8, 4, 1),
+                nn.Conv2d(8, 2, 1),
+            )
+            self.d = nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            x = self.b(torch.relu(self.a(x)))
+            return self.o(x), self.d(self.c(x[x.mean((1, 2, 3)) > 1e9]))
+
+    groups = {g.id: g for g in snnprune.trace(Empty(), images(8))}
+    assert groups["a"].prunable
+    assert not groups["b"].prunable
+    assert not groups.get("c") or not groups["c"].prunable
+
+
+def test_a_detector_is_pruned_by_its_own_loss(tmp_path):
     torch.manual_seed(0)
     inputs, targets = detection_inputs(64)
 
@@ -142,6 +177,12 @@ def test_a_detector_is_pruned_by_its_own_loss():
     assert result.report.compact.macs <= 0.6 * result.report.dense.macs
     assert result.report.exactness["remove"] <= 1e-9
     assert len(result.model.eval()(inputs)) == 2
+    result.save(tmp_path / "run", onnx=False)
+    again = snnprune.load(tmp_path / "run", model=detector())
+    assert relative_difference(result.model(inputs), again(inputs)) == 0
+    with pytest.raises(ExportError, match="onnx=False"):
+        result.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_video_models(tmp_path):

@@ -53,6 +53,9 @@ class Ledger:
         self.products: list[tuple[float, Tensor, str]] = []
         self.order: dict[str, int] = {}
         self.exposed: dict[str, str] = {}
+        self._fed: set[str] = set()
+        self._starved: set[str] = set()
+        self._vanished: list[Tensor] = []
         self.pricing = True
         self._owners = {name: m for name, m in model.named_modules() if is_weighted(m)}
 
@@ -76,6 +79,10 @@ class Ledger:
             self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
         return self.raw[name]
 
+    def vanish(self, labels: Tensor) -> None:
+        """Neurons of which an operation left nothing, as when a detector finds no box."""
+        self._vanished.append(core(labels))
+
     def rows(self, name: str, module: nn.Module) -> Tensor:
         """Labels of a layer's output channels, (out,)."""
         if name not in self.produced:
@@ -93,6 +100,9 @@ class Ledger:
             out: its output.
         """
         self.order.setdefault(name, len(self.order))
+        (self._fed if x.numel() else self._starved).add(name)
+        if not x.numel():
+            return None
         if isinstance(module, layers.PER_CHANNEL):
             if isinstance(module, nn.PReLU) and module.num_parameters == 1:
                 return labels
@@ -210,7 +220,14 @@ class Ledger:
         return labels.select(1 - dim, 0).clone() if varying(labels) in ((dim,), ()) else None
 
     def close(self) -> None:
-        """Keep the width of layers whose weights the code reaches without calling them."""
+        """Keep what could not be seen to the end.
+
+        That is the width of layers whose weights the code reaches without calling them; and whatever
+        vanished on the way, when some layer was only ever given empty tensors and may have read it.
+        """
+        blind = sorted(self._starved - self._fed)
+        for labels in self._vanished if blind else ():
+            self.classes.pin(labels, f"the example gives {blind[0]} nothing to read, so who reads it is unknown")
         for name, why in self.exposed.items():
             if name in self.consumed:
                 self.classes.pin(self.consumed[name], f"{why} ({name})")

@@ -122,6 +122,11 @@ class Walk(TorchDispatchMode):
         parts = tree_leaves((args, kwargs))
         if not any(isinstance(p, Tensor) and self.get(p) is not None for p in parts):
             return
+        if any(isinstance(o, Tensor) and not o.numel() for o in tree_leaves(out)):
+            for part in parts:
+                if isinstance(part, Tensor) and part.numel() and (labels := self.get(part)) is not None:
+                    self.ledger.vanish(labels)
+            return
         rule = rule_for(func)
         if rule is None:
             named = next((f" with the parameter {n!r}" for p in parts if (n := self.name_of(p))), "")
