@@ -85,7 +85,8 @@ def build(family: str, name: str, size: int | None) -> tuple[Callable[[], nn.Mod
             side, example = 224, torch.randn(2, 3, 16, 224, 224)
     if family == "detection":
         options |= {"min_size": side, "max_size": side} if "ssd" not in name else {}
-        example = _detection_inputs(side, keypoints=17 if "keypoint" in name else 0)
+        # Key points as targets must be float32, which a proof in float64 is not.
+        example = _detection_inputs(side, targeted="keypoint" not in name)
     return lambda: torchvision.models.get_model(name, weights=None, **options), example, {"input": side}
 
 
@@ -99,7 +100,7 @@ def _side(family: str, name: str) -> int:
     return 299 if name == "inception_v3" else 128
 
 
-def _detection_inputs(side: int, keypoints: int) -> tuple[Any, ...]:
+def _detection_inputs(side: int, *, targeted: bool) -> tuple[Any, ...]:
     """(images, targets): with targets a detector also runs in training mode."""
     images, targets = [], []
     for shift in (0.0, 9.0):
@@ -108,12 +109,8 @@ def _detection_inputs(side: int, keypoints: int) -> tuple[Any, ...]:
         target: dict[str, Tensor] = {"boxes": boxes, "labels": torch.tensor([1, 1])}
         target["masks"] = torch.zeros(2, side, side, dtype=torch.uint8)
         target["masks"][:, 20:60, 20:60] = 1
-        if keypoints:
-            points = torch.rand(2, keypoints, 3) * 40 + 20
-            points[..., 2] = 1
-            target["keypoints"] = points
         targets.append(target)
-    return images, targets
+    return (images, targets) if targeted else (images,)
 
 
 def loss_of(output: Any) -> Tensor:
@@ -158,6 +155,7 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
     del wide
     with _step(row, "learn"):
         compact = _learn(model, groups, example, row)
+        del model  # two of the models are too large to be held twice
         with _step(row, "backward"):
             loss_of(call(compact.train(), example)).backward()
             bad = [n for n, p in compact.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -184,11 +182,11 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
 
 
 def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> nn.Module:
-    """Two steps of each phase under a budget, then the proof on what was learned."""
+    """Two steps of each phase under a budget, in place, then the proof on what was learned."""
     from snnprune.encoding import Scorer
     from snnprune.gates import attach_groups
 
-    model = copy.deepcopy(model).train()
+    model.train()
     try:
         call(model, example)
     except Exception:  # a batch norm over one value: learn in evaluation mode
@@ -210,7 +208,7 @@ def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> 
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters(), 1.0)
             optimizer.step()
-        model.eval()
+        model.eval().zero_grad(set_to_none=True)
         row["learned"] = prove_compaction(gated, example)["remove"]
         return gated.compact()
 

@@ -29,10 +29,11 @@ def prove_compaction(gated: GatedModel, sample: Inputs) -> dict[str, float]:
     inputs = to_dtype(sample, torch.float64)
     model = gated.plain_copy().double().eval()
     scales = {name: scale.double() for name, scale in gated.scales.items()}
-    folded = fold_(copy.deepcopy(model), gated.groups, scales)
+    other = fold_(copy.deepcopy(model), gated.groups, scales)
     found: dict[str, float] = {}
     for step in ("fold", "remove"):
-        other = folded if step == "fold" else remove_(copy.deepcopy(folded), gated.groups, scales)
+        if step == "remove":
+            remove_(other, gated.groups, scales)
         difference = gated_difference(model, other, gated.groups, scales, inputs)
         if not difference.exact:
             raise ExactnessError(
