@@ -156,6 +156,18 @@ def test_what_reads_across_channels_is_kept_with_a_reason(middle, why):
     assert removal_difference(model.double().eval(), groups, scales, X.double()).exact
 
 
+class Gate(nn.Module):
+    """Spatial attention: one map for all channels."""
+
+    def __init__(self, *, expand: bool) -> None:
+        super().__init__()
+        self.map, self.expand = nn.Conv2d(8, 1, 1), expand
+
+    def forward(self, x):
+        gate = torch.sigmoid(self.map(x))
+        return x * (gate.expand_as(x) if self.expand else gate)
+
+
 @pytest.mark.parametrize(
     ("middle", "size"),
     [
@@ -174,6 +186,10 @@ def test_what_reads_across_channels_is_kept_with_a_reason(middle, why):
         (Lambda(lambda x: torch.einsum("nchw->nhwc", x).permute(0, 3, 1, 2)), 8),
         (Lambda(lambda x: F.interpolate(x, scale_factor=2.0)), 8),
         (Lambda(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")), 8),
+        (Gate(expand=False), 8),
+        (Gate(expand=True), 8),
+        (Lambda(lambda x: F.group_norm(x, x.shape[1] // 4)), 2),
+        (Lambda(lambda x: torch.cat([x, torch.zeros(0)], 1)), 8),
     ],
 )
 def test_groups_are_as_fine_as_the_code_allows(middle, size):

@@ -142,3 +142,24 @@ def test_channels_last_and_devices_survive():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)).to(memory_format=torch.channels_last)
     select_(model, "0", outputs=torch.arange(5))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_search_for_groups_at_fault_is_bounded(monkeypatch):
+    """Whatever is not cleared within the bound is kept, never trusted."""
+    from snnprune.surgery import verify
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(8))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.relu(layer(x)).view(-1, 12)
+            return x
+
+    x = torch.randn(3, 12)
+    monkeypatch.setattr(verify, "_TRIALS", 3)
+    groups = verify.verify_groups(Fixed(), find_groups(Fixed(), x, input_neurons=False), x)
+    assert not any(g.prunable for g in groups)
+    assert any("given up after 3 trials" in str(g.reason) for g in groups)

@@ -32,6 +32,7 @@ ELEMENTWISE = Rules()
     "detach",
     "alias",
     "prelu",
+    "rrelu_with_noise",
     "_prelu_kernel",
     "tril",
     "triu",

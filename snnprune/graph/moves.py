@@ -145,12 +145,12 @@ def _cat(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % out.dim()
     if all(store.get(t) is None for t in tensors):
         return None
-    found = [_labels_or_zeros(store, t) for t in tensors if t.dim() == out.dim() - stacked]
+    found = [_labels_or_zeros(store, t) for t in tensors]
     # Everywhere but along `dim` the shapes must stay equal.
     sides = [lab if not stacked else lab.unsqueeze(dim) for lab in found]
     lines = [lab for lab in sides if any(d != dim for d in varying(lab))]
     flat = [store.classes.along(lab, [dim]).narrow(dim, 0, 1) if lab.shape[dim] > 1 else lab for lab in lines]
-    for tensor, labels in zip(tensors, sides, strict=False):
+    for tensor, labels in zip(tensors, sides, strict=True):
         for line in flat[:1]:
             if store.get(tensor) is None and any(labels.shape[d] > 1 for d in varying(line) if d != dim):
                 store.classes.pin(line, "it is joined to a tensor of a fixed size")

@@ -84,7 +84,7 @@ def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor
     solid.sort(key=lambda pair: -len(varying(pair[1])))
     result = compress(solid[0][1].expand(shape))
     for tensor, labels in solid[1:]:
-        size = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+        size = extent(tensor, len(shape))
         if not varying(labels) and varying(result) and all(size[d] == 1 for d in varying(result)):
             store.classes.pin(labels, "it is broadcast over other channels")
             continue
@@ -95,10 +95,10 @@ def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor
     for tensor in tensors:
         if id(tensor) in chosen or tensor.numel() <= 1:
             continue
-        size = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+        size = extent(tensor, len(shape))
         if any(size[d] > 1 for d in varying(result)):
             labels = store.get(tensor)
-            raw = None if labels is None else compress(labels.reshape(size).expand(shape))
+            raw = None if labels is None else compress(labels.expand(shape))
             store.constraints.operands.append((result, raw, size, _fixed_by(store, tensor)))
     return result
 
@@ -111,13 +111,19 @@ def _fixed_by(store: Store, tensor: Tensor) -> str:
     return FIXED
 
 
+def extent(tensor: Tensor, dims: int) -> tuple[int, ...]:
+    """Sizes of a tensor seen with so many dimensions; 1 where it was only expanded."""
+    own = (n if tensor.stride(d) else 1 for d, n in enumerate(tensor.shape))
+    return (1,) * (dims - tensor.dim()) + tuple(own)
+
+
 def combine_labels(store: Store, shape: tuple[int, ...], labels: Tensor, other: Tensor) -> Tensor:
     """Labels of an elementwise result of which one side is known by its labels alone."""
     theirs = store.get(other)
     if theirs is not None:
         theirs = compress(theirs.expand(shape))
         if store.classes.is_raw(theirs):
-            size = (1,) * (len(shape) - other.dim()) + tuple(other.shape)
+            size = extent(other, len(shape))
             store.constraints.operands.append((labels, theirs, size, _fixed_by(store, other)))
         else:
             store.classes.unite(core(labels), core(theirs))

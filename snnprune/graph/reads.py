@@ -87,7 +87,7 @@ def _group_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, o
     labels = store.get(args[0])
     if labels is None:
         return None
-    groups = args[7]
+    groups = args[6]
     labels = read_together(store, labels, range(2, labels.dim()), "group norm reads across positions")
     parts = compress(labels.unflatten(1, (groups, -1)))
     read_together(store, parts, [2], "group norm reads across its channels")

@@ -24,6 +24,7 @@ from .scales import Scales
 logger = logging.getLogger(__name__)
 
 _PARTS = 4
+_TRIALS = 300  # a bound on the search for groups at fault: what is not cleared by then is kept
 
 
 def _turned_off(groups: Sequence[NeuronGroup], generator: torch.Generator, part: int) -> dict[str, Tensor]:
@@ -115,10 +116,14 @@ class _Proof:
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
         self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs)
         self.groups = groups
+        self.trials = 0
         self.reasons: dict[str, str] = {}
 
     def fault(self, chosen: Sequence[NeuronGroup]) -> _Fault | None:
         """Why these groups are not exact together; None when they are."""
+        self.trials += 1
+        if self.trials > _TRIALS:
+            return _Fault(f"too many groups are at fault: the proof was given up after {_TRIALS} trials")
         for scales in self.draws:
             found = self._try({group.id: scales[group.id] for group in chosen})
             if found is not None:
