@@ -47,23 +47,22 @@ class OpenMultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """As `nn.MultiheadAttention.forward`; `is_causal` is a hint, `attn_mask` counts."""
         batched, first = query.dim() == 3, self.batch_first
-        if not batched:
-            query, key, value = (x.unsqueeze(0) for x in (query, key, value))
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-        elif not first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         weights, biases = self.in_proj_weight, self.in_proj_bias
         if query is key and key is value:
-            q, k, v = F.linear(query, weights, biases).chunk(3, -1)
+            q, k, v = F.linear(query.contiguous(), weights, biases).chunk(3, -1)
         else:
             parts = (None,) * 3 if biases is None else biases.chunk(3)
-            q, k, v = (
-                F.linear(x, w, b) for x, w, b in zip((query, key, value), weights.chunk(3), parts, strict=True)
-            )
+            cut = zip((query, key, value), weights.chunk(3), parts, strict=True)
+            q, k, v = (F.linear(x.contiguous(), w, b) for x, w, b in cut)
+        if not batched:
+            q, k, v = (x.unsqueeze(0) for x in (q, k, v))
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        elif not first:
+            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (q, k, v))
         mask = _additive(attn_mask, q)
         if mask is not None and mask.dim() == 3:
-            mask = mask.unflatten(0, (len(query), -1))
+            mask = mask.unflatten(0, (len(q), -1))
         padding = _additive(key_padding_mask, q)
         if padding is not None:
             padding = padding[:, None, None, :]
@@ -228,21 +227,38 @@ def close_(modules: Iterable[nn.Module]) -> None:
             module.__class__ = originals[type(module)]
 
 
+def unnest_(model: nn.Module) -> list[nn.TransformerEncoder]:
+    """Switch nested tensors off in encoders with open attention; returns those that changed.
+
+    `nn.TransformerEncoder` decides by its first layer alone, and then hands nested tensors to all.
+    """
+    changed = []
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(is_open(part) for part in module.modules()):
+            if module.use_nested_tensor:
+                changed.append(module)
+            module.use_nested_tensor = False
+    return changed
+
+
 @contextlib.contextmanager
 def opened(model: nn.Module) -> Iterator[nn.Module]:
     """The model with all its attention open, for the length of a `with` block."""
     changed = open_(model.modules())
+    encoders = unnest_(model)
     try:
         yield model
     finally:
         close_(changed)
+        for encoder in encoders:
+            encoder.use_nested_tensor = True
 
 
 def head_count(module: nn.Module) -> int | None:
     """The number of heads that a module has now; None for modules without heads."""
     for name in HEAD_COUNTS:
         value = module.__dict__.get(name)
-        if type(value) is int:
+        if type(value) is int and value > 0:
             return value
     return None
 

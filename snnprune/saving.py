@@ -172,6 +172,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
             _same_groups(name, have, wanted)
             select_(model, name, outputs=torch.arange(wanted["out"]))
     _shrink_parameters_(model, state)
+    attention.unnest_(model)
 
 
 def _same_groups(name: str, have: Mapping[str, int], wanted: Mapping[str, int]) -> None:

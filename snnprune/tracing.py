@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from .errors import UnsupportedModelError
@@ -43,9 +44,10 @@ def trace(
         conv1 (channel, 64 neurons; prunable)
     """
     model = unwrap(model)
-    groups = find_groups(model, example_inputs, keep=keep, input_neurons=input_neurons)
-    if verify:
-        groups = verify_groups(model, groups, example_inputs)
+    with torch.random.fork_rng(devices=[]):  # dropout in a pass in training mode draws
+        groups = find_groups(model, example_inputs, keep=keep, input_neurons=input_neurons)
+        if verify:
+            groups = verify_groups(model, groups, example_inputs)
     if not any(group.prunable for group in groups):
         reasons = "; ".join(f"{g.id}: {g.reason}" for g in groups) or "it has no layer with neurons"
         raise UnsupportedModelError(f"nothing in this model can be pruned exactly. {reasons}.")

@@ -60,9 +60,10 @@ class Source:
 def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
     """Every source whose neurons are all there: producers, depthwise layers and consumers."""
     found = []
+    parameters = dict(model.named_parameters())
     for member in group.members:
-        if member.role == "parameter" and not group.producers:
-            source = _matrix(model.get_parameter(member.module), member, group.size)
+        if member.role == "parameter" and not group.producers and member.module in parameters:
+            source = _matrix(parameters[member.module], member, group.size)
             if source is not None:
                 found.append(source)
         if member.role in ("parameter", "heads"):

@@ -75,6 +75,7 @@ class GatedModel:
         self._handles: list[Any] = []
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
+        self._encoders = attention.unnest_(model)
         self._compiled = is_compiled(model)
         self._attached = True
         self._hook()
@@ -85,7 +86,7 @@ class GatedModel:
         self._handles.append(self.model.register_forward_pre_hook(Refresh(self)))
         for name in self._maps:
             module = self.model.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(Gate(self, name)))
+            self._handles.append(module.register_forward_pre_hook(Gate(self, name), with_kwargs=True))
 
     def _unhook(self) -> None:
         for handle in self._handles:
@@ -109,6 +110,8 @@ class GatedModel:
         """
         self._unhook()
         attention.close_(self._opened.values())
+        for encoder in self._encoders:
+            encoder.use_nested_tensor = True
         self._attached = False
         self._factors = {}
         for parameter, flag in self._requires_grad.items():

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ..errors import AttachError
-from ..surgery import scale_input
+from ..surgery import scale_call
 
 
 class Owner(Protocol):
@@ -27,16 +26,12 @@ class Gate:
     def __init__(self, owner: Owner, name: str) -> None:
         self.owner, self.name = owner, name
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Scale the first argument."""
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Scale the layer's input."""
         if self.owner._dirty:  # the layer is called on its own, not through the model
             self.owner.refresh()
         factor = self.owner._factors.get(self.name)
-        if factor is None:
-            return None
-        if not args:
-            raise AttachError(f"{self.name} was called with keyword arguments only; gates need positional ones.")
-        return (scale_input(module, args[0], factor), *args[1:])
+        return None if factor is None else scale_call(module, args, kwargs, factor)
 
 
 class Refresh:

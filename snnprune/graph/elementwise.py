@@ -15,7 +15,6 @@ ELEMENTWISE = Rules()
     "_to_copy",
     "hardswish",
     "clone",
-    "copy_like",
     "fill",
     "bernoulli",
     "zero",
@@ -109,7 +108,6 @@ def _copy(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: An
     "_assert_async",
     "_assert_tensor_metadata",
     "set",
-    "full_like_const",
     "result_type",
 )
 def _nothing(_store: Store, _func: Any, _args: tuple[Any, ...], _kwargs: Any, _out: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import layers
-from ..errors import ConfigError, UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError, first_line
 from ..inputs import Inputs
 from .discover import channel_groups
 from .records import Member, NeuronGroup
@@ -40,6 +41,7 @@ def find_groups(
         ConfigError: a pattern of `keep` matches nothing.
     """
     _refuse_scripted(model)
+    model = _copy(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
     groups, rank = channel_groups(model, example_inputs)
     groups = [_protect(group, keep) for group in groups]
@@ -48,6 +50,16 @@ def find_groups(
     if groups:
         _check_patterns(groups, keep)
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"the model cannot be copied ({first_line(error)}). Old-style weight norm, spectral norm and pruning "
+            "masks are the usual cause: remove them, or use torch.nn.utils.parametrizations."
+        ) from error
 
 
 def _refuse_scripted(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from .. import attention, layers
 from .labels import Classes, compress, core, spread, varying
 from .ops import Constraints
 
-_RAW_LIMIT = 2**22  # larger parameters outside layers (token embeddings) are kept
+_RAW_LIMIT = 2**20  # larger parameters outside layers (token embeddings) are kept
 _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _INSTANCE_DIMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
 
@@ -75,9 +75,15 @@ class Ledger:
             return None
         if not tensor.is_floating_point() or tensor.numel() <= 1 or tensor.numel() > _RAW_LIMIT:
             return None
+        if own in self.model.get_submodule(owner)._non_persistent_buffers_set:
+            return None  # no file holds it, so a loaded model would have it whole
         if name not in self.raw:
             self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
         return self.raw[name]
+
+    def touched(self, name: str) -> bool:
+        """Whether a layer was called, or its weights were used, in any pass."""
+        return name in self.order
 
     def vanish(self, labels: Tensor) -> None:
         """Neurons of which an operation left nothing, as when a detector finds no box."""
@@ -103,6 +109,8 @@ class Ledger:
         (self._fed if x.numel() else self._starved).add(name)
         if not x.numel():
             return None
+        if is_weighted(module) and not isinstance(module._parameters.get("weight"), nn.Parameter):
+            return self._parametrized(name, module, labels, out)
         if isinstance(module, layers.PER_CHANNEL):
             if isinstance(module, nn.PReLU) and module.num_parameters == 1:
                 return labels
@@ -120,6 +128,15 @@ class Ledger:
             self.classes.pin(self.consumed[name], why)
             self.classes.pin(self.rows(name, module), why)
         return spread(self.rows(name, module), dim if layers.is_conv(module) else out.dim() - 1, out.shape)
+
+    def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Tensor) -> Tensor:
+        """A layer whose weight is computed from other parameters: nothing of it can be cut."""
+        why = f"{name} is parametrized (weight norm, a mask, ...); remove the parametrization first"
+        if labels is not None:
+            self.classes.pin(labels, why)
+        self.classes.pin(self.rows(name, module), why)
+        dim = out.dim() + 1 - module.weight.dim() if layers.is_conv(module) else out.dim() - 1
+        return spread(self.rows(name, module), dim, out.shape)
 
     def _consume(self, name: str, module: nn.Module, labels: Tensor | None, dim: int) -> None:
         """Note which neurons a layer reads; at every call they must be the same."""
@@ -177,7 +194,13 @@ class Ledger:
         return spread(rows, dim, out.shape)
 
     def functional(
-        self, weight: tuple[str, bool], labels: Tensor, x: Tensor, out: Tensor, bias: Tensor | None, where: str
+        self,
+        weight: tuple[str, bool],
+        labels: Tensor | None,
+        x: Tensor,
+        out: Tensor,
+        bias: Tensor | None,
+        where: str,
     ) -> Tensor | None:
         """A product with a matrix of parameters outside the call of a layer.
 
@@ -186,7 +209,7 @@ class Ledger:
 
         Args:
             weight: name of the matrix, and whether it is transposed.
-            labels: of the left factor.
+            labels: of the left factor, or None.
             x: the left factor.
             out: the product.
             bias: labels of what is added to it.
@@ -197,7 +220,8 @@ class Ledger:
         module = self._owners.get(owner)
         called = name if module is None else owner
         self.order.setdefault(called, len(self.order))
-        self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
+        if labels is not None:
+            self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
         if module is not None:
             self.exposed[owner] = "its weights are used outside its call"
             rows = self.rows(owner, module) if turned else None
@@ -214,10 +238,14 @@ class Ledger:
     def _matrix(self, name: str, dim: int) -> Tensor | None:
         """Labels of a matrix outside layers along one dimension, if it is used in no other way."""
         if name not in self.raw:
-            tensor = self.model.get_parameter(name)
+            tensor = self._tensor(name)
             self.raw[name] = spread(self.classes.new(tensor.shape[dim]), dim, tensor.shape)
         labels = self.raw[name]
         return labels.select(1 - dim, 0).clone() if varying(labels) in ((dim,), ()) else None
+
+    def _tensor(self, name: str) -> Tensor:
+        owner, _, own = name.rpartition(".")
+        return getattr(self.model.get_submodule(owner), own)
 
     def close(self) -> None:
         """Keep what could not be seen to the end.

@@ -27,7 +27,7 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     "unsqueeze",
     "squeeze",
     "expand",
-    "numpy_T",
+    "pixel_unshuffle",
     "flip",
     "repeat",
     "movedim",
@@ -35,7 +35,6 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     "expand_as",
     "adjoint",
     "swapaxes",
-    "as_strided_like",
 )
 def _move(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _out: Any) -> Any:
     labels = store.get(args[0])

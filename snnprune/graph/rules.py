@@ -23,6 +23,12 @@ _ALL = {**ELEMENTWISE, **MOVES, **READS}
 def rule_for(func: Any) -> Rule | None:
     """The rule of an operation, by its name and tags; None when there is none."""
     found = _ALL.get(operation(func).rstrip("_"))
-    if found is None and torch.Tag.pointwise in func.tags:
+    if found is None and torch.Tag.pointwise in {*func.tags, *_functional(func).tags}:
         found = elementwise
     return found
+
+
+def _functional(func: Any) -> Any:
+    """The operation of which this one is the in-place form; not all of those carry its tags."""
+    base = getattr(torch.ops.aten, operation(func).rstrip("_"), None)
+    return getattr(base, func._overloadname, func)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import attention, layers
 from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, call
 
@@ -43,10 +44,10 @@ def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerSha
     handles = []
 
     def record(name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            x = next((v for v in (*args[:1], *kwargs.values()) if isinstance(v, Tensor)), None)
+            if x is None or not isinstance(output, Tensor):
                 return
-            x = args[0]
             old = seen.get(name)
             seen[name] = LayerShapes(
                 old.input if old else tuple(x.shape),
@@ -60,11 +61,11 @@ def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerSha
 
     modes = {module: module.training for module in model.modules()}
     for name, module in model.named_modules():
-        if not any(True for _ in module.children()):
-            handles.append(module.register_forward_hook(record(name)))
+        if layers.is_conv(module) or isinstance(module, nn.Linear) or not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(record(name), with_kwargs=True))
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), attention.unfused():  # fused encoders pass nested tensors, without shapes
             call(model, example_inputs)
     except Exception as error:
         raise UnsupportedModelError(

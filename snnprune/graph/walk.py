@@ -70,8 +70,10 @@ class Walk(TorchDispatchMode):
     def _hooks(self) -> Iterator[None]:
         handles = []
         for name, module in self.model.named_modules():
-            handles.append(module.register_forward_pre_hook(_Enter(self, name), prepend=True))
-            handles.append(module.register_forward_hook(_Leave(self, name), with_kwargs=True, always_call=True))
+            handles.append(module.register_forward_pre_hook(_Enter(self, name)))
+            # Around the layer itself: what hooks of the user's own do is followed like any other code.
+            leave = _Leave(self, name)
+            handles.append(module.register_forward_hook(leave, prepend=True, with_kwargs=True, always_call=True))
         try:
             yield
         finally:
@@ -97,7 +99,7 @@ class Walk(TorchDispatchMode):
         x = args[0] if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
         if isinstance(x, Tensor) and isinstance(output, Tensor):
             self._set(output, self.ledger.layer(name, module, self.get(x), x, output))
-        else:
+        elif output is not None:  # None after an exception
             self._keep([*args, *kwargs.values()], f"no rule for {type(module).__name__} ({name})")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -151,7 +153,7 @@ class Walk(TorchDispatchMode):
         """A product with a matrix of parameters; False when it is one of activations."""
         left, right = args[1:3] if addend else args[:2]
         weight, labels = self._weight_of(right), self.get(left)
-        if weight is None or labels is None:
+        if weight is None or (labels is None and not weight[1]):
             return False
         bias = self.get(args[0]) if addend else None
         where = self._stack[-1] if self._stack else ""

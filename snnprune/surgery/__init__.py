@@ -13,7 +13,7 @@ from .compare import (
 from .fold import fold_
 from .remove import layer_masks, remove_, set_heads_
 from .resize import select_, select_slices_
-from .scales import ColumnMap, Scales, check_scales, column_maps, scale_input
+from .scales import ColumnMap, Scales, check_scales, column_maps, scale_call, scale_input
 from .verify import verify_groups
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "relative_difference",
     "removal_difference",
     "remove_",
+    "scale_call",
     "scale_input",
     "select_",
     "select_slices_",

@@ -17,7 +17,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from .fold import fold_
 from .remove import remove_
-from .scales import Scales, column_maps, scale_input
+from .scales import Scales, column_maps, scale_call
 
 TOLERANCE = 1e-10
 
@@ -36,19 +36,34 @@ class Difference:
 
 
 def relative_difference(reference: object, other: object) -> float:
-    """Max |a - b| / std(a) over all tensors of two outputs; infinite when shapes or finiteness differ."""
+    """Max |a - b| / spread of a over all tensors of two outputs; infinite when shapes or finiteness differ.
+
+    The spread is the standard deviation, or the root mean square of those elements that differ at all
+    where that is less: constants in an output (logits masked by -1e9) must not hide the rest.
+    """
     worst = 0.0
     pairs = list(zip(tensors_in(reference), tensors_in(other), strict=True))
     for left, right in pairs:
         a, b = left.detach(), right.detach()
-        if a.shape != b.shape or not bool(torch.isfinite(b).all()) or not bool(torch.isfinite(a).all()):
+        if a.shape != b.shape:
             return float("inf")
+        if a.is_complex():
+            a, b = torch.view_as_real(a), torch.view_as_real(b)
         if not a.numel() or not a.is_floating_point():
             continue
-        spread = float(a.double().std()) if a.numel() > 1 else float(a.abs().max())
-        gap = float((a.double() - b.double()).abs().max())
-        if gap:
-            worst = max(worst, gap / spread if spread > 0 else float("inf"))
+        a, b = a.double(), b.double()
+        differ = a != b
+        if not bool(differ.any()):
+            continue
+        rest, other = a[differ], b[differ]
+        if not bool(torch.isfinite(rest).all()) or not bool(torch.isfinite(other).all()):
+            return float("inf")
+        finite = a[torch.isfinite(a)]
+        spread = float(rest.square().mean().sqrt())
+        if len(finite) > 1 and 0 < (deviation := float(finite.std())) < spread:
+            spread = deviation
+        gap = float((rest - other).abs().max())
+        worst = max(worst, gap / spread if spread > 0 else float("inf"))
     return worst
 
 
@@ -185,19 +200,18 @@ def layers_to_watch(probe: nn.Module, groups: Sequence[NeuronGroup], scales: Sca
 def gated_by(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> Iterator[None]:
     """Scale every consumer's input for the length of a `with` block; attention is open meanwhile."""
     handles = []
-    opened = attention.open_(model.get_submodule(m.module) for g in groups for m in g.heads)
     for name, columns in column_maps(model, groups).items():
         factor = columns(scales)
         if factor is None:
             continue
 
-        def gate(module: nn.Module, args: tuple[Any, ...], factor: Tensor = factor) -> tuple[Any, ...]:
-            return (scale_input(module, args[0], factor.to(args[0].device)), *args[1:])
+        def gate(module: nn.Module, args: Any, kwargs: Any, factor: Tensor = factor) -> tuple[Any, Any]:
+            return scale_call(module, args, kwargs, factor)
 
-        handles.append(model.get_submodule(name).register_forward_pre_hook(gate))
+        handles.append(model.get_submodule(name).register_forward_pre_hook(gate, with_kwargs=True))
     try:
-        yield
+        with attention.opened(model):
+            yield
     finally:
-        attention.close_(opened)
         for handle in handles:
             handle.remove()

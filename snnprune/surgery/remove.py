@@ -98,6 +98,7 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
         select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
     for (name, dim), mask in slice_masks(model, groups, kept).items():
         select_slices_(model, name, dim, mask.nonzero().flatten())
+    attention.unnest_(model)
     return model
 
 

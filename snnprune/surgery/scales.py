@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,16 @@ def scale_input(module: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
     if layers.is_conv(module):
         factor = factor.reshape(-1, *[1] * (module.weight.dim() - 2))
     return x * factor.to(x.dtype)
+
+
+def scale_call(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], factor: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a consumer's call with its input scaled, however it was passed."""
+    if args:
+        return (scale_input(module, args[0], factor.to(args[0].device)), *args[1:]), kwargs
+    name, x = next((k, v) for k, v in kwargs.items() if isinstance(v, Tensor))
+    return args, {**kwargs, name: scale_input(module, x, factor.to(x.device))}
 
 
 def column_maps(model: nn.Module, groups: Iterable[NeuronGroup]) -> dict[str, ColumnMap]:

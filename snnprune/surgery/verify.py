@@ -80,15 +80,18 @@ def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -
 @torch.no_grad()
 def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
     """Whether the model runs in training mode; it and its buffers are left as they were."""
-    before = {name: buffer.clone() for name, buffer in probe.named_buffers()}
+    before = [
+        (module, {name: None if b is None else b.clone() for name, b in module._buffers.items()})
+        for module in probe.modules()
+    ]
     try:
         call(probe.train(), inputs)
     except Exception:  # such as a batch norm over a single value
         return False
     finally:
         probe.eval()
-        for name, buffer in probe.named_buffers():
-            buffer.copy_(before[name])
+        for module, buffers in before:
+            module._buffers.update(buffers)
     return True
 
 
@@ -110,9 +113,9 @@ class _Proof:
         self.inputs = _probe_inputs(self.probe, self.given, generator)
         self.trains = _runs_in_training(self.probe, self.given)
         # A layer of the user's own may depend on single neurons (a maximum over the weights), so there
-        # every neuron is off once; elsewhere one draw is enough.
+        # every neuron is off once; elsewhere two draws are enough: one may happen to be symmetric.
         own = any(layers.is_customized(module) for module in self.probe.modules())
-        self.draws = [random_scales(groups, generator)]
+        self.draws = [random_scales(groups, generator) for _ in range(2)]
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
         self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs)
         self.groups = groups

@@ -1,0 +1,304 @@
+"""What the proof must not miss, and what must not stop it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import snnprune
+from snnprune.errors import UnsupportedModelError
+from snnprune.gates import attach_groups
+from snnprune.metrics import count_macs
+from snnprune.surgery import random_scales, relative_difference, removal_difference
+
+X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def by_id(model: nn.Module, x=X) -> dict[str, snnprune.NeuronGroup]:
+    return {g.id: g for g in snnprune.trace(model.eval(), x)}
+
+
+class Body(nn.Module):
+    """Two layers between which, and after which, a subclass puts its trap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def middle(self, x):
+        return x
+
+    def end(self, x):
+        return x
+
+    def forward(self, x):
+        return self.end(self.c(F.relu(self.b(self.middle(F.relu(self.a(x)))))))
+
+
+class ByWidth(Body):
+    def middle(self, x):
+        return x * x.shape[1] ** -0.5
+
+
+class Masked(ByWidth):
+    fill = -1e9
+
+    def end(self, x):
+        mask = torch.zeros_like(x, dtype=torch.bool)
+        mask[..., 0] = True
+        return x.masked_fill(mask, self.fill)
+
+
+@pytest.mark.parametrize("fill", [0.0, -1e9, -1e12, float("-inf"), -3e38])
+def test_constants_in_the_output_hide_nothing(fill):
+    model = Masked()
+    model.fill = fill
+    groups = by_id(model)
+    assert not groups["a"].prunable, "its width is read"
+    assert groups["b"].prunable
+
+
+def test_complex_outputs_are_compared():
+    class Complex(ByWidth):
+        def end(self, x):
+            return x.detach()[:, :, 0].sum() * 0, torch.complex(x, x)
+
+    assert not by_id(Complex())["a"].prunable
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+def test_features_inside_a_dataclass_are_outputs():
+    class WithFeatures(Body):
+        def end(self, x):
+            return x, Output(x, self.kept)
+
+        def middle(self, x):
+            self.kept = x
+            return x
+
+    groups = by_id(WithFeatures())
+    assert "output of the model" in str(groups["a"].reason)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hooks_of_the_users_own_are_followed(seed):
+    model = Body()
+    model.a.register_forward_hook(lambda _m, _x, out: out.roll(1, 1))
+    groups = by_id(model)
+    assert not groups["a"].prunable
+    flipped = Body()
+    flipped.a.register_forward_hook(lambda _m, _x, out: out.flip(1))
+    flipped.b.register_forward_pre_hook(lambda _m, args: (args[0] * 2,))
+    groups = snnprune.trace(flipped, X)
+    assert all(g.prunable for g in groups if g.id in "ab")
+    scales = random_scales(groups, torch.Generator().manual_seed(seed))
+    assert removal_difference(flipped.double().eval(), groups, scales, X.double()).exact
+
+
+def test_keyword_calls_are_gated():
+    class Keywords(Body):
+        def forward(self, x):
+            return self.c(input=F.relu(self.b(input=F.relu(self.a(input=x)))))
+
+    model = Keywords()
+    with snnprune.attach(model, X) as gated:
+        gated.set_budget({"macs": 0.5})
+        small = gated.compact()
+        assert relative_difference(gated(X), small(X)) < 1e-4
+        assert count_macs(small, X) <= 0.5 * count_macs(model, X)
+
+
+def test_layers_with_children_are_priced():
+    class Observed(nn.Conv2d):
+        def __init__(self, *args: int) -> None:
+            super().__init__(*args)
+            self.observer = nn.Identity()
+
+    model = nn.Sequential(Observed(3, 8, 3), nn.ReLU(), Observed(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    groups = snnprune.trace(model, X)
+    scales = random_scales(groups, torch.Generator().manual_seed(0))
+    with attach_groups(model, groups, X, scorer=None) as gated:
+        gated.set_scales(scales)
+        kept = {n: (s > 0).numpy() for n, s in scales.items()}
+        assert gated.cost.cost("macs", kept) == pytest.approx(count_macs(gated.compact(), X))
+
+
+class Buffered(Body):
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("slopes", torch.rand(8, 1, 1), persistent=persistent)
+
+    def middle(self, x):
+        return x * self.slopes
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_buffers_survive_the_file(persistent, tmp_path):
+    torch.manual_seed(0)
+    model = Buffered(persistent=persistent)
+    groups = by_id(model)
+    assert groups["a"].prunable == persistent, "what no file holds cannot be cut"
+    with snnprune.attach(model, X, switcher=None) as gated:
+        gated.set_scales(random_scales(gated.groups, torch.Generator().manual_seed(0)))
+        small = gated.compact().eval()
+    snnprune.save(small, tmp_path / "m")
+    fresh = Buffered(persistent=persistent)
+    if not persistent:
+        fresh.slopes.copy_(model.slopes)
+    assert torch.equal(snnprune.load(tmp_path / "m", model=fresh)(X), small(X))
+
+
+def test_a_buffer_as_a_matrix():
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.o = nn.Linear(6, 8), nn.Linear(5, 3)
+            self.register_buffer("matrix", torch.randn(8, 5))
+
+        def forward(self, x):
+            return self.o(F.relu(self.a(x)) @ self.matrix)
+
+    groups = by_id(Projected(), torch.randn(4, 6))
+    assert "matrix are used outside" in str(groups["a"].reason)
+
+
+def test_buffers_that_appear_in_training():
+    class Lazy(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("ema", None)
+
+        def end(self, x):
+            if self.training:
+                self.ema = x.mean().detach()
+            return x
+
+    model = Lazy()
+    assert by_id(model)["a"].prunable
+    assert model.ema is None
+
+
+@pytest.mark.parametrize(
+    "drop", [nn.Dropout2d(0.5), nn.FeatureAlphaDropout(0.5), nn.Dropout(0.5), nn.AlphaDropout(0.5)]
+)
+def test_dropout_is_no_obstacle(drop):
+    class Dropped(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = drop
+
+        def middle(self, x):
+            return self.drop(x)
+
+    assert by_id(Dropped().train())["a"].prunable
+
+
+def test_tracing_draws_nothing_from_the_callers_random_stream():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(0.5), nn.Conv2d(8, 4, 1))
+    before = torch.get_rng_state()
+    snnprune.trace(model, X)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_batch_of_one_with_a_pooled_norm():
+    class Pooled(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Sigmoid())
+
+        def middle(self, x):
+            return x * self.pool(x)
+
+    assert by_id(Pooled(), X[:1])["a"].prunable
+
+
+@pytest.mark.parametrize(
+    "act", [nn.Mish(inplace=True), nn.GELU(), nn.Hardswish(inplace=True), nn.Threshold(0.1, 0.0, True)]
+)
+def test_activations_in_place(act):
+    class Activated(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = act
+
+        def middle(self, x):
+            x = self.act(x)
+            x[x < 0] = 0
+            return x.abs_()
+
+    assert by_id(Activated())["a"].prunable
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "spectral_norm"])
+def test_parametrized_layers_say_so(how):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    getattr(nn.utils.parametrizations, how)(model[1])
+    groups = by_id(model)
+    assert "1 is parametrized" in str(groups["0"].reason)
+    assert "1 is parametrized" in str(groups["1"].reason)
+    assert groups["2"].prunable
+
+
+def test_what_cannot_be_copied_says_why():
+    from torch.nn.utils import prune
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    prune.l1_unstructured(model[0], "weight", 0.3)
+    with pytest.raises(UnsupportedModelError, match="cannot be copied"):
+        snnprune.trace(model, X)
+
+
+def test_layers_that_never_run_are_named(caplog):
+    class Choice(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.big = nn.Conv2d(8, 4, 3)
+
+        def end(self, x):
+            return x if x.shape[-1] < 16 else self.big(x)
+
+    with caplog.at_level(logging.WARNING):
+        snnprune.trace(Choice(), X)
+    assert "such as big" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("first", [True, False])
+def test_encoders_with_padding_masks(first):
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(24, 4, 40, 0.0, batch_first=first)
+            self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=first)
+            self.head = nn.Linear(24, 5)
+
+        def forward(self, x, padding=None):
+            x = self.body(x if first else x.transpose(0, 1), src_key_padding_mask=padding)
+            return self.head(x[:, 0] if first else x[0])
+
+    torch.manual_seed(0)
+    model, x = Padded().double().eval(), torch.randn(3, 6, 24, dtype=torch.float64)
+    padding = torch.zeros(3, 6, dtype=torch.bool)
+    padding[:, 4:] = True
+    expected = model(x, padding)
+    for example in ((x,), (x, padding)):
+        groups = snnprune.trace(model, example)
+        heads = [g.id for g in groups if g.heads]
+        assert len(heads) == 2
+        with attach_groups(model, groups, example, scorer=None) as gated, torch.no_grad():
+            scales = {heads[1]: torch.tensor([1.0, 0.0, 1.0, 0.5])}  # of the second layer alone
+            gated.set_scales(scales)
+            small = gated.compact()
+            assert relative_difference(gated(x, padding), small(x, padding)) < 1e-10
+            assert relative_difference(expected, small(x, padding)) > 1e-3
+        assert relative_difference(expected, model(x, padding)) < 1e-12
