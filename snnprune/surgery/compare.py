@@ -166,16 +166,21 @@ def gated_difference(
 
 
 def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any]:
-    """The model's output, and what the layers of `watch` give at every call."""
+    """What the layers of `watch` give at every call, and the model's output where it is smooth.
+
+    A detector's output is not: of two boxes with all but equal scores rounding decides which comes first.
+    """
     seen: list[Any] = []
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _m, _x, out: seen.append(out)) for name in watch
     ]
     try:
-        return [call(model, inputs), seen]
+        output = call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
+    decides = any(not t.is_floating_point() and not t.is_complex() for t in tensors_in(output))
+    return [seen] if seen and decides else [seen, output]
 
 
 @torch.no_grad()
