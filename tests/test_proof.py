@@ -302,3 +302,29 @@ def test_encoders_with_padding_masks(first):
             assert relative_difference(gated(x, padding), small(x, padding)) < 1e-10
             assert relative_difference(expected, small(x, padding)) > 1e-3
         assert relative_difference(expected, model(x, padding)) < 1e-12
+
+
+def test_a_detector_that_finds_nothing_is_proved_all_the_same():
+    """An empty output equals every other, so the layers that keep their width are compared."""
+
+    class Silent(ByWidth):
+        def end(self, x):
+            return x[x.flatten(1).mean(1) > 1e9]
+
+    groups = by_id(Silent())
+    assert "removal changes" in str(groups["a"].reason)
+    assert groups["b"].prunable
+
+
+def test_decisions_that_rounding_flips_are_no_fault():
+    """All scores are equal up to rounding, so which comes first says nothing."""
+
+    class Decides(Body):
+        def end(self, x):
+            scores = x.sum((1, 2, 3)) * 0 + (x - x.mean()).mean((1, 2, 3)) * 1e-30
+            order = (scores * 1e14).sin().argsort()
+            return x[order], order
+
+    groups = by_id(Decides())
+    assert groups["a"].prunable
+    assert groups["b"].prunable

@@ -212,7 +212,7 @@ def verify_groups(
     chosen = [group for group in groups if group.prunable]
     if not chosen:
         return list(groups)
-    proof = _Proof(model, chosen, inputs, seed)
+    proof = _Proof(model, groups, inputs, seed)
     proof.search(chosen)
     for name, why in proof.reasons.items():
         logger.warning("group %s is kept: %s", name, why)
