@@ -16,11 +16,13 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .windows import OpenRelative, OpenWindows
 
 HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
 HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size")
@@ -91,91 +93,19 @@ def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -math.inf)
 
 
-class _OpenWindows:
-    """Forward of torchvision's shifted-window attention, versions 1 and 2 (arXiv 2103.14030, 2111.09883)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, height, width, channels) -> the same shape."""
-        me = cast(Any, self)
-        bias = me.get_relative_position_bias()
-        height, width = x.shape[1:3]
-        (wh, ww), (sh, sw) = me.window_size, me.shift_size
-        x = F.pad(x, (0, 0, 0, -width % ww, 0, -height % wh))
-        rows, columns = x.shape[1:3]
-        sh, sw = (0 if wh >= rows else sh), (0 if ww >= columns else sw)  # one window needs no shift
-        shifted = bool(sh or sw)
-        if shifted:
-            x = x.roll((-sh, -sw), (1, 2))
-        grid = (rows // wh, columns // ww)
-        x = x.unflatten(2, (grid[1], ww)).unflatten(1, (grid[0], wh)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
-        q, k, v = _window_qkv(me, x).chunk(3, -1)
-        q, k, v = (y.unflatten(-1, (-1, me.head_dim)).transpose(1, 2) for y in (q, k, v))
-        if hasattr(me, "logit_scale"):
-            logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-            logits = logits * me.logit_scale.clamp(max=math.log(100.0)).exp()
-        else:
-            logits = (q * me.head_dim**-0.5) @ k.transpose(-2, -1)
-        logits = logits + bias
-        if shifted:
-            mask = _window_mask(rows, columns, (wh, ww), (sh, sw), like=logits)
-            logits = (logits.unflatten(0, (-1, len(mask))) + mask[None, :, None]).flatten(0, 1)
-        attention = F.dropout(logits.softmax(-1), me.attention_dropout, self.training)  # type: ignore[attr-defined]
-        x = me.proj((attention @ v).transpose(1, 2).flatten(2))
-        x = F.dropout(x, me.dropout, self.training)  # type: ignore[attr-defined]
-        x = x.unflatten(1, (wh, ww)).unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        if shifted:
-            x = x.roll((sh, sw), (1, 2))
-        return x[:, :height, :width].contiguous()
-
-
-def _window_qkv(module: Any, x: Tensor) -> Tensor:
-    """Queries, keys and values; version 2 has no bias on the keys."""
-    if not hasattr(module, "logit_scale") or module.qkv.bias is None:
-        return module.qkv(x)
-    q, _, v = module.qkv.bias.chunk(3)
-    return F.linear(x, module.qkv.weight, torch.cat([q, torch.zeros_like(q), v]))
-
-
-def _window_mask(
-    rows: int, columns: int, window: tuple[int, int], shift: tuple[int, int], *, like: Tensor
-) -> Tensor:
-    """-100 between tokens of a window that were not neighbours before the shift: (windows, tokens, tokens)."""
-    bands = []
-    for size, side, step in zip((rows, columns), window, shift, strict=True):
-        at = torch.arange(size, device=like.device)
-        band = (at >= size - side).long() + (at >= size - step).long()
-        bands.append(band if step else torch.zeros_like(band))
-    area = bands[0][:, None] * 3 + bands[1][None, :]
-    area = (
-        area.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0])).transpose(1, 2).flatten(2).flatten(0, 1)
-    )
-    apart = area[:, None, :] != area[:, :, None]
-    return apart.to(like.dtype) * -100.0
-
-
-class _OpenRelative:
-    """Forward of torchvision's MaxViT attention (arXiv 2204.01697)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, groups, tokens, channels) -> the same shape."""
-        me = cast(Any, self)
-        q, k, v = me.to_qkv(x).chunk(3, -1)
-        q, k, v = (y.unflatten(-1, (-1, me.head_dim)).transpose(2, 3) for y in (q, k, v))
-        logits = q @ (k * me.scale_factor).transpose(-2, -1) + me.get_relative_positional_bias()
-        return me.merge((logits.softmax(-1) @ v).transpose(2, 3).flatten(3))
-
-
 @functools.cache
 def _open_classes() -> dict[type[nn.Module], type[nn.Module]]:
     """Original class -> open class. torchvision is looked up when first needed."""
     found: dict[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: OpenMultiheadAttention}
     with contextlib.suppress(ImportError):
         from torchvision.models import maxvit, swin_transformer
+        from torchvision.models.video import swin_transformer as video
 
         pairs: list[tuple[type[nn.Module], type]] = [
-            (swin_transformer.ShiftedWindowAttention, _OpenWindows),
-            (swin_transformer.ShiftedWindowAttentionV2, _OpenWindows),
-            (maxvit.RelativePositionalMultiHeadAttention, _OpenRelative),
+            (swin_transformer.ShiftedWindowAttention, OpenWindows),
+            (swin_transformer.ShiftedWindowAttentionV2, OpenWindows),
+            (video.ShiftedWindowAttention3d, OpenWindows),
+            (maxvit.RelativePositionalMultiHeadAttention, OpenRelative),
         ]
         for original, mixin in pairs:
             found[original] = type(f"Open{original.__name__}", (mixin, original), {"__module__": __name__})
@@ -210,7 +140,7 @@ def open_(modules: Iterable[nn.Module]) -> list[nn.Module]:
     for module in modules:
         if _openable(module):
             module.__class__ = _open_classes()[type(module)]
-            if isinstance(module, _OpenWindows):
+            if isinstance(module, OpenWindows):
                 module.head_dim = module.qkv.out_features // (3 * module.num_heads)  # type: ignore[attr-defined]
             changed.append(module)
     return changed
@@ -222,7 +152,7 @@ def close_(modules: Iterable[nn.Module]) -> None:
     module: Any
     for module in modules:
         if type(module) in originals:
-            if _OpenWindows in type(module).__mro__:
+            if OpenWindows in type(module).__mro__:
                 del module.head_dim
             module.__class__ = originals[type(module)]
 

@@ -16,6 +16,7 @@ from torchvision.models.swin_transformer import (
     ShiftedWindowAttentionV2,
     SwinTransformerBlockV2,
 )
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d, SwinTransformer3d
 
 import snnprune
 from snnprune import attention
@@ -31,6 +32,10 @@ def vit() -> nn.Module:
 def swin(version: int = 1) -> nn.Module:
     extra = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2} if version == 2 else {}
     return SwinTransformer([4, 4], 24, [2, 2], [3, 6], [4, 4], num_classes=5, **extra)
+
+
+def swin_video() -> nn.Module:
+    return SwinTransformer3d([2, 4, 4], 24, [2, 2], [3, 6], [4, 4, 4], num_classes=5)
 
 
 def maxvit() -> nn.Module:
@@ -56,6 +61,7 @@ NETS = {
     "vit": vit,
     "swin": swin,
     "swin_v2": lambda: swin(2),
+    "swin_video": swin_video,
     "maxvit": maxvit,
     "encoder": Encoder,
     "encoder_norm_first": lambda: Encoder(norm_first=True),
@@ -64,7 +70,8 @@ NETS = {
 
 def net(name: str):
     side = 64 if name == "maxvit" else 32
-    return randomized(NETS[name]), torch.randn(2, 3, side, side, dtype=torch.float64)
+    frames = (8,) if name == "swin_video" else ()
+    return randomized(NETS[name]), torch.randn(2, 3, *frames, side, side, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
@@ -72,7 +79,7 @@ def test_heads_are_groups_and_their_removal_is_exact(name):
     model, x = net(name)
     groups = snnprune.trace(model, x)
     heads = [g for g in groups if g.heads]
-    assert len(heads) == {"maxvit": 4, "swin": 4, "swin_v2": 4}.get(name, 2)
+    assert len(heads) == {"maxvit": 4, "swin": 4, "swin_v2": 4, "swin_video": 4}.get(name, 2)
     assert all(
         g.prunable and g.size == attention.head_count(model.get_submodule(g.heads[0].module)) for g in heads
     )
@@ -201,6 +208,19 @@ def test_open_multihead_attention_without_a_batch():
 def test_open_windows_are_the_same_function(kind, shift, size, bias):
     torch.manual_seed(0)
     module = kind(24, [4, 4], shift, 3, qkv_bias=bias).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, *size, 24, dtype=torch.float64)
+    expected = module(x)
+    with attention.opened(module):
+        assert relative_difference(expected, module(x)) < 1e-12
+
+
+@pytest.mark.parametrize("size", [(4, 8, 8), (3, 7, 9), (2, 4, 4), (8, 3, 8)])
+@pytest.mark.parametrize("shift", [[0, 0, 0], [2, 2, 2], [0, 1, 2]])
+def test_open_windows_over_video_are_the_same_function(shift, size):
+    torch.manual_seed(0)
+    module = ShiftedWindowAttention3d(24, [4, 4, 4], shift, 3).double()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, *size, 24, dtype=torch.float64)
