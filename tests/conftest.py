@@ -1,4 +1,4 @@
-"""Shared by all tests: the reference networks, small inputs, one thread."""
+"""Shared by all tests: the reference networks, small inputs, a pickle with code, an empty folder, one thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
+DIGITS = f"{ROOT / 'models' / 'digits_cnn.py'}:digits_cnn"
+SMALL = "mobilenet_v3_small"
 sys.path.insert(0, str(ROOT / "models"))
 
 import digits_cnn  # noqa: E402
@@ -43,6 +45,23 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder, on a machine without a GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small() -> nn.Module:
+    """A small network of torchvision's; not to be changed."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    return models.mobilenet_v3_small(num_classes=7).eval()
+
+
 @pytest.fixture(params=sorted(NETWORKS))
 def network(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Tensor]:
     """(name, float64 network in eval mode with random batch-norm statistics, four inputs)."""
@@ -65,3 +84,18 @@ def randomized(factory: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
     torch.manual_seed(seed)
     return randomize_norms_(factory().double().eval(), torch.Generator().manual_seed(seed))
+
+
+def same_state(a: nn.Module, b: nn.Module) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+class Explosive:
+    """Runs code when it is unpickled: leaves a file."""
+
+    def __init__(self, marker: str | Path = "ran") -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.marker)!r}, 'w').close()",)

@@ -188,19 +188,22 @@ def test_buffers_that_appear_in_training():
     assert model.ema is None
 
 
+class Between(Body):
+    """A module of the user's choice between the two layers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def middle(self, x):
+        return self.module(x)
+
+
 @pytest.mark.parametrize(
     "drop", [nn.Dropout2d(0.5), nn.FeatureAlphaDropout(0.5), nn.Dropout(0.5), nn.AlphaDropout(0.5)]
 )
 def test_dropout_is_no_obstacle(drop):
-    class Dropped(Body):
-        def __init__(self) -> None:
-            super().__init__()
-            self.drop = drop
-
-        def middle(self, x):
-            return self.drop(x)
-
-    assert by_id(Dropped().train())["a"].prunable
+    assert by_id(Between(drop).train())["a"].prunable
 
 
 def test_tracing_draws_nothing_from_the_callers_random_stream():
@@ -211,32 +214,25 @@ def test_tracing_draws_nothing_from_the_callers_random_stream():
 
 
 def test_a_batch_of_one_with_a_pooled_norm():
-    class Pooled(Body):
-        def __init__(self) -> None:
-            super().__init__()
-            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Sigmoid())
-
+    class Pooled(Between):
         def middle(self, x):
-            return x * self.pool(x)
+            return x * self.module(x)
 
-    assert by_id(Pooled(), X[:1])["a"].prunable
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Sigmoid())
+    assert by_id(Pooled(pool), X[:1])["a"].prunable
 
 
 @pytest.mark.parametrize(
     "act", [nn.Mish(inplace=True), nn.GELU(), nn.Hardswish(inplace=True), nn.Threshold(0.1, 0.0, True)]
 )
 def test_activations_in_place(act):
-    class Activated(Body):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = act
-
+    class Activated(Between):
         def middle(self, x):
-            x = self.act(x)
+            x = self.module(x)
             x[x < 0] = 0
             return x.abs_()
 
-    assert by_id(Activated())["a"].prunable
+    assert by_id(Activated(act))["a"].prunable
 
 
 @pytest.mark.parametrize("how", ["weight_norm", "spectral_norm"])

@@ -1,0 +1,100 @@
+"""Learning that is interrupted and resumed, and its checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import snnprune
+from learner.conftest import Net, loaders
+from snnprune.learner import Checkpoint, Interrupted, PruneConfig
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 9, 14, 25])
+def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
+    """Bit-equal, with shuffling, augmentation and dropout, in the search and in the recovery."""
+    train, val = loaders()
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3)
+    whole = snnprune.optimize(trained, train, val, config)
+    steps = 0
+
+    def interrupt(event):
+        nonlocal steps
+
+    class Stopping(DataLoader):
+        def __iter__(self):
+            nonlocal steps
+            for batch in super().__iter__():
+                steps += 1
+                if steps == stop_at:
+                    raise KeyboardInterrupt
+                yield batch
+
+    stopping = Stopping(train.dataset, batch_size=16, sampler=train.sampler)
+    steps = -(10**9)  # the first look at the inputs does not count
+    job_began = False
+
+    def begin(event):
+        nonlocal steps, job_began
+        if event.stage == "trace" and not job_began:
+            steps, job_began = 0, True
+
+    with pytest.raises(Interrupted):
+        snnprune.optimize(trained, stopping, val, config, checkpoint=tmp_path, callbacks=[begin])
+    assert (tmp_path / "state.pt").exists()
+    resumed = snnprune.optimize(trained, train, val, config, checkpoint=tmp_path, resume=True)
+    a, b = whole.model.state_dict(), resumed.model.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert whole.report.groups == resumed.report.groups
+
+
+@pytest.mark.parametrize("stop_at", [6, 8, 14, 18])
+def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
+    """A real signal, also in the last step of an epoch and of the search; dropout draws on afterwards."""
+    train, val = loaders()
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3, distill=0.0)
+    whole = snnprune.optimize(trained, train, val, config)
+    calls = 0
+
+    class Pressing(Net):
+        def forward(self, x):
+            nonlocal calls
+            calls += self.training
+            if calls == stop_at and self.training:
+                signal.raise_signal(signal.SIGINT)
+            return super().forward(x)
+
+    pressing = copy.deepcopy(trained)
+    pressing.__class__ = Pressing
+    with pytest.raises(Interrupted):
+        snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path)
+    assert Checkpoint(tmp_path, "").path.exists()
+    calls = 10**6
+    resumed = snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path, resume=True)
+    a, b = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert whole.report.history == resumed.report.history
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    Checkpoint(tmp_path, "a").save("search", {"step": 1}, {})
+    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+    with pytest.raises(snnprune.SnnPruneError, match="another"):
+        Checkpoint(tmp_path, "b").load()
+
+
+def test_a_damaged_checkpoint_never_pushes_out_a_good_one(tmp_path):
+    first = Checkpoint(tmp_path, "a")
+    first.save("search", {"step": 1}, {})
+    first.save("search", {"step": 2}, {})
+    first.path.write_bytes(b"cut off")
+    second = Checkpoint(tmp_path, "a")
+    assert second.load()["state"] == {"step": 1}
+    second.save("search", {"step": 3}, {})
+    second.path.write_bytes(b"again")
+    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}

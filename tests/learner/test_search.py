@@ -1,0 +1,100 @@
+"""The search: who moves when, what it starts from, and where it ends."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import snnprune
+from learner.conftest import Net, loaders, problem
+from snnprune.encoding import Scorer
+from snnprune.errors import CollapsedLayerError, DivergedError
+from snnprune.gates.gated import attach_groups
+from snnprune.learner import PruneConfig, TaskLoss
+from snnprune.learner.search import SearchStage
+from snnprune.tracing import trace
+
+
+def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch: int = 6) -> SearchStage:
+    x = problem()[0][:4]
+    groups = trace(model, x)
+    gated = attach_groups(model, groups, x, scorer=Scorer(model, groups, scores=config.scores, start=config.start))
+    loss = TaskLoss(copy.deepcopy(model), distill=config.distill, temperature=2.0)
+    return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None, extra={})
+
+
+def snapshot(module: nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def moved(before: list[torch.Tensor], module: nn.Module) -> bool:
+    return any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("alternate", "pattern"), [(1, "SNSNSN"), (2, "SSNNSS"), ("epoch", "SSSNNN")])
+@pytest.mark.parametrize("gradient", ["through", "held"])
+def test_switcher_and_network_move_in_turn(trained, alternate, pattern, gradient):
+    config = PruneConfig(alternate=alternate, gradient=gradient, target={"params": 0.5})
+    stage = stage_for(copy.deepcopy(trained), config, total=6, per_epoch=3)
+    batch = tuple(t[:16] for t in problem())
+    done = ""
+    for step in range(6):
+        stage.step = step
+        network, scorer = snapshot(stage.gated.model), snapshot(stage.gated.scorer)
+        stage.train_step(batch)
+        moved_network, moved_scorer = moved(network, stage.gated.model), moved(scorer, stage.gated.scorer)
+        assert moved_network != moved_scorer
+        done += "N" if moved_network else "S"
+    assert done == pattern
+
+
+def test_every_part_of_the_scorer_learns(trained):
+    """Also the U-Net behind a head that starts at zero."""
+    stage = stage_for(copy.deepcopy(trained), PruneConfig(alternate=1))
+    before = {n: p.detach().clone() for n, p in stage.gated.scorer.named_parameters()}
+    batch = tuple(t[:16] for t in problem())
+    for step in range(0, 12, 2):
+        stage.step = step
+        stage.train_step(batch)
+    still = [n for n, p in stage.gated.scorer.named_parameters() if torch.equal(p, before[n])]
+    assert still == []
+
+
+def test_dense_accuracy_is_kept_at_step_0(trained):
+    _, val = loaders()
+    before = snnprune.evaluate(trained, val)
+    model = copy.deepcopy(trained)
+    with snnprune.attach(model, problem()[0][:4]) as gated:
+        after = snnprune.evaluate(gated.model, val)
+    assert abs(before.accuracy - after.accuracy) <= 0.021
+    assert before.accuracy > 0.9
+
+
+def test_free_mode_that_collapses_names_the_layer(trained):
+    """Trap 2: a learning rate that kills a layer ends in our error, not in a dead result."""
+    train, val = loaders()
+    config = PruneConfig.paper(lr=1e5, switcher_lr=1e5, epochs=20)
+    with pytest.raises((CollapsedLayerError, DivergedError)):
+        snnprune.optimize(trained, train, val, config)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_trap_2_paper_preset_survives_its_learning_rate(seed):
+    """Fresh weights, SGD 0.1 on both: finite, no dead layer, learns, and switches neurons off."""
+    train, val = loaders()
+    torch.manual_seed(seed)
+    config = PruneConfig.paper(epochs=12, seed=seed)
+    result = snnprune.optimize(Net(), train, val, config)
+    assert result.report.compact.accuracy > 0.6
+    assert all(g["kept"] > 0 for g in result.report.groups)
+    assert any(g["kept"] < g["size"] for g in result.report.groups)
+
+
+def test_patience_stops_the_free_mode(trained):
+    train, val = loaders()
+    config = PruneConfig.paper(epochs=60, patience=1, lr=1e-6, switcher_lr=1e-6)
+    report = snnprune.optimize(trained, train, val, config).report
+    assert len([h for h in report.history if h["stage"] == "search"]) < 10

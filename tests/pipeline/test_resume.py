@@ -1,0 +1,171 @@
+"""A run that is stopped goes on as if nothing had been, or leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_at, tree, weights
+from snnprune.learner import PruneConfig, loop
+from snnprune.learner.loss import TaskLoss
+from snnprune.learner.recover import RecoverStage
+from snnprune.learner.search import SearchStage
+from snnprune.pipeline import newest_run
+
+
+def dropout_net() -> nn.Module:
+    """Draws random numbers in every step."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "call"),
+    [
+        (SearchStage, 1),
+        (SearchStage, SEARCH),
+        (RecoverStage, 1),
+        (RecoverStage, 5),
+        (RecoverStage, 12),
+    ],
+    ids=["search-first", "search-last", "recovery-first", "recovery-inside", "recovery-second-epoch"],
+)
+@pytest.mark.usefixtures("quick")
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(made, model, said, monkeypatch, stage, call):
+    with monkeypatch.context() as patch:
+        stop_at(patch, stage, call)
+        message = said(optimize(model, *SHORT, "--output", "out"), 130)
+    assert "--output out --resume" in message
+    assert Path("out.partial/checkpoint/state.pt").is_file()
+    assert not Path("out").exists()
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+    assert names(Path("out")) == MADE
+    assert not Path("out.partial").exists()
+    first, second = (json.loads((f / "report.json").read_text()) for f in (made / "run", Path("out")))
+    for key in set(first) - {"seconds"}:
+        assert first[key] == second[key], key
+
+
+@pytest.mark.parametrize(("stage", "call"), [(SearchStage, 3), (RecoverStage, 5)])
+@pytest.mark.usefixtures("quick")
+def test_the_random_numbers_of_dropout_go_on_too(here, said, monkeypatch, stage, call):
+    torch.manual_seed(0)
+    torch.save(dropout_net().state_dict(), here / "net.pt")
+    options = ["--data", "digits", "--arch", f"{__file__}:dropout_net", "--device", "cpu", "--epochs", "4"]
+    assert optimize("net.pt", *options, "--output", "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, stage, call)
+        said(optimize("net.pt", *options, "--output", "out"), 130)
+    assert optimize("net.pt", *options, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(Path("whole")))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.usefixtures("quick")
+def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, said, monkeypatch, when):
+    """A real signal around the loss of the 8th step; after it, batch norm has already seen the batch."""
+    original, count = TaskLoss.__call__, [0]
+
+    def loss(self, model, batch):
+        count[0] += 1
+        if count[0] == 8 and when == "before":
+            signal.raise_signal(signal.SIGINT)
+        value = original(self, model, batch)
+        if count[0] == 8 and when == "after":
+            signal.raise_signal(signal.SIGINT)
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskLoss, "__call__", loss)
+        said(optimize(model, *SHORT, "--output", "out"), 130)
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_history_of_a_run_that_was_stopped_in_the_search_is_whole(model, said, monkeypatch):
+    epochs = 5 / (3 * PruneConfig().search)  # 3 steps an epoch, 5 of search
+    options = [*SHORT, "--epochs", str(epochs), "--batch-size", "20", "--limit", "60"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, SearchStage, 4)
+        said(optimize(model, *options, "--output", "out"), 130)
+    assert optimize(model, *options, "--output", "out", "--resume") == 0
+    history = json.loads(Path("out/report.json").read_text())["history"]
+    assert [(h["stage"], h["step"]) for h in history][:3] == [("search", 3), ("search", 5), ("recover", 3)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_can_be_stopped_twice(made, model, said, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, SearchStage, 2)
+        said(optimize(model, *SHORT, "--output", "out"), 130)
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 7)
+        said(optimize(model, *SHORT, "--output", "out", "--resume"), 130)
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_resume_finds_the_stopped_run_by_the_models_name(made, model, said, monkeypatch):
+    assert "no unfinished run of digits" in said(optimize(model, *SHORT, "--resume"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 2)
+        said(optimize(model, *SHORT), 130)
+    (partial,) = Path("runs").iterdir()
+    assert optimize(model, *SHORT, "--resume") == 0
+    assert [p.name for p in Path("runs").iterdir()] == [partial.name.removesuffix(".partial")]
+    assert same(weights(newest_run()), weights(made / "run"))
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(model, said, here, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("snnprune.pipeline.job.trace", interrupt)
+    before = tree(here)
+    assert said(optimize(model, *SHORT, "--output", "out"), 130) == "stopped"
+    assert tree(here) == before
+    assert not Path("out.partial").exists()
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_ctrl_c_in_the_export(made, model, said, monkeypatch, checkpoints):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("snnprune.pipeline.runs.export_onnx", interrupt)
+        if checkpoints:
+            patch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+        message = said(optimize(model, *SHORT, "--output", "out"), 130)
+    assert Path("out.partial").exists() == checkpoints
+    assert not Path("out").exists()
+    assert ("--output out --resume" in message) == checkpoints
+    assert optimize(model, *SHORT, "--output", "out", *["--resume"] * checkpoints) == 0
+    assert names(Path("out")) == MADE
+    assert same(weights(Path("out")), weights(made / "run"))
+
+
+def test_a_failure_in_the_middle_leaves_nothing(model, said, here, monkeypatch):
+    before = tree(here)
+    stop_at(monkeypatch, RecoverStage, 6, by=RuntimeError("the disk is on fire"))
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+    assert "the disk is on fire" in said(optimize(model, *SHORT, "--output", "out"))
+    assert tree(here) == before
+    assert not Path("out.partial").exists()
+
+
+def test_learning_that_diverges_says_what_to_do_and_leaves_nothing(model, said, here):
+    before = tree(here)
+    message = said(optimize(model, *SHORT, "--lr", "1e30", "--output", "out"))
+    assert "--lr" in message
+    assert tree(here) == before
+    assert not Path("out.partial").exists()

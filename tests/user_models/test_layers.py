@@ -1,0 +1,107 @@
+"""Layers and products of the user's own, and layers of all kinds and dimensions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import snnprune
+from user_models.conftest import X, exact
+
+
+class FakeQuantized(nn.Conv2d):
+    def forward(self, x):
+        step = self.weight.abs().max() / 7
+        return self._conv_forward(x, (self.weight / step).round() * step, self.bias)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_convolution_of_the_users_own_is_kept_where_it_is_not_linear(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        FakeQuantized(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 5, 1),
+    )
+    assert exact(model, X) == {"4"}, "what is rounded cannot be folded into, and sets the scale of its neighbours"
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.c, self.d, self.r, self.o = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 8, 3),
+            kind(8, 10, batch_first=True),
+            nn.Linear(10, 5),
+        )
+
+    def forward(self, x):
+        x = F.relu(self.d(F.relu(self.c(x)))).flatten(2).transpose(1, 2)
+        return self.o(self.r(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_heads_keep_their_inputs(kind):
+    found = exact(Recurrent(kind), X)
+    assert "c" in found
+    assert "d" not in found
+
+
+class Functional(nn.Module):
+    """A convolution written with `F.conv2d` and parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.o = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+        self.kernel = nn.Parameter(torch.randn(8, 8, 1, 1))
+
+    def forward(self, x):
+        x = F.conv2d(F.relu(self.a(x)), self.kernel)
+        return self.o(F.relu(self.b(F.relu(x))).mean((2, 3)))
+
+
+def test_functional_convolutions_keep_what_they_read():
+    groups = {g.id: g for g in snnprune.trace(Functional(), X[:2])}
+    assert "'kernel'" in str(groups["a"].reason)
+    assert exact(Functional(), X) == {"b"}
+
+
+class Matrix(nn.Module):
+    """Products with parameters, both ways round, and with a layer's weight outside its call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.o = nn.Linear(12, 10), nn.Linear(9, 8), nn.Linear(8, 7), nn.Linear(7, 5)
+        self.left, self.right = nn.Parameter(torch.randn(11, 10)), nn.Parameter(torch.randn(11, 9))
+        self.bias = nn.Parameter(torch.randn(11))
+
+    def forward(self, x):
+        x = F.relu(F.linear(F.relu(self.a(x)), self.left, self.bias)) @ self.right
+        x = F.linear(F.relu(self.b(F.relu(x))), self.c.weight, self.c.bias)
+        return self.o(F.relu(x))
+
+
+def test_matrices_of_the_users_own():
+    groups = {g.id: g for g in snnprune.trace(Matrix(), torch.randn(2, 12))}
+    assert "'left'" in str(groups["a"].reason) or "left are used outside" in str(groups["a"].reason)
+    assert "c are used outside" in str(groups["b"].reason)
+    assert {"c", "right"} <= exact(Matrix(), torch.randn(16, 12))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_all_dimensions(dims):
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    back = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1]
+    model = nn.Sequential(
+        conv(2, 6, 3), norm(6), nn.ReLU(), back(6, 8, 3, stride=2), norm(8), nn.SiLU(), back(8, 8, 2, groups=4),
+        nn.ReLU(), conv(8, 4, 1), nn.ReLU(), conv(4, 3, 1),
+    )  # fmt: skip
+    assert exact(model, torch.randn(3, 2, *[6] * dims)) == {"0", "3", "8"}
