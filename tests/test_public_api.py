@@ -16,6 +16,7 @@ ROOT = Path(snnprune.__file__).parent
 # A module imports only modules of a smaller rank.
 RANK = {
     "errors": 0,
+    "windows": 0,
     "files": 1,
     "inputs": 1,
     "attention": 1,
