@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from .windows import OpenRelative, OpenWindows
 
 HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
-HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size")
+HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size", "output_dim")
 
 
 class OpenMultiheadAttention(nn.MultiheadAttention):

@@ -27,6 +27,16 @@ def is_known(module: nn.Module) -> bool:
     return (is_weighted(module) or isinstance(module, whole)) and not attention.is_open(module)
 
 
+def _channel_dim(module: nn.Module, x: Tensor) -> int:
+    """Dimension of a layer's input that holds its channels."""
+    if isinstance(module, nn.Linear):
+        return x.dim() - 1
+    if layers.is_conv(module):
+        return x.dim() + 1 - module.weight.dim()
+    unbatched = isinstance(module, _INSTANCE) and x.dim() == _INSTANCE_DIMS[type(module)] - 1
+    return 0 if unbatched or x.dim() == 1 else 1
+
+
 class Ledger:
     """Labels of layers and parameters of one model.
 
@@ -111,17 +121,15 @@ class Ledger:
             return None
         if is_weighted(module) and not isinstance(module._parameters.get("weight"), nn.Parameter):
             return self._parametrized(name, module, labels, out)
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            return labels
+        dim = _channel_dim(module, x)
+        if labels is not None and self._heads_in_batch(name, module, labels, dim):
+            return self._per_head(name, module, labels, x, out)
         if isinstance(module, layers.PER_CHANNEL):
-            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-                return labels
-            return self._per_channel(name, module, labels, x)
-        if isinstance(module, nn.Linear):
-            dim = x.dim() - 1
-        else:
-            assert layers.is_conv(module)
-            dim = x.dim() + 1 - module.weight.dim()
-            if module.groups > 1:
-                return self._grouped(name, module, labels, dim, out)
+            return self._per_channel(name, module, labels, x, dim)
+        if layers.is_conv(module) and module.groups > 1:
+            return self._grouped(name, module, labels, dim, out)
         self._consume(name, module, labels, dim)
         if not (layers.is_conv(module) or layers.is_linear(module)):
             why = f"{type(module).__name__} ({name}) is no plain layer"
@@ -156,11 +164,30 @@ class Ledger:
         at = [slice(None) if d == dim else 0 for d in range(labels.dim())]
         return labels[tuple(at)].clone()
 
-    def _per_channel(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor) -> Tensor | None:
+    def _heads_in_batch(self, name: str, module: nn.Module, labels: Tensor, dim: int) -> bool:
+        """Whether a convolution or norm inside attention sees heads as entries of its batch."""
+        if isinstance(module, nn.Linear) or dim == 0 or 0 not in varying(labels):
+            return False
+        owners = (name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1))
+        return any(attention.head_count(self.model.get_submodule(owner)) for owner in owners)
+
+    def _per_head(self, name: str, module: nn.Module, labels: Tensor, x: Tensor, out: Tensor) -> Tensor:
+        """A layer that treats every head alike: heads pass, its channels stay, and it works less."""
+        labels = self.classes.along(labels, range(1, labels.dim()), f"{name} reads across its channels")
+        for dim in range(1, labels.dim()):
+            labels = labels.narrow(dim, 0, 1)
+        if is_weighted(module) and not (layers.is_conv(module) and module.groups > 1):
+            self.classes.pin(self.rows(name, module), f"{name} treats all heads alike")
+            self.consumed.setdefault(name, torch.zeros(layers.in_width(module), dtype=torch.long))
+        if layers.is_conv(module):
+            places = x.numel() if layers.input_dim(module) == 0 else out.numel()
+            self.price(places * module.weight[0].numel(), labels, name)
+        return labels.expand(out.shape)
+
+    def _per_channel(
+        self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, dim: int
+    ) -> Tensor | None:
         """A norm (or PReLU): the channels pass, and its parameters go with them."""
-        dim = 1 if x.dim() > 1 else 0
-        if isinstance(module, _INSTANCE) and x.dim() == _INSTANCE_DIMS[type(module)] - 1:
-            dim = 0  # no batch
         if labels is None:
             columns = torch.zeros(x.shape[dim], dtype=torch.long)
         else:

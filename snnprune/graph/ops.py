@@ -99,11 +99,11 @@ def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor
         if any(size[d] > 1 for d in varying(result)):
             labels = store.get(tensor)
             raw = None if labels is None else compress(labels.expand(shape))
-            store.constraints.operands.append((result, raw, size, _fixed_by(store, tensor)))
+            store.constraints.operands.append((result, raw, size, fixed_by(store, tensor)))
     return result
 
 
-def _fixed_by(store: Store, tensor: Tensor) -> str:
+def fixed_by(store: Store, tensor: Tensor) -> str:
     """How to speak of a tensor that no layer made."""
     name = store.name_of(tensor)
     if name:
@@ -124,7 +124,7 @@ def combine_labels(store: Store, shape: tuple[int, ...], labels: Tensor, other: 
         theirs = compress(theirs.expand(shape))
         if store.classes.is_raw(theirs):
             size = extent(other, len(shape))
-            store.constraints.operands.append((labels, theirs, size, _fixed_by(store, other)))
+            store.constraints.operands.append((labels, theirs, size, fixed_by(store, other)))
         else:
             store.classes.unite(core(labels), core(theirs))
     return labels

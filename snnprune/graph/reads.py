@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .elementwise import elementwise
 from .labels import compress, core, varying
-from .ops import Rules, Store, combine, combine_labels, operation, read_together
+from .ops import Rules, Store, combine, combine_labels, extent, fixed_by, operation, read_together
 
 READS = Rules()
 
@@ -168,18 +168,20 @@ def _product(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: 
         return None
     why = f"a product of activations reads across its channels{store.where()}"
     shape = tuple(out.shape)
-    result: Tensor | None = None
-    for labels, inner in ((a, -1), (b, -2)):
-        if labels is None:
-            continue
-        labels = store.classes.along(labels, [inner], why).narrow(inner, 0, 1)
-        part = compress(labels.expand(*shape))
-        if result is None:
-            result = part
+    parts: list[tuple[Tensor, Tensor, int]] = []
+    for tensor, labels, inner in ((left, a, -1), (right, b, -2)):
+        if labels is not None:
+            labels = store.classes.along(labels, [inner], why).narrow(inner, 0, 1)
+            parts.append((compress(labels.expand(*shape)), tensor, inner))
+    parts.sort(key=lambda part: (store.classes.is_raw(part[0]), -len(varying(part[0]))))
+    result = parts[0][0]
+    for part, tensor, inner in parts[1:]:
+        if store.classes.is_raw(part):  # a parameter: it need not fit unless it has a place for every neuron
+            size = list(extent(tensor, len(shape)))
+            size[inner] = 1
+            store.constraints.operands.append((result, part, tuple(size), fixed_by(store, tensor)))
         else:
             store.classes.unite(core(result), core(part))
-            result = part if len(varying(part)) > len(varying(result)) else result
-    assert result is not None
     store.macs(math.prod(shape) * left.shape[-1], result)
     if name in ("baddbmm", "addmm"):
         return combine_labels(store, shape, result, args[0])
