@@ -109,6 +109,7 @@ def _detection_inputs(side: int, *, targeted: bool) -> tuple[Any, ...]:
         target: dict[str, Tensor] = {"boxes": boxes, "labels": torch.tensor([1, 1])}
         target["masks"] = torch.zeros(2, side, side, dtype=torch.uint8)
         target["masks"][:, 20:60, 20:60] = 1
+        target["keypoints"] = torch.full((2, 17, 3), 30.0)
         targets.append(target)
     return (images, targets) if targeted else (images,)
 
@@ -157,7 +158,8 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
         compact = _learn(model, groups, example, row)
         del model  # two of the models are too large to be held twice
         with _step(row, "backward"):
-            loss_of(call(compact.train(), example)).backward()
+            trained = _detection_inputs(row["input"], targeted=True) if family == "detection" else example
+            loss_of(call(compact.train(), trained)).backward()
             bad = [n for n, p in compact.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
             assert not bad, f"gradients are not finite: {bad[0]}"
             compact.zero_grad(set_to_none=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,6 +87,26 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+@contextlib.contextmanager
+def still(model: nn.Module) -> Iterator[nn.Module]:
+    """Training mode for what decides which code runs, but norms and dropout as in evaluation.
+
+    Norms then take a batch of one value and keep their statistics, and nothing is drawn at random by
+    modules that hold no state (dropout, stochastic depth). Afterwards every module is as it was.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module in modes:
+        bare = not (module._modules or module._parameters or module._buffers)
+        if bare or isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -173,13 +173,15 @@ def test_trap_6_no_layer_collapses_under_pressure(metric):
     generator = torch.Generator().manual_seed(0)
     values = {g.id: 1 + 0.05 * torch.randn(g.size, generator=generator) for g in groups if g.prunable}
     values["conv2"] -= 10
-    masks = keep_masks(values, cost, Budget(metric, 0.3), floor=0.1, round_to=1)
+    masks = keep_masks(values, cost, Budget(metric, 0.3), levels={}, floor=0.1, round_to=1)
     assert 5 <= int(masks["conv2"].sum()) < 20
     share = cost.share(metric, {n: m.numpy() for n, m in masks.items()})
     assert share <= 0.3
     for g in groups:
         if g.prunable:
             assert int(masks[g.id].sum()) >= 0.1 * g.size
+    lifted = keep_masks(values, cost, Budget(metric, 0.3), levels={"conv2": 10.0}, floor=0.1, round_to=1)
+    assert int(lifted["conv2"].sum()) > int(masks["conv2"].sum()), "a level lifts its whole group"
 
 
 def test_switcher_reads_weights_after_they_change():

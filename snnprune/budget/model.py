@@ -200,6 +200,12 @@ class CostModel:
         least = math.ceil(least / step) * step
         return min(group.size, least)
 
+    def saving_per_neuron(self, metric: Metric, group: str) -> float:
+        """Share of the dense cost that goes with one neuron of a group, on average, all else being whole."""
+        mask = np.ones(self.groups[group].size, dtype=bool)
+        mask[: max(1, len(mask) // 2)] = False
+        return (1 - self.share(metric, {group: mask})) / (len(mask) - int(mask.sum()))
+
     def _saving(self, metric: Metric, group: NeuronGroup) -> float:
         """Share of the dense cost that goes when only one neuron of the group stays."""
         key = (metric, group.id)

@@ -36,6 +36,7 @@ _TITLES = {
     "data": "reading data",
     "load": "loading the model",
     "trace": "tracing groups",
+    "probe": "probing neurons",
     "search": "searching",
     "check": "proving exactness",
     "recover": "recovering",

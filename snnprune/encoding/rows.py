@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..graph import NeuronGroup
 from .sources import Source, sort_columns, sources_of, standardize, z_scores
 
-STATISTICS = 3  # relative joint norm, and z-scores of incoming and outgoing norm
+STATISTICS = 4  # relative joint norm, z-scores of incoming and outgoing norm, and the sensitivity
 
 
 class RowExtractor(nn.Module):
@@ -49,7 +49,7 @@ class GroupRows(nn.Module):
         self.extractors = nn.ModuleList(RowExtractor(s.length, channels, width) for s in self.sources)
 
     def forward(self, model: nn.Module, *, sort: bool) -> tuple[Tensor, Tensor]:
-        """Features (neurons, 2 * channels, width) and statistics (neurons, STATISTICS).
+        """Features (neurons, 2 * channels, width) and statistics of the weights (neurons, STATISTICS - 1).
 
         The first statistic is the norm of all weights of the neuron relative to the group's mean, less
         1: comparable between groups, so that a group of equals is not ranked as if half of it were
@@ -90,13 +90,29 @@ class StackedRows(nn.Module):
         width: int = 16,
         gap: int = 4,
         sort: bool = True,
+        sensitivity: Sequence[Tensor] | None = None,
     ) -> None:
+        """As many rows as neurons.
+
+        Args:
+            model: the network.
+            groups: prunable groups.
+            channels: of the extractors, per side.
+            width: of the rows.
+            gap: rows of zeros between groups.
+            sort: rows and columns by their norm.
+            sensitivity: per group (size,), standardised; a statistic that weights do not hold.
+        """
         super().__init__()
         self.ids = [group.id for group in groups]
         self.sizes = [group.size for group in groups]
+        known = torch.cat(list(sensitivity)) if sensitivity else torch.zeros(sum(self.sizes))
+        self.register_buffer("sensitivity", known)
         self.in_channels = 2 * channels + STATISTICS
         self.width, self.gap, self.sort = width, gap, sort
         self.groups = nn.ModuleList(GroupRows(model, g, channels, width) for g in groups)
+
+    sensitivity: Tensor
 
     def forward(self, model: nn.Module) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Matrix (in_channels, rows, width); per group its row numbers and its statistics.
@@ -108,10 +124,11 @@ class StackedRows(nn.Module):
         at = 0
         encoded = [encode(model, sort=self.sort) for encode in self.groups]
         every = torch.cat([stats[:, 0].detach() for _, stats in encoded])
-        unit = torch.ones(STATISTICS, device=every.device)
+        unit = torch.ones(STATISTICS - 1, device=every.device)
         unit[0] = every.std(correction=0) + 1e-6  # one unit of relative norm for all groups
-        for (features, stats), size in zip(encoded, self.sizes, strict=True):
-            stats = stats / unit
+        sensitivity = self.sensitivity.split(self.sizes)
+        for (features, stats), size, known in zip(encoded, self.sizes, sensitivity, strict=True):
+            stats = torch.cat([stats / unit, known[:, None]], 1)
             full = torch.cat([features, stats[:, :, None].expand(-1, -1, self.width)], 1)
             if self.sort:
                 order = stats[:, 0].detach().argsort(descending=True)

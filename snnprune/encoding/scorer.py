@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import device_of
 from ..switcher import Switcher
+from .evidence import WITHIN, Evidence
 from .rows import STATISTICS, StackedRows
 from .stacked import StackedMatrices, is_fc_group
 
@@ -25,6 +26,8 @@ class Scorer(nn.Module):
     *Post-training* start: `u = 1 + spread * z`, where z starts as the relative norm of all weights of
     the neuron (its own and those that read it), so that the pretrained function is unharmed and the
     order is the one of the best hand-set rule. The U-Net's head starts at 0 and learns what to add.
+    With evidence, z also holds the loss's sensitivity to the neuron, and `levels` says how groups compare
+    under a budget: it moves the threshold of a group, not its scales.
 
     *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no
     sorting. An affine map per group, fixed at the start, gives the values a mean and a spread around a
@@ -36,6 +39,7 @@ class Scorer(nn.Module):
         scores: `switcher` alone, with a free offset per neuron, or `free` scales without a switcher
             (the ablation).
         start: see above.
+        evidence: how much the loss depends on each neuron and what it costs; None for the norm alone.
         spread: standard deviation of u around 1 at the post-training start.
         fresh_mean: mean of u over a group at the fresh start.
         fresh_std: standard deviation of u over a group at the fresh start.
@@ -52,6 +56,7 @@ class Scorer(nn.Module):
         *,
         scores: Scores = "switcher+offset",
         start: Start = "post-training",
+        evidence: Evidence | None = None,
         spread: float = 0.05,
         fresh_mean: float = 0.4,
         fresh_std: float = 0.8,
@@ -80,7 +85,8 @@ class Scorer(nn.Module):
                 self.fc_switcher = Switcher(
                     len(fc), len(fc), self.matrices.width, stride=stride, upsample="deconv"
                 )
-            self.rows = StackedRows(model, stacked, sort=not fresh) if stacked else None
+            within = None if evidence is None else evidence.within([g.id for g in stacked])
+            self.rows = StackedRows(model, stacked, sort=not fresh, sensitivity=within) if stacked else None
             self.switcher = None
             if self.rows is not None:
                 self.switcher = Switcher(
@@ -94,10 +100,13 @@ class Scorer(nn.Module):
             # full-resolution row path
             self.path: nn.Linear | None = nn.Linear(STATISTICS, 1, bias=False)
         with torch.no_grad():
-            self.path.weight.copy_(torch.tensor([[0.0 if fresh else 1.0] + [0.0] * (STATISTICS - 1)]))
+            first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [WITHIN]
+            self.path.weight.copy_(torch.tensor([first]))
         self.offsets = nn.ParameterList(
             nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen
         )
+        none = torch.zeros(len(chosen))
+        self.register_buffer("levels", none if evidence is None else spread * evidence.levels(self.ids))
         self.register_buffer("gain", torch.ones(len(chosen)))
         self.register_buffer("shift", torch.zeros(len(chosen)))
         self.to(device_of(model))
@@ -110,6 +119,7 @@ class Scorer(nn.Module):
                     self.offsets[i].copy_(self._value(i, raw[name]) - 1)
             self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
+    levels: Tensor
     gain: Tensor
     shift: Tensor
 

@@ -4,6 +4,7 @@ from .attach import attach
 from .gated import GatedModel, Gradient, Phase, attach_groups
 from .hooks import is_gated
 from .rule import Budget, GroupCounts, count_groups
+from .sensitivity import measure_sensitivity
 from .target import parse_target
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "attach_groups",
     "count_groups",
     "is_gated",
+    "measure_sensitivity",
     "parse_target",
 ]

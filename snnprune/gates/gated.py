@@ -244,7 +244,14 @@ class GatedModel:
         if self.scorer is not None:
             with torch.set_grad_enabled(differentiable and not held):
                 values = self.scorer(self.model)
-                self._masks = keep_masks(values, self.cost, self.budget, floor=self.floor, round_to=self.round_to)
+                self._masks = keep_masks(
+                    values,
+                    self.cost,
+                    self.budget,
+                    levels=dict(zip(self.scorer.ids, self.scorer.levels.tolist(), strict=True)),
+                    floor=self.floor,
+                    round_to=self.round_to,
+                )
                 self._scales = to_scales(values, self._masks, normalize=self.scorer.start == "post-training")
         factors = {name: columns(self._scales) for name, columns in self._maps.items()}
         self._factors = {name: factor for name, factor in factors.items() if factor is not None}

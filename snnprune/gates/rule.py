@@ -34,6 +34,7 @@ def keep_masks(
     cost: CostModel,
     budget: Budget | None,
     *,
+    levels: Mapping[str, float],
     floor: float,
     round_to: int,
 ) -> dict[str, Tensor]:
@@ -41,6 +42,14 @@ def keep_masks(
 
     With a budget: the best by one global threshold that meets it. Without: those with u > 0, the
     papers' ReLU.
+
+    Args:
+        values: group id -> (size,) values u.
+        cost: what neurons cost.
+        budget: what is asked for; None for the papers' free mode.
+        levels: group id -> what to add to the group's values before they are compared with others'.
+        floor: least kept share of every group.
+        round_to: keep multiples of this many channels.
 
     Raises:
         CollapsedLayerError: without a budget, every neuron of a group is at or below 0.
@@ -55,7 +64,7 @@ def keep_masks(
                     "Lower the learning rates, or give a target instead of `free`."
                 )
         return masks
-    scores = {name: u.detach().double().cpu().numpy() for name, u in values.items()}
+    scores = {name: u.detach().double().cpu().numpy() + levels.get(name, 0.0) for name, u in values.items()}
     chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
     return {name: torch.from_numpy(chosen.kept[name]).to(u.device) for name, u in values.items()}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import attention, layers
 from ..errors import UnsupportedModelError, first_line
-from ..inputs import Inputs, batch_size
+from ..inputs import Inputs, batch_size, still
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_weighted
 from .records import Member, NeuronGroup, Role
@@ -45,11 +45,11 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
         raise UnsupportedModelError(
             f"the model cannot be followed ({type(error).__name__}: {first_line(error)})."
         ) from error
-    _train_(clone)
-    try:
-        walk.run(example_inputs)
-    except Exception as error:  # a detector that wants its targets, ...
-        logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
+    with still(clone):
+        try:
+            walk.run(example_inputs)
+        except Exception as error:  # a detector that wants its targets, ...
+            logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
     idle = [n for n, m in clone.named_modules() if is_weighted(m) and not walk.ledger.touched(n)]
     if idle:
         logger.warning(
@@ -61,18 +61,6 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
     walk.ledger.close()
     settle(walk.ledger)
     return _Builder(walk.ledger, batch_size(example_inputs)).groups(), walk.ledger.order
-
-
-def _train_(model: nn.Module) -> None:
-    """Training mode for what decides which code runs.
-
-    Norms stay in evaluation mode, in which they also take a batch of one value; dropout too: its noise
-    has a channel dimension, and would look like a constant of the code.
-    """
-    model.train()
-    for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)):
-            module.eval()
 
 
 def settle(ledger: Ledger) -> None:

@@ -24,6 +24,8 @@ class PruneConfig:
         epochs: passes over the training data, search and recovery together.
         search: share of the steps in which switcher and network alternate; afterwards the structure is
             fixed and the compact model recovers.
+        probe: training steps spent, before the search, on measuring how much the loss depends on each
+            neuron; 0 starts from the norms of the weights alone.
         ramp: share of the search over which the budget goes from dense to the target.
         alternate: iterations in a block before the other one's turn, or `epoch`.
         gradient: whether the network's gradient also flows through the switcher (`through`,
@@ -57,6 +59,7 @@ class PruneConfig:
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
     epochs: float = 20
     search: float = 0.1
+    probe: int = 4
     ramp: float = 0.75
     alternate: int | Literal["epoch"] = 2
     gradient: Gradient = "through"
@@ -102,6 +105,8 @@ class PruneConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1].")
         if self.alternate != "epoch" and (not isinstance(self.alternate, int) or self.alternate < 1):
             raise ConfigError(f"alternate={self.alternate!r} must be a number of iterations or 'epoch'.")
+        if isinstance(self.probe, bool) or not isinstance(self.probe, int) or self.probe < 0:
+            raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
         if self.round_to < 1:
             raise ConfigError(f"round_to={self.round_to} must be at least 1.")
         if self.search == 0:
@@ -118,6 +123,7 @@ class PruneConfig:
         preset = cls(
             target=None,
             search=1.0,
+            probe=0,
             alternate=1,
             scores="switcher",
             start="fresh",

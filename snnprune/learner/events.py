@@ -12,7 +12,7 @@ class Event:
     """One piece of news.
 
     Attributes:
-        stage: `trace`, `dense`, `search`, `check`, `recover`, `test` or `export`.
+        stage: `trace`, `dense`, `probe`, `search`, `check`, `recover`, `test` or `export`.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
         values: loss, budget reached, validation accuracy, ...

@@ -63,6 +63,25 @@ class TaskLoss:
             total = total + AUXILIARY * self._of(extra, labels, target)
         return total
 
+    def hard(self, model: Callable[..., Any], batch: Any) -> Tensor:
+        """The loss without the teacher, for the first look at a model that is its own teacher.
+
+        There the distillation has no gradient. Batches without labels get labels drawn from the model's
+        own outputs, for which the mean squared gradient is the Fisher information as defined.
+        """
+        if self.loss_fn is not None:
+            return self.loss_fn(model, batch)
+        images, labels = split_batch(batch)
+        logits, auxiliary = logits_of(model(images))
+        check_logits(logits)
+        if labels is None:
+            labels = torch.distributions.Categorical(logits=logits.detach()).sample()
+        check_labels(logits, labels)
+        total = F.cross_entropy(logits, labels)
+        for extra in auxiliary:
+            total = total + AUXILIARY * F.cross_entropy(extra, labels)
+        return total
+
     def _of(self, logits: Tensor, labels: Tensor | None, target: Tensor | None) -> Tensor:
         """Loss of one classifier."""
         if target is None:

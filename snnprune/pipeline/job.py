@@ -10,16 +10,18 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..budget import CostModel, Metric
 from ..data import ArrayLoader, info_of
-from ..encoding import Scorer
-from ..gates import GatedModel, attach_groups, parse_target
+from ..encoding import Evidence, Scorer
+from ..gates import GatedModel, measure_sensitivity, parse_target
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
-from ..learner.loop import steps_per_epoch
+from ..learner.loop import stage_batches, steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_params, evaluate
 from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
@@ -64,6 +66,8 @@ class Job:
         self.per_epoch = steps_per_epoch(train)
         self.total = max(2, round(config.epochs * self.per_epoch))
         self.search_steps = min(self.total, max(1, round(config.search * self.total)))
+        looks = config.probe if config.target is not None and config.start == "post-training" else 0
+        self.probe_steps = min(looks, self.total - self.search_steps)
         self.loss = TaskLoss(
             copy.deepcopy(dense).requires_grad_(False),
             distill=config.distill,
@@ -95,25 +99,32 @@ class Job:
         return value.hexdigest()
 
     def attach(self, model: nn.Module) -> GatedModel:
-        """Gates and a fresh scorer on a model; the target is checked before anything is trained."""
+        """Gates and a fresh scorer on a model; the target is checked before anything is computed."""
         config = self.config
-        scorer = Scorer(model, self.groups, scores=config.scores, start=config.start, seed=config.seed)
-        gated = attach_groups(
-            model, self.groups, self.example, scorer=scorer, floor=config.floor, round_to=config.round_to
+        cost = CostModel(model, self.groups, self.example)
+        budget = parse_target(config.target)
+        evidence = None
+        if budget is not None:
+            equal = {name: np.zeros(group.size) for name, group in cost.groups.items()}
+            cost.select(budget.metric, budget.share, equal, floor=config.floor, round_to=config.round_to)
+            evidence = self._look(model, cost, budget.metric) if self.probe_steps else None
+        scorer = Scorer(
+            model,
+            self.groups,
+            scores=config.scores,
+            start=config.start,
+            evidence=evidence,
+            seed=config.seed,
         )
-        self._check_target(gated)
-        return gated
+        return GatedModel(
+            model, self.groups, cost=cost, scorer=scorer, floor=config.floor, round_to=config.round_to
+        )
 
-    def _check_target(self, gated: GatedModel) -> None:
-        """Fail before any training when the target lies below what the floors allow."""
-        wanted = parse_target(self.config.target)
-        if wanted is None:
-            return
-        assert gated.scorer is not None
-        with torch.no_grad():
-            scores = {n: u.double().cpu().numpy() for n, u in gated.scorer(gated.model).items()}
-        config = self.config
-        gated.cost.select(wanted.metric, wanted.share, scores, floor=config.floor, round_to=config.round_to)
+    def _look(self, model: nn.Module, cost: CostModel, metric: Metric) -> Evidence:
+        """The first batches tell how much the loss depends on each neuron."""
+        self.tell("probe")
+        first = stage_batches(self.train, self.config.seed, "probe", self.probe_steps)
+        return Evidence.weigh(measure_sensitivity(model, self.groups, first, self.loss.hard), cost, metric)
 
     def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
         """Search, prove, compact, recover."""
@@ -127,7 +138,7 @@ class Job:
         else:
             compact, scales = self._search(store, saved)
             saved = None
-        steps = self.total - self.search_steps
+        steps = self.total - self.probe_steps - self.search_steps
         if steps > 0:
             extra = {
                 "scales": {n: s.cpu() for n, s in scales.items()},
@@ -215,7 +226,11 @@ class Job:
             config=self.config.to_dict(),
             kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
             history=self.history,
-            steps={"search": self.searched, "recover": self.total - self.search_steps},
+            steps={
+                "probe": self.probe_steps,
+                "search": self.searched,
+                "recover": self.total - self.probe_steps - self.search_steps,
+            },
         )
         details: dict[str, Any] = {
             "input_shape": list(self.sample.shape[1:]) if isinstance(self.sample, Tensor) else None,

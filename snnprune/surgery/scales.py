@@ -58,7 +58,7 @@ class ColumnMap:
     parts: tuple[tuple[str, Tensor, Tensor], ...]
 
     def __call__(self, scales: Scales) -> Tensor | None:
-        """The product of all scales per column, (width,); None when no group has scales.
+        """The product of all scales per column, (..., width); None when no group has scales.
 
         Differentiable in the scales. Where two groups meet (a channel and its flattened units), their
         scales multiply.
@@ -72,7 +72,8 @@ class ColumnMap:
                 part = scale
             else:
                 columns, neurons = columns.to(scale.device), neurons.to(scale.device)
-                part = scale.new_ones(self.width).index_put((columns,), scale[neurons])
+                ones = scale.new_ones(*scale.shape[:-1], self.width)
+                part = ones.index_copy(-1, columns, scale.index_select(-1, neurons))
             total = part if total is None else total * part
         return total
 
@@ -83,11 +84,26 @@ def scale_input(module: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
     Args:
         module: convolution (channels before the spatial dimensions) or linear layer (features last).
         x: its input, with or without a batch dimension.
-        factor: (columns,).
+        factor: (columns,), or (inputs, columns) where every input of the batch has scales of its own.
     """
+    if factor.dim() == 2:
+        factor = _per_input(factor, x, feature_dims=module.weight.dim() - 1 if layers.is_conv(module) else 1)
     if layers.is_conv(module):
-        factor = factor.reshape(-1, *[1] * (module.weight.dim() - 2))
+        factor = factor.reshape(*factor.shape, *[1] * (module.weight.dim() - 2))
     return x * factor.to(x.dtype)
+
+
+def _per_input(factor: Tensor, x: Tensor, *, feature_dims: int) -> Tensor:
+    """Scales per input, shaped to meet x: (batch, 1, ..., columns).
+
+    Where a layer sees several parts of every input as entries of its batch (windows, heads), the parts
+    of an input follow each other. Where the first dimension is no batch, inputs share their mean.
+    """
+    parts, rest = divmod(x.shape[0], len(factor))
+    if rest or x.dim() <= feature_dims:
+        return factor.mean(0)
+    factor = factor.repeat_interleave(parts, 0) if parts > 1 else factor
+    return factor.reshape(len(factor), *[1] * (x.dim() - feature_dims - 1), -1)
 
 
 def scale_call(

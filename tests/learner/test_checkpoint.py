@@ -41,7 +41,7 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
     def begin(event):
         nonlocal steps, job_began
         if event.stage == "trace" and not job_began:
-            steps, job_began = 0, True
+            steps, job_began = -config.probe, True
 
     with pytest.raises(Interrupted):
         snnprune.optimize(trained, stopping, val, config, checkpoint=tmp_path, callbacks=[begin])
@@ -53,7 +53,7 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
     assert whole.report.groups == resumed.report.groups
 
 
-@pytest.mark.parametrize("stop_at", [6, 8, 14, 18])
+@pytest.mark.parametrize("stop_at", [10, 12, 18, 22])
 def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
     """A real signal, also in the last step of an epoch and of the search; dropout draws on afterwards."""
     train, val = loaders()

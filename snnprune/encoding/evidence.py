@@ -1,0 +1,60 @@
+"""What weights alone do not say about neurons: how much the loss depends on them, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..budget import CostModel, Metric
+
+# How strongly the start leans on each. Chosen on validation data of three small networks (benchmarks/README.md).
+WITHIN = 0.5  # differences of log sensitivity inside a group
+BETWEEN = 0.5  # differences of the groups' mean log sensitivity
+THRIFT = 0.5  # differences of the groups' log saving
+_REACH = 3.0  # outliers, such as dead neurons, count this many standard deviations
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Sensitivity and saving of every neuron of the prunable groups.
+
+    Attributes:
+        sensitivity: group id -> (size,), mean square of the loss's gradient by the neuron's scale: the
+            Fisher information of its gate (Theis et al. 2018, arXiv 1801.05787, section 2.2).
+        saving: group id -> share of the dense cost that goes with one neuron, in (0, 1].
+    """
+
+    sensitivity: Mapping[str, Tensor]
+    saving: Mapping[str, float]
+
+    @classmethod
+    def weigh(cls, sensitivity: Mapping[str, Tensor], cost: CostModel, metric: Metric) -> Evidence:
+        """Sensitivities with the savings under a cost model."""
+        return cls(sensitivity, {name: cost.saving_per_neuron(metric, name) for name in sensitivity})
+
+    def within(self, ids: Sequence[str]) -> list[Tensor]:
+        """Log sensitivity relative to the group's mean, in one unit for all groups, (size,) each."""
+        logs = [_log(self.sensitivity[name]) for name in ids]
+        centred = [values - values.mean() for values in logs]
+        unit = torch.cat(centred).clamp(-_REACH, _REACH).std(correction=0) + 1e-6
+        return [(values / unit).clamp(-_REACH, _REACH) for values in centred]
+
+    def levels(self, ids: Sequence[str]) -> Tensor:
+        """What all neurons of a group have in common, (groups,).
+
+        A neuron is worth keeping when the loss depends on it, and worth cutting when much is saved. Both
+        enter as logarithms and damped: the loss's dependence on one neuron says little of what many
+        cost together after the recovery.
+        """
+        sensitivity = torch.stack([_log(self.sensitivity[name]).mean() for name in ids])
+        saving = torch.tensor([math.log(max(self.saving[name], _LEAST)) for name in ids])
+        return BETWEEN * (sensitivity - sensitivity.mean()) - THRIFT * (saving - saving.mean())
+
+
+def _log(values: Tensor) -> Tensor:
+    return torch.log(values.detach().float().cpu() + _LEAST)

@@ -1,0 +1,162 @@
+"""Sensitivity of the loss to each neuron's scale, and what the start makes of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import randomized, same_state
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import SwinTransformer
+
+import snnprune
+from snnprune.encoding import Evidence, Scorer
+from snnprune.errors import DivergedError
+from snnprune.gates import attach_groups, measure_sensitivity
+from snnprune.learner import TaskLoss
+
+HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
+
+
+class Net(nn.Module):
+    """Residual add, depthwise convolution, flattened maps, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        self.inner = nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 6, 1))
+        self.deep = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.hidden, self.drop, self.head = nn.Linear(6 * 16, 7), nn.Dropout(0.5), nn.Linear(7, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = F.max_pool2d(torch.relu(self.deep(x + self.inner(x))), 2).flatten(1)
+        return self.head(self.drop(torch.relu(self.hidden(x))))
+
+
+def swin() -> nn.Module:
+    return SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=4)
+
+
+NETS = {"net": (Net, 8), "swin": (swin, 32)}
+
+
+def batch(side: int, count: int = 5):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, side, side, dtype=torch.float64, generator=generator)
+    return x, torch.randint(4, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_it_is_the_mean_square_of_each_inputs_gradient(name):
+    """Against central differences of the gated model's loss, input by input."""
+    make, side = NETS[name]
+    model, (x, y) = randomized(make), batch(side)
+    groups = snnprune.trace(model, x)
+    found = measure_sensitivity(model, groups, [(x, y)], HARD)
+    step = 1e-5
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        for group in (g for g in groups if g.prunable):
+            for neuron in (0, group.size - 1):
+                losses = []
+                for sign in (-1, 1):
+                    scale = torch.ones(group.size, dtype=torch.float64)
+                    scale[neuron] += sign * step
+                    gated.set_scales({group.id: scale})
+                    with torch.no_grad():
+                        losses.append(F.cross_entropy(gated(x), y, reduction="none"))
+                expected = ((losses[1] - losses[0]) / (2 * step)).square().mean()
+                assert float(found[group.id][neuron]) == pytest.approx(float(expected), rel=1e-4, abs=1e-12), (
+                    group.id
+                )
+
+
+def test_it_does_not_depend_on_how_inputs_are_batched():
+    model, (x, y) = randomized(Net), batch(8, 6)
+    groups = snnprune.trace(model, x)
+    whole = measure_sensitivity(model, groups, [(x, y)], HARD)
+    parts = measure_sensitivity(model, groups, [(x[:2], y[:2]), (x[2:], y[2:])], HARD)
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name])
+
+
+def test_nothing_in_the_model_changes():
+    model, (x, y) = randomized(Net), batch(8)
+    model.hidden.eval(), model.stem.train()
+    before, modes = copy.deepcopy(model), [m.training for m in model.modules()]
+    measure_sensitivity(model, snnprune.trace(model, x), [(x, y)], HARD)
+    assert same_state(before, model)
+    assert modes == [m.training for m in model.modules()]
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_without_labels_they_are_drawn_from_the_outputs():
+    model, (x, _) = randomized(Net), batch(8)
+    groups = snnprune.trace(model, x)
+    torch.manual_seed(0)
+    first = measure_sensitivity(model, groups, [x], HARD)
+    assert all(float(v.sum()) > 0 for v in first.values())
+    torch.manual_seed(0)
+    again = measure_sensitivity(model, groups, [x], HARD)
+    assert all(torch.equal(first[n], again[n]) for n in first)
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    model, (x, y) = randomized(Net), batch(8)
+    with pytest.raises(DivergedError, match="loss became nan"):
+        measure_sensitivity(model, snnprune.trace(model, x), [(x * math.nan, y)], HARD)
+
+
+def evidence(**savings: float) -> Evidence:
+    generator = torch.Generator().manual_seed(0)
+    return Evidence({n: torch.rand(8, generator=generator) + 0.1 for n in savings}, savings)
+
+
+def test_evidence_does_not_depend_on_the_unit_of_the_loss():
+    one = evidence(a=0.1, b=0.01)
+    other = Evidence({n: 1e4 * v for n, v in one.sensitivity.items()}, {n: 0.5 * v for n, v in one.saving.items()})
+    torch.testing.assert_close(one.levels(["a", "b"]), other.levels(["a", "b"]), atol=1e-5, rtol=0)
+    for a, b in zip(one.within(["a", "b"]), other.within(["a", "b"]), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_levels_rise_with_sensitivity_and_fall_with_the_saving():
+    base = evidence(a=0.1, b=0.1).levels(["a", "b"])
+    assert evidence(a=0.2, b=0.1).levels(["a", "b"])[0] < base[0]
+    louder = evidence(a=0.1, b=0.1)
+    louder.sensitivity["a"].mul_(10)
+    assert louder.levels(["a", "b"])[0] > base[0]
+
+
+def test_dead_neurons_are_last_but_do_not_hide_the_rest():
+    given = evidence(a=0.1, b=0.1)
+    given.sensitivity["a"][3] = 0.0
+    dead, other = given.within(["a", "b"])
+    assert dead.argmin() == 3
+    assert dead.min() >= -3.0
+    assert other.std() > 0.2
+
+
+def test_a_neuron_that_nobody_needs_goes_first():
+    """Equal norms, but one neuron's output is cancelled: weights cannot say so, the loss does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+    with torch.no_grad():
+        for row in (model[0].weight, model[2].weight.t()):
+            row /= row.norm(dim=1, keepdim=True)
+        model[0].weight[5] = -model[0].weight[5].abs()  # never positive for inputs >= 0
+        model[0].bias[5] = -1.0
+    x, y = torch.rand(64, 6, dtype=torch.float64), torch.randint(3, (64,))
+    groups = snnprune.trace(model, x, input_neurons=False)
+    found = measure_sensitivity(model, groups, [(x, y)], HARD)
+    assert float(found["0"][5]) == 0.0
+    known = Evidence(found, {"0": 0.1})
+    with torch.no_grad():
+        informed = Scorer(model, groups, scores="switcher", evidence=known)(model)["0"]
+        plain = Scorer(model, groups, scores="switcher")(model)["0"]
+    assert int(informed.argmin()) == 5
+    assert int(plain.argmin()) != 5
