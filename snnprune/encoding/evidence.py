@@ -11,10 +11,6 @@ from torch import Tensor
 
 from ..budget import CostModel, Metric
 
-# How strongly the start leans on each. Chosen on validation data of three small networks (benchmarks/README.md).
-WITHIN = 0.5  # differences of log sensitivity inside a group
-BETWEEN = 0.5  # differences of the groups' mean log sensitivity
-THRIFT = 0.5  # differences of the groups' log saving
 _REACH = 3.0  # outliers, such as dead neurons, count this many standard deviations
 _LEAST = 1e-12
 
@@ -27,15 +23,28 @@ class Evidence:
         sensitivity: group id -> (size,), mean square of the loss's gradient by the neuron's scale: the
             Fisher information of its gate (Theis et al. 2018, arXiv 1801.05787, section 2.2).
         saving: group id -> share of the dense cost that goes with one neuron, in (0, 1].
+        trust: how strongly the start leans on the sensitivity, against the norm's 1.
+        thrift: how strongly it prefers neurons that cost little.
     """
 
     sensitivity: Mapping[str, Tensor]
     saving: Mapping[str, float]
+    trust: float = 0.5
+    thrift: float = 0.5
 
     @classmethod
-    def weigh(cls, sensitivity: Mapping[str, Tensor], cost: CostModel, metric: Metric) -> Evidence:
+    def weigh(
+        cls,
+        sensitivity: Mapping[str, Tensor],
+        cost: CostModel,
+        metric: Metric,
+        *,
+        trust: float = 0.5,
+        thrift: float = 0.5,
+    ) -> Evidence:
         """Sensitivities with the savings under a cost model."""
-        return cls(sensitivity, {name: cost.saving_per_neuron(metric, name) for name in sensitivity})
+        saving = {name: cost.saving_per_neuron(metric, name) for name in sensitivity}
+        return cls(sensitivity, saving, trust, thrift)
 
     def within(self, ids: Sequence[str]) -> list[Tensor]:
         """Log sensitivity relative to the group's mean, in one unit for all groups, (size,) each."""
@@ -53,7 +62,7 @@ class Evidence:
         """
         sensitivity = torch.stack([_log(self.sensitivity[name]).mean() for name in ids])
         saving = torch.tensor([math.log(max(self.saving[name], _LEAST)) for name in ids])
-        return BETWEEN * (sensitivity - sensitivity.mean()) - THRIFT * (saving - saving.mean())
+        return self.trust * (sensitivity - sensitivity.mean()) - self.thrift * (saving - saving.mean())
 
 
 def _log(values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import device_of
 from ..switcher import Switcher
-from .evidence import WITHIN, Evidence
+from .evidence import Evidence
 from .rows import STATISTICS, StackedRows
 from .stacked import StackedMatrices, is_fc_group
 
@@ -100,7 +100,8 @@ class Scorer(nn.Module):
             # full-resolution row path
             self.path: nn.Linear | None = nn.Linear(STATISTICS, 1, bias=False)
         with torch.no_grad():
-            first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [WITHIN]
+            trust = 0.0 if evidence is None else evidence.trust
+            first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [trust]
             self.path.weight.copy_(torch.tensor([first]))
         self.offsets = nn.ParameterList(
             nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen

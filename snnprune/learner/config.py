@@ -26,6 +26,8 @@ class PruneConfig:
             fixed and the compact model recovers.
         probe: training steps spent, before the search, on measuring how much the loss depends on each
             neuron; 0 starts from the norms of the weights alone.
+        trust: how strongly the start leans on that, against the norm's 1; >= 0.
+        thrift: how strongly it prefers to keep neurons that cost little; >= 0.
         ramp: share of the search over which the budget goes from dense to the target.
         alternate: iterations in a block before the other one's turn, or `epoch`.
         gradient: whether the network's gradient also flows through the switcher (`through`,
@@ -60,6 +62,8 @@ class PruneConfig:
     epochs: float = 20
     search: float = 0.1
     probe: int = 4
+    trust: float = 0.5
+    thrift: float = 0.5
     ramp: float = 0.75
     alternate: int | Literal["epoch"] = 2
     gradient: Gradient = "through"
@@ -105,6 +109,9 @@ class PruneConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1].")
         if self.alternate != "epoch" and (not isinstance(self.alternate, int) or self.alternate < 1):
             raise ConfigError(f"alternate={self.alternate!r} must be a number of iterations or 'epoch'.")
+        for name in ("trust", "thrift"):
+            if not _number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
         if isinstance(self.probe, bool) or not isinstance(self.probe, int) or self.probe < 0:
             raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
         if self.round_to < 1:

@@ -124,7 +124,8 @@ class Job:
         """The first batches tell how much the loss depends on each neuron."""
         self.tell("probe")
         first = stage_batches(self.train, self.config.seed, "probe", self.probe_steps)
-        return Evidence.weigh(measure_sensitivity(model, self.groups, first, self.loss.hard), cost, metric)
+        found = measure_sensitivity(model, self.groups, first, self.loss.hard)
+        return Evidence.weigh(found, cost, metric, trust=self.config.trust, thrift=self.config.thrift)
 
     def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
         """Search, prove, compact, recover."""
