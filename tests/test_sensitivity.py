@@ -14,7 +14,7 @@ from torchvision.models import SwinTransformer
 
 import snnprune
 from snnprune.encoding import Evidence, Scorer
-from snnprune.errors import DivergedError
+from snnprune.errors import ConfigError, DivergedError
 from snnprune.gates import attach_groups, measure_sensitivity
 from snnprune.learner import TaskLoss
 
@@ -109,6 +109,20 @@ def test_a_loss_that_is_not_finite_is_an_error():
     model, (x, y) = randomized(Net), batch(8)
     with pytest.raises(DivergedError, match="loss became nan"):
         measure_sensitivity(model, snnprune.trace(model, x), [(x * math.nan, y)], HARD)
+
+
+def test_attach_takes_batches_for_the_start():
+    model, (x, y) = randomized(Net), batch(8)
+    with pytest.raises(ConfigError, match="loss"):
+        snnprune.attach(model, x, batches=[(x, y)])
+    with snnprune.attach(model, x, batches=[(x, y)], loss=HARD, metric="params") as gated:
+        assert float(gated.scorer.levels.abs().sum()) > 0
+        gated.set_budget({"params": 0.6})
+        informed = gated.scales
+    with snnprune.attach(model, x) as gated:
+        assert float(gated.scorer.levels.abs().sum()) == 0
+        gated.set_budget({"params": 0.6})
+        assert any(not torch.equal(gated.scales[n] > 0, s > 0) for n, s in informed.items())
 
 
 def evidence(**savings: float) -> Evidence:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..encoding import Scorer, Scores, Start
-from ..errors import AttachError
+from ..budget import CostModel, Metric
+from ..encoding import Evidence, Scorer, Scores, Start
+from ..errors import AttachError, ConfigError
 from ..inputs import Inputs, unwrap
 from ..tracing import trace
-from .gated import GatedModel, attach_groups
+from .gated import GatedModel
 from .hooks import is_gated
+from .sensitivity import measure_sensitivity
 
 
 def attach(
@@ -24,6 +27,9 @@ def attach(
     round_to: int = 1,
     keep: Sequence[str] = (),
     input_neurons: bool = True,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Callable[..., Any], Any], Tensor] | None = None,
+    metric: Metric = "macs",
     seed: int = 0,
 ) -> GatedModel:
     """Attach gates to a model, for a training loop of your own.
@@ -43,6 +49,10 @@ def attach(
         round_to: keep multiples of this many channels.
         keep: shell patterns of module names whose channels must stay.
         input_neurons: also switch single inputs of fully connected layers.
+        batches: a few training batches, by which the post-training start learns how much the loss
+            depends on each neuron; without them it knows the weights alone.
+        loss: `loss(model, batch)`, the mean over a batch; needed with `batches`.
+        metric: of the budget that will be set, by which neurons that cost much are the first to go.
         seed: of the switcher's initialisation.
 
     Returns:
@@ -50,11 +60,21 @@ def attach(
 
     Raises:
         AttachError: the model has gates already.
+        ConfigError: `batches` without `loss`.
+        DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
     """
     model = unwrap(model)
     if is_gated(model):
         raise AttachError("this model has gates attached already; detach() them first.")
+    if batches is not None and loss is None:
+        raise ConfigError("batches need loss(model, batch), the loss whose dependence on neurons is measured.")
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
-    scorer = None if switcher is None else Scorer(model, groups, scores=switcher, start=start, seed=seed)
-    return attach_groups(model, groups, example_inputs, scorer=scorer, floor=floor, round_to=round_to)
+    cost = CostModel(model, groups, example_inputs)
+    scorer = None
+    if switcher is not None:
+        evidence = None
+        if batches is not None and loss is not None and start == "post-training":
+            evidence = Evidence.weigh(measure_sensitivity(model, groups, batches, loss), cost, metric)
+        scorer = Scorer(model, groups, scores=switcher, start=start, evidence=evidence, seed=seed)
+    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
