@@ -1,0 +1,103 @@
+"""One row of the ring: a method, a target, a seed and the method's knobs in; a measured network out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Any
+
+import torch
+from rivals import IMPORTANCE, rivals, run_rival
+from tasks import Bout
+from torch import nn
+
+import snnprune
+from snnprune.metrics import count_macs, count_params
+
+OURS: dict[str, dict[str, Any]] = {"switcher": {}, "free scales": {"scores": "free"}}
+# What each part of the recipe is worth: the default without it, or with another value.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no offsets": {"scores": "switcher"},
+    "norm alone": {"probe": 0},
+    "norm alone, free scales": {"probe": 0, "scores": "free"},
+    "trust 1, thrift 1": {"trust": 1.0, "thrift": 1.0},
+    "trust 0, thrift 0.5": {"trust": 0.0},
+    "trust 0.5, thrift 0": {"thrift": 0.0},
+    "trust 0.5, thrift 1": {"thrift": 1.0},
+    "no search": {"search": 1e-9},
+    "search 0.2": {"search": 0.2},
+    "slow offsets": {"offset_lr": 5e-4},
+    "fast switcher": {"switcher_lr": 1e-3},
+    "held gradient": {"gradient": "held"},
+    "no distillation": {"distill": 0.0},
+}
+VARIANTS = {**OURS, **ABLATIONS}
+
+
+def methods(task: Any) -> list[str]:
+    """Everybody in the ring."""
+    return [*rivals(task), *OURS]
+
+
+def recipe(method: str) -> str:
+    """Identifies the options of one of ours, so that rows of an older default are not taken for today's."""
+    if method not in VARIANTS:
+        return ""
+    options = snnprune.PruneConfig(**VARIANTS[method]).to_dict()
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def first_knobs(task: Any, method: str) -> dict[str, Any]:
+    """Where tuning starts."""
+    knobs: dict[str, Any] = {"lr": task.rates[len(task.rates) // 2]}
+    if method in IMPORTANCE:
+        knobs |= {"scope": "local", "teacher": False}
+    if method.endswith("sparse"):
+        knobs["reg"] = 1e-3
+    return knobs
+
+
+def choices(task: Any, method: str) -> list[tuple[str, list[Any]]]:
+    """Knobs in the order in which they are tuned, each with what is tried besides the present value."""
+    found: list[tuple[str, list[Any]]] = []
+    if method in IMPORTANCE:
+        found += [("scope", ["local", "global"]), ("teacher", [False, True])]
+    if method.endswith("sparse"):
+        found.append(("reg", [1e-4, 1e-3, 1e-2]))
+    return [*found, ("lr", list(task.rates))]
+
+
+def run(bout: Bout, method: str, share: float, knobs: dict[str, Any], *, final: bool) -> dict[str, Any]:
+    """Prune and recover; the test data are looked at only in final rows."""
+    began = time.monotonic()
+    torch.manual_seed(bout.seed)
+    row: dict[str, Any] = {}
+    if method in VARIANTS:
+        config = snnprune.PruneConfig(
+            target={bout.task.metric: share},
+            epochs=bout.task.steps / len(bout.train),
+            lr=knobs["lr"],
+            seed=bout.seed,
+            **VARIANTS[method],
+        )
+        result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)
+        model: nn.Module = result.model
+        steps = sum(result.report.steps.values())
+        row["exactness"] = result.report.exactness
+        row["kept"] = {g["id"]: f"{g['kept']}/{g['size']}" for g in result.report.groups}
+    else:
+        model, spent = run_rival(bout, method, share, knobs)
+        steps = bout.task.steps
+        row["before_removal"] = spent
+    if steps != bout.task.steps:
+        raise RuntimeError(f"{method} took {steps} steps instead of {bout.task.steps}")
+    row["seconds"] = round(time.monotonic() - began, 1)
+    row["val"] = round(snnprune.evaluate(model, bout.val).accuracy, 5)
+    if final:
+        row["test"] = round(snnprune.evaluate(model, bout.test).accuracy, 5)
+        row["dense_test"] = round(bout.accuracy, 5)
+    for metric, count in (("macs", count_macs), ("params", lambda m, _x: count_params(m))):
+        row[metric] = round(count(model, bout.example) / count(bout.dense, bout.example), 5)
+    row["in_budget"] = bool(abs(row[bout.task.metric] - share) <= 0.01)
+    return row

@@ -1,0 +1,179 @@
+"""The ring's report: a table and a picture from the results."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from methods import VARIANTS, first_knobs, recipe
+from tasks import TASKS
+
+from snnprune.files import write_atomically
+
+OURS = ("switcher", "free scales")
+# Two-sided 95 % quantiles of Student's t by degrees of freedom
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+Corner = tuple[str, float]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval; infinite for a single value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.inf
+    return mean, _T.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def current(row: dict[str, Any]) -> bool:
+    """Whether a row was made with the steps and options of today."""
+    return row["steps"] == TASKS[row["task"]].steps and row["recipe"] == recipe(row["method"])
+
+
+def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict[str, Any]]]]:
+    """(task, target) -> method -> seed -> final row; the newest where there are several."""
+    found: dict[Corner, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row["kind"] == "final" and current(row):
+            found[row["task"], row["target"]][row["method"]][row["seed"]] = row
+    order = list(TASKS)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1])))
+
+
+def _knobs(knobs: dict[str, Any]) -> str:
+    words = [f"lr {knobs['lr']:g}"]
+    if "scope" in knobs:
+        words += [knobs["scope"], "distilled" if knobs["teacher"] else "labels"]
+    if "reg" in knobs:
+        words.append(f"reg {knobs['reg']:g}")
+    return ", ".join(words)
+
+
+def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    task, target = corner
+    metric = TASKS[task].metric
+    ours = methods.get(OURS[0], {})
+    some = next(iter(next(iter(methods.values())).values()))
+    dense = statistics.fmean(r["dense_test"] for r in max(methods.values(), key=len).values())
+    lines = [
+        f"## {task}, {metric} = {target:g}",
+        "",
+        f"{some['steps']} training steps; dense {100 * dense:.2f} %.",
+        "",
+        f"| method | knobs chosen | test % | ours less it, paired | {metric} kept | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    ranked = sorted(methods.items(), key=lambda item: -statistics.fmean(r["test"] for r in item[1].values()))
+    for name, by_seed in ranked:
+        test, spread = interval([100 * r["test"] for r in by_seed.values()])
+        pairs = [100 * (ours[s]["test"] - r["test"]) for s, r in by_seed.items() if s in ours]
+        gap = "" if name == OURS[0] or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
+        kept = statistics.fmean(r[metric] for r in by_seed.values())
+        missed = "" if all(r["in_budget"] for r in by_seed.values()) else " (misses the target)"
+        seconds = statistics.fmean(r["seconds"] for r in by_seed.values())
+        shown = f"**{name}**" if name == OURS[0] else name
+        knobs = _knobs(next(iter(by_seed.values()))["knobs"])
+        score = f"{test:.2f} ± {spread:.2f} ({len(by_seed)})"
+        lines.append(f"| {shown} | {knobs} | {score} | {gap} | {kept:.3f}{missed} | {seconds:.0f} |")
+    return [*lines, ""]
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Everything, one section per task and target."""
+    found = corners(rows)
+    finals = [r for r in rows if r["kind"] == "final"]
+    newest = max(finals, key=lambda r: r["date"])
+    made = ", ".join(f"{k} {newest['versions'][k]}" for k in ("torch", "torch-pruning"))
+    lines = [
+        "# The ring",
+        "",
+        f"Made by the commands in [../README.md](../README.md) from `results/`: {newest['date']}, {made}, "
+        f"{newest['device']}.",
+        "",
+        "Mean test accuracy ± half-width of its 95 % interval over (n) seeds; *ours less it* is the mean of the "
+        "differences seed by seed with its interval, positive where the switcher is ahead. Knobs were chosen on "
+        "the validation data of another seed.",
+        "",
+    ]
+    for corner, methods in found.items():
+        lines += _section(corner, methods)
+    lines += ablation(rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def ablation(rows: list[dict[str, Any]]) -> list[str]:
+    """Validation accuracy of the recipe without one part at a time, paired with the whole."""
+    found: dict[Corner, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        mine = current(row) and row["kind"] == "tune" and row["method"] in VARIANTS
+        if mine and row["knobs"] == first_knobs(TASKS[row["task"]], row["method"]):
+            found[row["task"], row["target"]][row["method"]][row["seed"]] = 100 * row["val"]
+    found = {corner: methods for corner, methods in found.items() if set(methods) - set(OURS)}
+    if not found:
+        return []
+    order = [c for c in found if OURS[0] in found[c]]
+    lines = [
+        "## Ablation",
+        "",
+        "Validation accuracy, %, on the tuning seeds: the switcher as it is, then how each variant differs "
+        "from it, the mean over (n) seeds.",
+        "",
+        "| variant | " + " | ".join(f"{task}, {TASKS[task].metric} {target:g}" for task, target in order) + " |",
+        "|---|" + "---|" * len(order),
+    ]
+    for name in VARIANTS:
+        cells = []
+        for corner in order:
+            base, own = found[corner][OURS[0]], found[corner].get(name, {})
+            pairs = [value - base[seed] for seed, value in own.items() if seed in base]
+            if name == OURS[0]:
+                cells.append(f"{statistics.fmean(base.values()):.2f} ({len(base)})")
+            else:
+                cells.append(f"{statistics.fmean(pairs):+.2f} ({len(pairs)})" if pairs else "")
+        if any(cells):
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> bool:
+    """Accuracies of all methods per task and target; False without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = corners(rows)
+    figure, axes = pyplot.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
+    for axis, ((task, target), methods) in zip(axes[0], found.items(), strict=True):
+        names = sorted(methods, key=lambda n: statistics.fmean(r["test"] for r in methods[n].values()))
+        for at, name in enumerate(names):
+            values = [100 * r["test"] for r in methods[name].values()]
+            colour = "#c1440e" if name == OURS[0] else "#44617b"
+            axis.plot(values, [at] * len(values), "o", ms=3, alpha=0.5, color=colour)
+            axis.plot(statistics.fmean(values), at, "|", ms=14, mew=2, color=colour)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set_title(f"{task}, {TASKS[task].metric} = {target:g}", fontsize=9)
+        axis.set_xlabel("test accuracy, %", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    write_atomically(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None}))
+    pyplot.close(figure)
+    return True
+
+
+def write_report(results: list[Path], folder: Path) -> str:
+    """Table and picture; returns what was written."""
+    rows = [row for path in results if path.exists() for row in json.loads(path.read_text())]
+    text = markdown(rows)
+    write_atomically(folder / "ring.md", lambda path: path.write_text(text))
+    drawn = picture(rows, folder / "ring.svg")
+    return f"{folder / 'ring.md'}" + (
+        f", {folder / 'ring.svg'}" if drawn else " (no picture: pip install matplotlib)"
+    )

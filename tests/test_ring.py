@@ -1,0 +1,125 @@
+"""The ring's rules: everybody meets the target and spends the same steps; the report says what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+import snnprune
+from snnprune.metrics import count_macs, count_params
+
+PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
+
+
+@pytest.fixture
+def ring(monkeypatch):
+    """The benchmark's modules, importable for the length of one test."""
+    monkeypatch.setattr(sys, "path", [*PLACES, *sys.path])
+    import methods
+    import rivals
+    import table
+    import tasks
+
+    yield SimpleNamespace(methods=methods, rivals=rivals, table=table, tasks=tasks)
+    for name in ("methods", "rivals", "table", "tasks", "common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def bout(ring):
+    """A small network with batch norm on the digits, not trained: the rules do not depend on it."""
+    train, val, test = snnprune.load_data("digits", batch_size=32, augment=False)
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(1, 20, 3, padding=1), nn.BatchNorm2d(20), nn.ReLU(), nn.AvgPool2d(4),
+        nn.Conv2d(20, 24, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96, 30), nn.ReLU(), nn.Linear(30, 10),
+    ).eval()  # fmt: skip
+    task = replace(ring.tasks.TASKS["mlp"], make=lambda: dense, batch=32, steps=12)
+    example = next(iter(val))[0][:2]
+    return ring.tasks.Bout(task, 0, dense, train, val, test, example, 0.1)
+
+
+@pytest.mark.parametrize("metric", ["params", "macs"])
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize(
+    "name", ["random", "L1", "L2", "LAMP", "Taylor", "BN scale, sparse", "group norm, sparse"]
+)
+def test_every_rival_meets_the_target_from_below(ring, bout, name, scope, metric):
+    bout.task = replace(bout.task, metric=metric)
+    before = {k: v.clone() for k, v in bout.dense.state_dict().items()}
+    knobs = {"scope": scope, "teacher": True, "lr": 0.01, "reg": 1e-3}
+    model, spent = ring.rivals.run_rival(bout, name, 0.4, knobs)
+    count = count_macs if metric == "macs" else lambda m, _x: count_params(m)
+    share = count(model, bout.example) / count(bout.dense, bout.example)
+    assert 0.3 < share <= 0.4
+    assert 0 <= spent < bout.task.steps
+    assert all(torch.equal(v, before[k]) for k, v in bout.dense.state_dict().items()), (
+        "the dense network is shared"
+    )
+
+
+def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
+    seen = []
+    recover = ring.rivals.recover
+
+    def counting(*args, total, **kwargs):
+        seen.append(total)
+        return recover(*args, total=total, **kwargs)
+
+    monkeypatch.setattr(ring.rivals, "recover", counting)
+    for name in ("L2", "Taylor", "group norm, sparse"):
+        row = ring.methods.run(bout, name, 0.4, ring.methods.first_knobs(bout.task, name), final=False)
+        assert seen.pop() + row["before_removal"] == bout.task.steps
+        assert "test" not in row, "tuning must not look at the test data"
+    row = ring.methods.run(bout, "switcher", 0.4, {"lr": 0.01}, final=True)
+    assert row["exactness"]["remove"] < 1e-10
+    assert row["in_budget"]
+    assert 0 <= row["test"] <= 1
+
+
+def rows(ring, **extra):
+    """Made-up rows of two methods and three seeds."""
+    made = []
+    for method, scores in (("switcher", (0.98, 0.97, 0.99)), ("L2", (0.97, 0.965, 0.97))):
+        for seed, test in enumerate(scores):
+            knobs = ring.methods.first_knobs(ring.tasks.TASKS["mlp"], method)
+            made.append(
+                {"task": "mlp", "target": 0.1, "method": method, "seed": seed, "kind": "final", "steps": 1200,
+                 "recipe": ring.methods.recipe(method), "knobs": knobs,
+                 "test": test, "dense_test": 0.985, "params": 0.099, "in_budget": True, "seconds": 3,
+                 "date": "2026-01-01", "versions": {"torch": "1", "torch-pruning": "2"}, "device": "cpu", **extra}
+            )  # fmt: skip
+    return made
+
+
+def test_the_table_pairs_seeds_and_ranks_by_accuracy(ring):
+    text = ring.table.markdown(rows(ring))
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert lines[1].startswith("| **switcher** |")
+    assert "98.00 ± 2.48 (3)" in lines[1]  # t = 4.303, sd = 1, n = 3
+    assert "+1.17 ± 1.90" in lines[2]  # differences 1, 0.5, 2
+
+
+def test_rows_of_another_recipe_do_not_count(ring):
+    assert "switcher" not in ring.table.markdown(rows(ring)[3:] + rows(ring, recipe="old")[:3]).split("## mlp")[1]
+    assert ring.methods.recipe("switcher") != ring.methods.recipe("free scales")
+
+
+def test_an_interval_of_one_is_unknown(ring):
+    assert ring.table.interval([3.0]) == (3.0, math.inf)
+    assert ring.table.interval([1.0, 3.0])[1] == pytest.approx(12.706)
+
+
+def test_the_report_is_written_from_the_results_folder(ring, tmp_path):
+    (tmp_path / "mlp.json").write_text(json.dumps(rows(ring)))
+    ring.table.write_report([tmp_path / "mlp.json", tmp_path / "missing.json"], tmp_path)
+    assert "## mlp, params = 0.1" in (tmp_path / "ring.md").read_text()
