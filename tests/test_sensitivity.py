@@ -83,6 +83,31 @@ def test_it_does_not_depend_on_how_inputs_are_batched():
         torch.testing.assert_close(whole[name], parts[name])
 
 
+def test_batches_of_any_form_will_do():
+    """Where the inputs cannot be told apart, the gradient of the whole batch is squared."""
+    model, (x, y) = randomized(Net), batch(8)
+    groups = snnprune.trace(model, x)
+
+    class Sample:
+        images, labels = x, y
+
+    def loss(network, sample):
+        return F.cross_entropy(network(sample.images), sample.labels)
+
+    found = measure_sensitivity(model, groups, [Sample()], loss)
+    leaves = {g.id: torch.ones(g.size, dtype=torch.float64, requires_grad=True) for g in groups if g.prunable}
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        gated.set_scales(leaves)
+        columns = gated._maps["head"]
+        gated._factors["head"] = columns(leaves)
+        (expected,) = torch.autograd.grad(loss(gated.model, Sample()), [leaves["hidden"]])
+    torch.testing.assert_close(found["hidden"], expected.square().float())
+    compiled = torch.compile(model, backend="eager")
+    assert torch.equal(
+        measure_sensitivity(compiled._orig_mod, groups, [Sample()], loss)["hidden"], found["hidden"]
+    )
+
+
 def test_nothing_in_the_model_changes():
     model, (x, y) = randomized(Net), batch(8)
     model.hidden.eval(), model.stem.train()

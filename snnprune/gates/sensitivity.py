@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attention
-from ..errors import DivergedError
+from ..errors import ConfigError, DivergedError
 from ..graph import NeuronGroup
 from ..inputs import batch_size, map_tensors, still
 from ..surgery import ColumnMap, column_maps, scale_call
@@ -54,11 +54,11 @@ def measure_sensitivity(
         try:
             for batch in batches:
                 batch = map_tensors(lambda x: x.to(device), batch)
-                count = batch_size(batch if isinstance(batch, (Tensor, dict)) else tuple(batch))
+                count = _inputs_of(batch)
                 leaves.update({n: torch.ones(count, size, device=device) for n, size in sizes.items()})
                 for leaf in leaves.values():
                     leaf.requires_grad_()
-                with torch.enable_grad():
+                with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                     value = loss(model, batch) * count
                 if not bool(torch.isfinite(value)):
                     raise DivergedError(
@@ -74,6 +74,14 @@ def measure_sensitivity(
             for handle in handles:
                 handle.remove()
     return {name: values / max(1, seen) for name, values in total.items()}
+
+
+def _inputs_of(batch: Any) -> int:
+    """Inputs in a batch; 1 where its form is only known to the loss, so that its inputs share their scales."""
+    try:
+        return batch_size(tuple(batch) if isinstance(batch, list) else batch)
+    except ConfigError:
+        return 1
 
 
 class _Probe:
