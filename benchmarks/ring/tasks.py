@@ -52,7 +52,7 @@ TASKS = {
     "mlp": Task(mlp, "mnist", "params", (0.25, 0.10, 0.05), 128, 6000, 0.05, 1200, (0.02, 0.05, 0.1)),
     "lenet": Task(lenet5_caffe, "mnist", "params", (0.15, 0.05), 128, 3000, 0.05, 800, (0.02, 0.05, 0.1)),
     "resnet20": Task(
-        resnet20, "folder", "macs", (0.5, 0.25), 64, 800, 0.02, 500, (0.02, 0.05, 0.1), pretrained=True
+        resnet20, "folder", "macs", (0.5, 0.25), 64, 800, 0.02, 500, (0.01, 0.02, 0.05), pretrained=True
     ),
 }
 
