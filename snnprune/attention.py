@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from .windows import OpenRelative, OpenWindows
 
 HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
-HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size", "output_dim")
+HEAD_WIDTHS = ("attn_dim", "inner_dim", "all_head_size")
+_WIDTHS_OF = {"MultiscaleAttention": ("output_dim",)}  # elsewhere that may be the width of the stream
 
 
 class OpenMultiheadAttention(nn.MultiheadAttention):
@@ -198,9 +199,10 @@ def set_head_count(module: nn.Module, heads: int) -> None:
     before = head_count(module)
     if not before or before == heads:
         return
-    for name in HEAD_COUNTS + HEAD_WIDTHS:
+    widths = HEAD_WIDTHS + _WIDTHS_OF.get(type(module).__name__, ())
+    for name in HEAD_COUNTS + widths:
         value = module.__dict__.get(name)
-        if type(value) is int and value % before == 0 and (name in HEAD_WIDTHS or value == before):
+        if type(value) is int and value % before == 0 and (name in widths or value == before):
             setattr(module, name, value // before * heads)
 
 

@@ -290,3 +290,24 @@ def test_groups_come_in_the_order_of_the_forward_pass():
     )
     assert names[0] == "features.0.0"
     assert names[-1] == "head"
+
+
+def test_a_stream_may_be_called_output_dim():
+    """Elsewhere than in MViT that attribute is the width of the stream, which heads do not change."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads, self.output_dim = 3, 12
+            self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+        def forward(self, x):
+            b, n, _ = x.shape
+            q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+            x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+            return self.proj(x.transpose(1, 2).flatten(2)).view(b, n, self.output_dim)
+
+    model = nn.Sequential(nn.Linear(5, 12), nn.LayerNorm(12), Attention(), nn.Linear(12, 4))
+    groups = {g.id: g for g in snnprune.trace(model, torch.randn(2, 7, 5))}
+    assert groups["2.qkv"].prunable
+    assert groups["2.qkv"].size == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from torch.nn import functional as F
 from torchvision.models import SwinTransformer
 
 import snnprune
+from snnprune.budget import CostModel
 from snnprune.encoding import Evidence, Scorer
 from snnprune.errors import ConfigError, DivergedError
 from snnprune.gates import attach_groups, measure_sensitivity
+from snnprune.gates.sensitivity import _inputs_of
 from snnprune.learner import TaskLoss
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
@@ -199,3 +202,98 @@ def test_a_neuron_that_nobody_needs_goes_first():
         plain = Scorer(model, groups, scores="switcher")(model)["0"]
     assert int(informed.argmin()) == 5
     assert int(plain.argmin()) != 5
+
+
+def test_a_group_that_no_gradient_reaches_counts_as_average(caplog):
+    """As under reentrant checkpointing: a sensitivity of 0 would say that nobody needs its neurons."""
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = torch.relu(self.b(torch.relu(self.a(x))))
+            return self.d(torch.relu(self.c(x)))
+
+    x, y = torch.randn(8, 6, dtype=torch.float64), torch.randint(4, (8,))
+    model = randomized(Cut)
+    groups = snnprune.trace(model, x, input_neurons=False)
+    with caplog.at_level("WARNING"):
+        found = measure_sensitivity(model, groups, [(x, y)], HARD)
+    assert set(found) == {"b", "c"}  # the gate of b sits at the input of c, outside the cut
+    assert "such as a" in caplog.text
+    known = Evidence.weigh(found, CostModel(model, groups, x), "params", thrift=0.0)
+    levels = known.levels(["a", "b", "c"])
+    assert float(levels[0]) == pytest.approx(float(levels.mean()), abs=1e-3)
+    assert not bool(known.within(["a", "b", "c"])[0].any())
+
+
+@pytest.mark.parametrize(
+    ("made", "count"),
+    [
+        ([torch.zeros(5, 3, 8, 8), torch.zeros(5)], 5),
+        ([torch.zeros(3, 8, 8)] * 4, 4),
+        ([(torch.zeros(3, 8, 8), {"boxes": torch.zeros(2, 4)})] * 4, 4),
+        ([{"image": torch.zeros(3, 8, 8)}] * 4, 4),
+        (([torch.zeros(3, 8, 8)] * 2, [{}] * 2), 2),
+        ({"x": torch.zeros(6, 3)}, 6),
+        (object(), 1),
+    ],
+)
+def test_inputs_of_a_batch_are_counted(made, count):
+    assert _inputs_of(made) == count
+
+
+def test_the_users_model_and_batches_are_as_they_were():
+    """Also buffers of norms that are not PyTorch's; a named tuple stays one."""
+
+    class Tracking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(6, dtype=torch.float64))
+
+        def forward(self, x):
+            if self.training:
+                self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+            return x - self.mean
+
+    class Batch(NamedTuple):
+        images: torch.Tensor
+        labels: torch.Tensor
+
+    model = nn.Sequential(nn.Linear(6, 6), Tracking(), nn.ReLU(), nn.Linear(6, 4)).double()
+    before = copy.deepcopy(model)
+    sample = Batch(torch.randn(8, 6, dtype=torch.float64), torch.randint(4, (8,)))
+
+    def loss(network, given):
+        return F.cross_entropy(network(given.images), given.labels)
+
+    groups = snnprune.trace(model, sample.images)
+    measure_sensitivity(model, groups, [sample], loss)
+    assert same_state(before, model)
+    with pytest.raises(ConfigError, match="shape"):
+        measure_sensitivity(model, groups, [sample], lambda m, b: F.cross_entropy(m(b[0]), b[1], reduction="none"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": HARD}, {"metric": "flops"}, {"start": "fresh", "batches": [], "loss": HARD},
+     {"switcher": None, "batches": [], "loss": HARD}],
+)  # fmt: skip
+def test_attach_refuses_what_would_have_no_effect(options):
+    with pytest.raises(ConfigError):
+        snnprune.attach(randomized(Net), batch(8)[0], **options)
+
+
+@pytest.mark.parametrize(("epochs", "probe"), [(3, 0), (8, 1), (40, 1)])
+def test_the_look_leaves_the_recovery_its_steps(epochs, probe):
+    """One batch an epoch: no batch is looked at twice, and at most a quarter of the rest is spent."""
+    x, y = torch.randn(16, 6), torch.randint(3, (16,))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    config = snnprune.PruneConfig(target={"params": 0.7}, epochs=epochs)
+    steps = snnprune.optimize(model, [(x, y)], [(x, y)], config).report.steps
+    assert steps["probe"] == probe
+    assert sum(steps.values()) == epochs
+    assert steps["recover"] > 0

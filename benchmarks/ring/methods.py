@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from rivals import IMPORTANCE, rivals, run_rival
+from rivals import CONSTANTS, IMPORTANCE, rivals, run_rival
 from tasks import Bout
 from torch import nn
 
@@ -26,6 +26,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trust 0.5, thrift 0": {"thrift": 0.0},
     "trust 0.5, thrift 1": {"thrift": 1.0},
     "no search": {"search": 1e-9},
+    "no search, norm alone, free scales": {"search": 1e-9, "probe": 0, "scores": "free"},
+    "channels only": {"input_neurons": False},
     "search 0.2": {"search": 0.2},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
@@ -41,10 +43,11 @@ def methods(task: Any) -> list[str]:
 
 
 def recipe(method: str) -> str:
-    """Identifies the options of one of ours, so that rows of an older default are not taken for today's."""
-    if method not in VARIANTS:
-        return ""
-    options = snnprune.PruneConfig(**VARIANTS[method]).to_dict()
+    """Identifies the options of a method, so that rows of an older default are not taken for today's."""
+    options = snnprune.PruneConfig(**VARIANTS.get(method, {})).to_dict()
+    if method in IMPORTANCE:  # what rivals share with ours is the recovery
+        shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
+        options = {**{name: options[name] for name in shared}, "constants": CONSTANTS}
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -30,6 +30,7 @@ IMPORTANCE: dict[str, Callable[[], Any]] = {
 SPARSE_SHARE = 0.2  # of the steps, spent on sparse learning
 TAYLOR_STEPS = 4  # of the steps, spent on gradients for Taylor
 DEEPEST = 0.95  # largest share of a layer that torch-pruning may remove
+CONSTANTS = (SPARSE_SHARE, TAYLOR_STEPS, DEEPEST)
 
 
 def rivals(task: Any) -> list[str]:
@@ -90,6 +91,9 @@ def _pruner(
     streams = "layer1.0.conv1" in layers
     stay = [n for n in layers if n == last or (streams and (n == "conv1" or n.endswith(".conv2")))]
     free = [m for n, m in layers.items() if n not in stay]
+    ignored = [layers[n] for n in stay]
+    if streams:  # their norms must not be shrunk by sparse learning either
+        ignored += [m for n, m in model.named_modules() if n == "bn1" or n.endswith(".bn2")]
     ratio, milder, first = ratios
     kind, extra = tp.pruner.BasePruner, {}
     if name == "BN scale, sparse":
@@ -106,7 +110,7 @@ def _pruner(
             pruning_ratio=ratio,
             pruning_ratio_dict=dict.fromkeys(free[:first], milder) if scope == "local" else None,
             max_pruning_ratio=DEEPEST,
-            ignored_layers=[layers[n] for n in stay],
+            ignored_layers=ignored,
             **extra,
         )
 

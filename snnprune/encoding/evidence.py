@@ -42,9 +42,15 @@ class Evidence:
         trust: float = 0.5,
         thrift: float = 0.5,
     ) -> Evidence:
-        """Sensitivities with the savings under a cost model."""
-        saving = {name: cost.saving_per_neuron(metric, name) for name in sensitivity}
-        return cls(sensitivity, saving, trust, thrift)
+        """Sensitivities with the savings under a cost model; a group without any counts as average."""
+        logs = [_log(values).mean() for values in sensitivity.values()]
+        average = torch.stack(logs).mean().exp() if logs else torch.ones(())
+        every = {
+            name: sensitivity[name] if name in sensitivity else average.expand(group.size)
+            for name, group in cost.groups.items()
+        }
+        saving = {name: cost.saving_per_neuron(metric, name) for name in every}
+        return cls(every, saving, trust, thrift)
 
     def within(self, ids: Sequence[str]) -> list[Tensor]:
         """Log sensitivity relative to the group's mean, in one unit for all groups, (size,) each."""

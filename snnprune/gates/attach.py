@@ -60,21 +60,25 @@ def attach(
 
     Raises:
         AttachError: the model has gates already.
-        ConfigError: `batches` without `loss`.
+        ConfigError: `batches` without `loss` or a switcher to inform, or an unknown metric.
         DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
     """
     model = unwrap(model)
     if is_gated(model):
         raise AttachError("this model has gates attached already; detach() them first.")
-    if batches is not None and loss is None:
-        raise ConfigError("batches need loss(model, batch), the loss whose dependence on neurons is measured.")
+    if (batches is None) != (loss is None):
+        raise ConfigError("batches and loss(model, batch) go together: its dependence on neurons is measured.")
+    if batches is not None and (switcher is None or start != "post-training"):
+        raise ConfigError("batches inform the post-training start of a switcher; there is none here.")
+    if metric not in ("macs", "params"):
+        raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
     cost = CostModel(model, groups, example_inputs)
     scorer = None
     if switcher is not None:
         evidence = None
-        if batches is not None and loss is not None and start == "post-training":
+        if batches is not None and loss is not None:
             evidence = Evidence.weigh(measure_sensitivity(model, groups, batches, loss), cost, metric)
         scorer = Scorer(model, groups, scores=switcher, start=start, evidence=evidence, seed=seed)
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)

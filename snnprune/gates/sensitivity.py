@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from ..graph import NeuronGroup
 from ..inputs import batch_size, map_tensors, still
 from ..surgery import ColumnMap, column_maps, scale_call
 
+logger = logging.getLogger(__name__)
+
 
 def measure_sensitivity(
     model: nn.Module,
@@ -25,8 +28,9 @@ def measure_sensitivity(
 
     Every input has scales of its own, so that one backward pass gives the gradients of a whole batch
     apart; a batch of 64 tells as much as 64 batches would. (Theis et al. 2018, arXiv 1801.05787, section 2.2:
-    half of it estimates by how much the loss rises when the neuron goes.) Norms and dropout
-    rest, and no weight changes.
+    half of it estimates by how much the loss rises when the neuron goes.) Norms and dropout layers rest, no
+    weight changes, and buffers are put back. Inputs are told apart along the first dimension of what a layer
+    reads; where that is no batch (sequences first), the estimate is coarser.
 
     Args:
         model: without gates.
@@ -35,15 +39,19 @@ def measure_sensitivity(
         loss: `loss(model, batch)`, a mean over the batch.
 
     Returns:
-        Group id -> (size,), for the prunable groups.
+        Group id -> (size,), for the prunable groups that the loss's gradient reaches; under reentrant
+        checkpointing it reaches none inside.
 
     Raises:
+        ConfigError: the loss is no scalar.
         DivergedError: the loss is not finite.
     """
     maps = column_maps(model, groups)
     sizes = {group.id: group.size for group in groups if group.prunable}
     device = next(iter(model.parameters())).device
     total = {name: torch.zeros(size, device=device) for name, size in sizes.items()}
+    reached: set[str] = set()
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
     seen = 0
     leaves: dict[str, Tensor] = {}
     with attention.opened(model), still(model):
@@ -60,6 +68,8 @@ def measure_sensitivity(
                     leaf.requires_grad_()
                 with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                     value = loss(model, batch) * count
+                if value.dim():
+                    raise ConfigError(f"loss(model, batch) has the shape {tuple(value.shape)}; a mean is needed.")
                 if not bool(torch.isfinite(value)):
                     raise DivergedError(
                         f"the loss became {float(value.detach()):g} before anything was learned. Check the "
@@ -68,16 +78,32 @@ def measure_sensitivity(
                 found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
+                        reached.add(name)
                         total[name] += gradient.float().square().sum(0)
                 seen += count
         finally:
             for handle in handles:
                 handle.remove()
-    return {name: values / max(1, seen) for name, values in total.items()}
+            with torch.no_grad():
+                for name, value in model.named_buffers():
+                    value.copy_(buffers[name])
+    unknown = sorted(set(sizes) - reached)
+    if unknown and seen:
+        logger.warning(
+            "no gradient of the loss reaches %d groups, such as %s, so they are judged by their weights alone; "
+            "reentrant checkpointing (use_reentrant=False cures it) or an output that the loss leaves out",
+            len(unknown),
+            unknown[0],
+        )
+    return {name: total[name] / max(1, seen) for name in total if name in reached}
 
 
 def _inputs_of(batch: Any) -> int:
     """Inputs in a batch; 1 where its form is only known to the loss, so that its inputs share their scales."""
+    if isinstance(batch, list) and batch:
+        samples = all(isinstance(part, Tensor) and part.dim() == 3 for part in batch)
+        if samples or not isinstance(batch[0], Tensor):
+            return len(batch)  # a list of images, or of (image, target): one entry each
     try:
         return batch_size(tuple(batch) if isinstance(batch, list) else batch)
     except ConfigError:

@@ -76,12 +76,10 @@ def epoch_batches(loader: Iterable[Any], epoch: int, start: int) -> Iterator[Any
     yield from itertools.islice(iter(loader), start, None)
 
 
-def stage_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:
-    """The first `steps` batches of a stage that only looks at data."""
-    per_epoch = steps_per_epoch(loader)
-    for epoch in range(-(-steps // per_epoch)):
-        torch.manual_seed(_mix(seed, name, epoch, 0))
-        yield from itertools.islice(epoch_batches(loader, epoch, 0), steps - epoch * per_epoch)
+def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:
+    """The first `steps` batches of an epoch, for a stage that only looks at data."""
+    torch.manual_seed(_mix(seed, name, 0, 0))
+    yield from itertools.islice(epoch_batches(loader, 0, 0), steps)
 
 
 def run_stage(

@@ -21,7 +21,7 @@ from ..gates import GatedModel, measure_sensitivity, parse_target
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
-from ..learner.loop import stage_batches, steps_per_epoch
+from ..learner.loop import first_batches, steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_params, evaluate
 from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
@@ -67,7 +67,8 @@ class Job:
         self.total = max(2, round(config.epochs * self.per_epoch))
         self.search_steps = min(self.total, max(1, round(config.search * self.total)))
         looks = config.probe if config.target is not None and config.start == "post-training" else 0
-        self.probe_steps = min(looks, self.total - self.search_steps)
+        # At most a quarter of what is left for the recovery, and no batch twice.
+        self.probe_steps = min(looks, self.per_epoch, (self.total - self.search_steps) // 4)
         self.loss = TaskLoss(
             copy.deepcopy(dense).requires_grad_(False),
             distill=config.distill,
@@ -123,7 +124,7 @@ class Job:
     def _look(self, model: nn.Module, cost: CostModel, metric: Metric) -> Evidence:
         """The first batches tell how much the loss depends on each neuron."""
         self.tell("probe")
-        first = stage_batches(self.train, self.config.seed, "probe", self.probe_steps)
+        first = first_batches(self.train, self.config.seed, "probe", self.probe_steps)
         found = measure_sensitivity(model, self.groups, first, self.loss.hard)
         return Evidence.weigh(found, cost, metric, trust=self.config.trust, thrift=self.config.thrift)
 
