@@ -27,7 +27,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trust 0.5, thrift 1": {"thrift": 1.0},
     "no search": {"search": 1e-9},
     "no search, norm alone, free scales": {"search": 1e-9, "probe": 0, "scores": "free"},
-    "channels only": {"input_neurons": False},
+    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
     "search 0.2": {"search": 0.2},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
