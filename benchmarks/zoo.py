@@ -19,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo_models import FAMILIES, build, detection_inputs, names
+from zoo_table import table
 
 import snnprune
 from snnprune.budget import CostModel
@@ -43,75 +44,6 @@ from snnprune.surgery import (
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE = HERE / "zoo.json", HERE / "zoo.md"
-FAMILIES = ("classification", "segmentation", "detection", "video", "timm")
-TIMM = (
-    "resnet26d", "resnetv2_50", "seresnext26d_32x4d", "res2net50_26w_4s", "dla34", "hrnet_w18_small", "repvgg_a0",
-    "cspresnet50", "ese_vovnet19b_dw", "skresnet18", "resnest14d", "dm_nfnet_f0", "efficientnet_lite0",
-    "mobilenetv3_small_050", "ghostnet_050", "mobileone_s0", "fastvit_t8", "mobilevit_xxs", "edgenext_xx_small",
-    "convnextv2_atto", "poolformer_s12", "resmlp_12_224", "mixer_s32_224", "vit_tiny_patch16_224",
-    "deit3_small_patch16_224", "eva02_tiny_patch14_224", "pit_ti_224", "levit_128s",
-    "swin_tiny_patch4_window7_224", "tiny_vit_5m_224", "xcit_nano_12_p16_224", "coatnet_0_rw_224",
-)  # fmt: skip
-
-
-def names(family: str) -> list[str]:
-    """Models of a family."""
-    if family == "timm":
-        return list(TIMM)
-    import torchvision
-
-    module = torchvision.models if family == "classification" else getattr(torchvision.models, family)
-    return list(torchvision.models.list_models(module=module))
-
-
-def build(family: str, name: str, size: int | None) -> tuple[Callable[[], nn.Module], Any, dict[str, Any]]:
-    """(factory, example inputs, what to say of them)."""
-    if family == "timm":
-        import timm
-
-        side = size or (256 if name == "mobilevit_xxs" else 224)
-        return lambda: timm.create_model(name), torch.randn(2, 3, side, side), {"input": side}
-    import torchvision
-
-    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    if family in ("segmentation", "detection"):
-        options["weights_backbone"] = None
-    side = size or _side(family, name)
-    example: Any = torch.randn(2, 3, side, side)
-    if family == "video":
-        frames = 32 if name == "s3d" else 16
-        example = torch.randn(2, 3, frames, side, side)
-        if name.startswith("mvit"):
-            side, example = 224, torch.randn(2, 3, 16, 224, 224)
-    if family == "detection":
-        options |= {"min_size": side, "max_size": side} if "ssd" not in name else {}
-        # Key points as targets must be float32, which a proof in float64 is not.
-        example = _detection_inputs(side, targeted="keypoint" not in name)
-    return lambda: torchvision.models.get_model(name, weights=None, **options), example, {"input": side}
-
-
-def _side(family: str, name: str) -> int:
-    if family == "detection":
-        return 320 if name == "ssdlite320_mobilenet_v3_large" else 300 if "ssd" in name else 128
-    if family == "video":
-        return 224 if name == "s3d" else 64
-    if name.startswith(("vit", "maxvit")):
-        return 224
-    return 299 if name == "inception_v3" else 128
-
-
-def _detection_inputs(side: int, *, targeted: bool) -> tuple[Any, ...]:
-    """(images, targets): with targets a detector also runs in training mode."""
-    images, targets = [], []
-    for shift in (0.0, 9.0):
-        images.append(torch.rand(3, side, side))
-        boxes = torch.tensor([[8.0, 8.0, 70.0, 60.0], [30.0, 20.0, 100.0, 110.0]]) + shift
-        target: dict[str, Tensor] = {"boxes": boxes, "labels": torch.tensor([1, 1])}
-        target["masks"] = torch.zeros(2, side, side, dtype=torch.uint8)
-        target["masks"][:, 20:60, 20:60] = 1
-        target["keypoints"] = torch.full((2, 17, 3), 30.0)
-        targets.append(target)
-    return (images, targets) if targeted else (images,)
 
 
 def loss_of(output: Any) -> Tensor:
@@ -158,7 +90,7 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
         compact = _learn(model, groups, example, row)
         del model  # two of the models are too large to be held twice
         with _step(row, "backward"):
-            trained = _detection_inputs(row["input"], targeted=True) if family == "detection" else example
+            trained = detection_inputs(row["input"], targeted=True) if family == "detection" else example
             loss_of(call(compact.train(), trained)).backward()
             bad = [n for n, p in compact.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
             assert not bad, f"gradients are not finite: {bad[0]}"
@@ -260,92 +192,6 @@ def summary(row: dict[str, Any]) -> str:
         f"exact {row['exact']:.1e}, learned {row.get('learned', float('nan')):.1e}, "
         f"onnx {row.get('onnx_error', float('nan')):.1e}, {steps or ''} {row['unproved'] or ''}"
     )
-
-
-_SHORT = (
-    ("output of the model", "output"),
-    ("layer norm", "layer norm"),
-    ("group norm", "group norm"),
-    ("taken apart", "shuffled by the code"),
-    ("fails without its neurons", "width fixed in the code"),
-    ("removal changes", "found out by the proof"),
-    ("single neuron", "single neuron"),
-    ("picked by their position", "picked by position"),
-    ("no rule for the operation", "operation without a rule"),
-    ("reads across its channels", "read across channels"),
-    ("split by a constant", "split by a constant"),
-    ("broadcast over", "broadcast"),
-    ("is no plain layer", "layer of the model's own"),
-)
-
-
-def _why(kept: list[dict[str, Any]]) -> str:
-    """Reasons of the kept groups with their numbers."""
-    counts: dict[str, int] = {}
-    for group in kept:
-        text = next((short for key, short in _SHORT if key in group["reason"]), group["reason"].split(" (")[0])
-        counts[text] = counts.get(text, 0) + 1
-    return ", ".join(f"{n} {text}" for text, n in sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _cell(row: dict[str, Any], step: str, key: str) -> str:
-    """A measured difference, or what went wrong."""
-    state = row["steps"].get(step, "-")
-    return f"{row[key]:.0e}" if key in row else state.split(":")[0]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The results as Markdown, one table per family."""
-    done = [r for r in rows if "error" not in r]
-    newest = max(done, key=lambda r: r["date"])
-    made = ", ".join(
-        f"{k} {v}" for k, v in newest["versions"].items() if k in ("torch", "torchvision", "onnxruntime-gpu")
-    )
-    lines = [
-        "# What can be pruned, model by model",
-        "",
-        "Made by `python benchmarks/zoo.py --family all && python benchmarks/zoo.py --table` from `zoo.json`, "
-        f"{newest['date']}, {made}, {newest['device']}. Random weights and norms, two inputs.",
-        "",
-        "- **groups**: prunable groups of neurons, with those that are heads of attention in brackets; **kept**: "
-        "groups that stay whole, with the reason.",
-        "- **MACs in reach**: share of the multiply-adds in layers that lose something when neurons go.",
-        "- **removed**: params and MACs that go when 30 % of every group's neurons, at random, have scale 0.",
-        "- **exact**: largest difference of gated and compact model in float64, over the outputs' standard "
-        "deviation, with random scales, and (**learned**) after four steps of learning under a budget.",
-        "- **ONNX**: largest difference of ONNX Runtime (CPU) from PyTorch, float32, on the same scale.",
-        "- **graph**: seconds to find the groups, and with the proof; **MB**: additional memory for finding them, "
-        "and the most that the whole process held.",
-        "",
-    ]
-    for family in FAMILIES:
-        mine = [r for r in rows if r["family"] == family]
-        if not mine:
-            continue
-        good = [r for r in mine if "error" not in r and all(v == "ok" for v in r["steps"].values())]
-        lines += [
-            f"## {family.capitalize()}: {len(good)} of {len(mine)} from end to end"
-            + (" (without ONNX: PyTorch's exporter takes no list of images)" if family == "detection" else ""),
-            "",
-            "| model | input | groups | kept | MACs in reach | params, MACs removed | exact | learned | ONNX "
-            "| graph, s | all, s | MB |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in mine:
-            if "error" in row:
-                lines.append(f"| {row['name']} | | {row['error']} | | | | | | | | | |")
-                continue
-            heads = f" ({row['heads']})" if row["heads"] else ""
-            lines.append(
-                f"| {row['name']} | {row['input']} | {row['prunable']}{heads} | {_why(row['kept'])} "
-                f"| {row['prunable_macs']:.0%} | {row['params_removed']:.0%}, {row['macs_removed']:.0%} "
-                f"| {row['exact']:.0e} | {_cell(row, 'learn', 'learned')} | {_cell(row, 'onnx', 'onnx_error')} "
-                f"| {row['graph_seconds']}, {row['trace_seconds']} | {row['seconds']:.0f} "
-                f"| {row['graph_mb']}, {row['peak_mb']} |"
-            )
-        failed = [(r["name"], k, v) for r in mine if "error" not in r for k, v in r["steps"].items() if v != "ok"]
-        lines += ["", *(f"- {name}, {step}: {text}" for name, step, text in failed), ""]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:

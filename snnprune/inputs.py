@@ -110,6 +110,24 @@ def still(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
 
 
+@contextlib.contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[nn.Module]:
+    """Afterwards the model holds the buffers of before, the same tensors with the same values, and no others."""
+    before = [
+        (module, dict(module._buffers), [(b, b.clone()) for b in module._buffers.values() if b is not None])
+        for module in model.modules()
+    ]
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for module, buffers, values in before:
+                for buffer, value in values:
+                    buffer.copy_(value)
+                module._buffers.clear()
+                module._buffers.update(buffers)
+
+
 def is_compiled(model: nn.Module) -> bool:
     """True when the model or a part of it runs through `torch.compile`."""
     return any(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import attention
 from ..errors import ConfigError, DivergedError
 from ..graph import NeuronGroup
-from ..inputs import batch_size, map_tensors, still
+from ..inputs import batch_size, kept_buffers, map_tensors, still
 from ..surgery import ColumnMap, column_maps, scale_call
 
 logger = logging.getLogger(__name__)
@@ -51,10 +51,9 @@ def measure_sensitivity(
     device = next(iter(model.parameters())).device
     total = {name: torch.zeros(size, device=device) for name, size in sizes.items()}
     reached: set[str] = set()
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
     seen = 0
     leaves: dict[str, Tensor] = {}
-    with attention.opened(model), still(model):
+    with attention.opened(model), still(model), kept_buffers(model):
         handles = [
             model.get_submodule(name).register_forward_pre_hook(_Probe(columns, leaves), with_kwargs=True)
             for name, columns in maps.items()
@@ -75,18 +74,17 @@ def measure_sensitivity(
                         f"the loss became {float(value.detach()):g} before anything was learned. Check the "
                         "model and the data for values that are not finite."
                     )
+                seen += count
+                if not value.requires_grad:  # no gate was reached
+                    continue
                 found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
                         reached.add(name)
                         total[name] += gradient.float().square().sum(0)
-                seen += count
         finally:
             for handle in handles:
                 handle.remove()
-            with torch.no_grad():
-                for name, value in model.named_buffers():
-                    value.copy_(buffers[name])
     unknown = sorted(set(sizes) - reached)
     if unknown and seen:
         logger.warning(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import layers
 from ..errors import UnsupportedModelError, first_line
 from ..graph import NeuronGroup
-from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
+from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dtype
 from .compare import gated_difference, layers_to_watch, random_scales, randomize_norms_
 from .fold import fold_
 from .remove import remove_
@@ -80,18 +80,13 @@ def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -
 @torch.no_grad()
 def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
     """Whether the model runs in training mode; it and its buffers are left as they were."""
-    before = [
-        (module, {name: None if b is None else b.clone() for name, b in module._buffers.items()})
-        for module in probe.modules()
-    ]
     try:
-        call(probe.train(), inputs)
+        with kept_buffers(probe):
+            call(probe.train(), inputs)
     except Exception:  # such as a batch norm over a single value
         return False
     finally:
         probe.eval()
-        for module, buffers in before:
-            module._buffers.update(buffers)
     return True
 
 
