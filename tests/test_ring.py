@@ -51,12 +51,13 @@ def bout(ring):
 @pytest.mark.parametrize("metric", ["params", "macs"])
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize(
-    "name", ["random", "L1", "L2", "LAMP", "Taylor", "BN scale, sparse", "group norm, sparse"]
+    "name",
+    ["random", "L1", "L2", "LAMP", "FPGM", "Taylor", "Hessian", "BN scale, sparse", "group norm, sparse"],
 )
 def test_every_rival_meets_the_target_from_below(ring, bout, name, scope, metric):
     bout.task = replace(bout.task, metric=metric)
     before = {k: v.clone() for k, v in bout.dense.state_dict().items()}
-    knobs = {"scope": scope, "teacher": True, "lr": 0.01, "reg": 1e-3}
+    knobs = {"scope": scope, "teacher": True, "lr": 0.01, "reg": 1e-3, "normalizer": "max"}
     model, spent = ring.rivals.run_rival(bout, name, 0.4, knobs)
     count = count_macs if metric == "macs" else lambda m, _x: count_params(m)
     share = count(model, bout.example) / count(bout.dense, bout.example)
@@ -89,12 +90,13 @@ def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
 def rows(ring, **extra):
     """Made-up rows of two methods and three seeds."""
     made = []
+    task = ring.tasks.TASKS["mlp"]
     for method, scores in (("switcher", (0.98, 0.97, 0.99)), ("L2", (0.97, 0.965, 0.97))):
         for seed, test in enumerate(scores):
-            knobs = ring.methods.first_knobs(ring.tasks.TASKS["mlp"], method)
+            knobs = ring.methods.first_knobs(task, method)
             made.append(
                 {"task": "mlp", "target": 0.1, "method": method, "seed": seed, "kind": "final", "steps": 1200,
-                 "recipe": ring.methods.recipe(method), "knobs": knobs,
+                 "recipe": ring.methods.recipe(task, method), "knobs": knobs,
                  "test": test, "dense_test": 0.985, "params": 0.099, "in_budget": True, "seconds": 3,
                  "date": "2026-01-01", "versions": {"torch": "1", "torch-pruning": "2"}, "device": "cpu", **extra}
             )  # fmt: skip
@@ -110,8 +112,10 @@ def test_the_table_pairs_seeds_and_ranks_by_accuracy(ring):
 
 
 def test_rows_of_another_recipe_do_not_count(ring):
+    task = ring.tasks.TASKS["mlp"]
     assert "switcher" not in ring.table.markdown(rows(ring)[3:] + rows(ring, recipe="old")[:3]).split("## mlp")[1]
-    assert ring.methods.recipe("switcher") != ring.methods.recipe("free scales")
+    assert ring.methods.recipe(task, "switcher") != ring.methods.recipe(task, "free scales")
+    assert ring.methods.recipe(task, "L2") != ring.methods.recipe(replace(task, batch=task.batch + 1), "L2")
 
 
 def test_an_interval_of_one_is_unknown(ring):

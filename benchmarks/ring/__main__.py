@@ -58,7 +58,7 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """A row from the book, or from a run."""
     key = {"task": options.task, "target": share, "method": method, "seed": seed, "knobs": knobs, "kind": kind}
-    key |= {"steps": TASKS[options.task].steps, "recipe": recipe(method)}
+    key |= {"steps": TASKS[options.task].steps, "recipe": recipe(TASKS[options.task], method)}
     known = book.find(**key)
     if known is not None:
         return known

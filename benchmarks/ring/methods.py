@@ -8,14 +8,19 @@ import time
 from typing import Any
 
 import torch
-from rivals import CONSTANTS, IMPORTANCE, rivals, run_rival
+from rivals import IMPORTANCE, constants, rivals, run_rival
 from tasks import Bout
 from torch import nn
 
 import snnprune
 from snnprune.metrics import count_macs, count_params
 
-OURS: dict[str, dict[str, Any]] = {"switcher": {}, "free scales": {"scores": "free"}}
+# The last one learns nothing: our threshold, surgery and recovery over the norms alone, pixels included.
+OURS: dict[str, dict[str, Any]] = {
+    "switcher": {},
+    "free scales": {"scores": "free"},
+    "norm, our threshold": {"search": 1e-9, "probe": 0, "scores": "free"},
+}
 # What each part of the recipe is worth: the default without it, or with another value.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no offsets": {"scores": "switcher"},
@@ -26,7 +31,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trust 0.5, thrift 0": {"thrift": 0.0},
     "trust 0.5, thrift 1": {"thrift": 1.0},
     "no search": {"search": 1e-9},
-    "no search, norm alone, free scales": {"search": 1e-9, "probe": 0, "scores": "free"},
     "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
     "search 0.2": {"search": 0.2},
     "slow offsets": {"offset_lr": 5e-4},
@@ -35,6 +39,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no distillation": {"distill": 0.0},
 }
 VARIANTS = {**OURS, **ABLATIONS}
+START_VERSION = 2  # raised when the same options come to mean another start
 
 
 def methods(task: Any) -> list[str]:
@@ -42,12 +47,15 @@ def methods(task: Any) -> list[str]:
     return [*rivals(task), *OURS]
 
 
-def recipe(method: str) -> str:
-    """Identifies the options of a method, so that rows of an older default are not taken for today's."""
+def recipe(task: Any, method: str) -> str:
+    """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
     options = snnprune.PruneConfig(**VARIANTS.get(method, {})).to_dict()
     if method in IMPORTANCE:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
-        options = {**{name: options[name] for name in shared}, "constants": CONSTANTS}
+        options = {**{name: options[name] for name in shared}, "constants": constants(method)}
+    else:
+        options["start_version"] = START_VERSION
+    options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -58,6 +66,8 @@ def first_knobs(task: Any, method: str) -> dict[str, Any]:
         knobs |= {"scope": "local", "teacher": False}
     if method.endswith("sparse"):
         knobs["reg"] = 1e-3
+    if method == "group norm, sparse":
+        knobs["normalizer"] = "mean"
     return knobs
 
 
@@ -68,6 +78,8 @@ def choices(task: Any, method: str) -> list[tuple[str, list[Any]]]:
         found += [("scope", ["local", "global"]), ("teacher", [False, True])]
     if method.endswith("sparse"):
         found.append(("reg", [1e-4, 1e-3, 1e-2]))
+    if method == "group norm, sparse":
+        found.append(("normalizer", ["mean", "max"]))
     return [*found, ("lr", list(task.rates))]
 
 

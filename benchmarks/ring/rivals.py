@@ -23,14 +23,22 @@ IMPORTANCE: dict[str, Callable[[], Any]] = {
     "L1": lambda: MAGNITUDE(p=1),
     "L2": lambda: MAGNITUDE(p=2),
     "LAMP": tp.importance.LAMPImportance,
+    "FPGM": tp.importance.FPGMImportance,
     "Taylor": tp.importance.GroupTaylorImportance,
+    "Hessian": tp.importance.GroupHessianImportance,
     "BN scale, sparse": tp.importance.BNScaleImportance,
     "group norm, sparse": lambda: MAGNITUDE(p=2),
 }
 SPARSE_SHARE = 0.2  # of the steps, spent on sparse learning
-TAYLOR_STEPS = 4  # of the steps, spent on gradients for Taylor
+GRADIENT_STEPS = 4  # of the steps, spent on gradients for Taylor and Hessian
 DEEPEST = 0.95  # largest share of a layer that torch-pruning may remove
-CONSTANTS = (SPARSE_SHARE, TAYLOR_STEPS, DEEPEST)
+
+
+def constants(name: str) -> list[float]:
+    """What a rival's rows depend on besides its knobs."""
+    if name.endswith("sparse"):
+        return [DEEPEST, SPARSE_SHARE, 0.0]  # without weight decay, as torch-pruning's own script has it
+    return [DEEPEST, GRADIENT_STEPS] if name in ("Taylor", "Hessian") else [DEEPEST]
 
 
 def rivals(task: Any) -> list[str]:
@@ -47,7 +55,8 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
         name: of the importance.
         share: kept share of the task's metric.
         knobs: `scope` (`local`: the same ratio in every layer, `global`: one ranking), `teacher`
-            (recover with our distillation), `lr`; and `reg` where there is sparse learning.
+            (recover with our distillation), `lr`; `reg` where there is sparse learning, and `normalizer`
+            (of the importance, by which layers are compared) with group norms.
 
     Returns:
         The recovered network, and the steps that went before the removal.
@@ -59,10 +68,10 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
         spent = round(SPARSE_SHARE * total)
         _learn_sparsely(bout, name, model, spent, knobs)
     gradients = None
-    if name == "Taylor":
-        spent = TAYLOR_STEPS
-        gradients = _gradients(bout, model, spent)
-    model = _fit(bout, name, model, share, knobs["scope"], gradients)
+    if name in ("Taylor", "Hessian"):
+        spent = GRADIENT_STEPS
+        gradients = (_gradients if name == "Taylor" else _squared_gradients)(bout, model, spent)
+    model = _fit(bout, name, model, share, knobs, gradients)
     teacher = copy.deepcopy(bout.dense).requires_grad_(False) if knobs["teacher"] else None
     distill = 0.9 if teacher is not None else 0.0
     config = PruneConfig(lr=knobs["lr"], seed=bout.seed, distill=distill)
@@ -71,7 +80,7 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
 
 
 def _pruner(
-    bout: Bout, name: str, model: nn.Module, scope: str, ratios: tuple[float, float, int], reg: float = 0.0
+    bout: Bout, name: str, model: nn.Module, knobs: dict[str, Any], ratios: tuple[float, float, int]
 ) -> Any:
     """A pruner that leaves the classifier and, in option-A ResNets, the streams alone.
 
@@ -82,9 +91,8 @@ def _pruner(
         bout: for the example.
         name: of the importance.
         model: pruned in place.
-        scope: `local` or `global`.
+        knobs: as in `run_rival`.
         ratios: (ratio, milder ratio, how many of the first layers take the milder one).
-        reg: strength of sparse learning.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     last = list(layers)[-1]
@@ -95,20 +103,21 @@ def _pruner(
     if streams:  # their norms must not be shrunk by sparse learning either
         ignored += [m for n, m in model.named_modules() if n == "bn1" or n.endswith(".bn2")]
     ratio, milder, first = ratios
-    kind, extra = tp.pruner.BasePruner, {}
+    kind, extra, importance = tp.pruner.BasePruner, {}, IMPORTANCE[name]()
     if name == "BN scale, sparse":
-        kind, extra = tp.pruner.BNScalePruner, {"reg": reg}
+        kind, extra = tp.pruner.BNScalePruner, {"reg": knobs["reg"]}
     if name == "group norm, sparse":
-        kind, extra = tp.pruner.GroupNormPruner, {"reg": reg}
+        kind, extra = tp.pruner.GroupNormPruner, {"reg": knobs["reg"]}
+        importance = MAGNITUDE(p=2, normalizer=knobs["normalizer"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return kind(
             model,
             bout.example,
-            importance=IMPORTANCE[name](),
-            global_pruning=scope == "global",
+            importance=importance,
+            global_pruning=knobs["scope"] == "global",
             pruning_ratio=ratio,
-            pruning_ratio_dict=dict.fromkeys(free[:first], milder) if scope == "local" else None,
+            pruning_ratio_dict=dict.fromkeys(free[:first], milder) if knobs["scope"] == "local" else None,
             max_pruning_ratio=DEEPEST,
             ignored_layers=ignored,
             **extra,
@@ -116,7 +125,12 @@ def _pruner(
 
 
 def _fit(
-    bout: Bout, name: str, model: nn.Module, share: float, scope: str, gradients: dict[str, torch.Tensor] | None
+    bout: Bout,
+    name: str,
+    model: nn.Module,
+    share: float,
+    knobs: dict[str, Any],
+    gradients: dict[str, torch.Tensor] | None,
 ) -> nn.Module:
     """The mildest ratio whose cost fits into the target.
 
@@ -131,7 +145,7 @@ def _fit(
         for key, parameter in clone.named_parameters():
             parameter.grad = None if gradients is None else gradients[key].clone()
         torch.manual_seed(bout.seed)  # random importance: the same order at every ratio
-        _pruner(bout, name, clone, scope, ratios).step()
+        _pruner(bout, name, clone, knobs, ratios).step()
         clone.zero_grad(set_to_none=True)
         return clone
 
@@ -143,7 +157,7 @@ def _fit(
         else:
             low = middle
     best = pruned(high, high, 0)
-    for first in range(1, len(list(model.modules())) if scope == "local" else 1):
+    for first in range(1, len(list(model.modules())) if knobs["scope"] == "local" else 1):
         candidate = pruned(high, low, first)
         if count(candidate, bout.example) > limit:
             break
@@ -161,10 +175,30 @@ def _gradients(bout: Bout, model: nn.Module, steps: int) -> dict[str, torch.Tens
     return found
 
 
+def _squared_gradients(bout: Bout, model: nn.Module, steps: int) -> dict[str, torch.Tensor]:
+    """Mean square, over inputs, of the gradient of each input's loss, for the Hessian's diagonal.
+
+    torch-pruning's own sum over inputs keeps the last one only (it looks names up among parameters), so
+    the mean is formed here and handed to its importance as the gradient.
+    """
+    model.eval()
+    found = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    parameters = list(model.parameters())
+    seen = 0
+    for x, y in _batches(bout, steps):
+        losses = F.cross_entropy(model(x), y, reduction="none")
+        for loss in losses:
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+            for value, gradient in zip(found.values(), gradients, strict=True):
+                value += gradient.square()
+        seen += len(x)
+    return {name: value / seen for name, value in found.items()}
+
+
 def _learn_sparsely(bout: Bout, name: str, model: nn.Module, steps: int, knobs: dict[str, Any]) -> None:
     """Train with the pruner's own regulariser, in place, at half the peak rate of the recovery."""
-    pruner = _pruner(bout, name, model, knobs["scope"], (0.5, 0.5, 0), knobs["reg"])
-    optimizer = torch.optim.SGD(model.parameters(), knobs["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
+    pruner = _pruner(bout, name, model, knobs, (0.5, 0.5, 0))
+    optimizer = torch.optim.SGD(model.parameters(), knobs["lr"], momentum=0.9, nesterov=True)
     model.train()
     for step, (x, y) in enumerate(_batches(bout, steps)):
         for group in optimizer.param_groups:

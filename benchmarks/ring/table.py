@@ -9,12 +9,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from methods import VARIANTS, first_knobs, recipe
+from methods import OURS, VARIANTS, first_knobs, recipe
 from tasks import TASKS
 
 from snnprune.files import write_atomically
 
-OURS = ("switcher", "free scales")
+MAIN = next(iter(OURS))
 # Two-sided 95 % quantiles of Student's t by degrees of freedom
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -31,7 +31,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def current(row: dict[str, Any]) -> bool:
     """Whether a row was made with the steps and options of today."""
-    return row["steps"] == TASKS[row["task"]].steps and row["recipe"] == recipe(row["method"])
+    return row["steps"] == TASKS[row["task"]].steps and row["recipe"] == recipe(TASKS[row["task"]], row["method"])
 
 
 def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict[str, Any]]]]:
@@ -50,13 +50,15 @@ def _knobs(knobs: dict[str, Any]) -> str:
         words += [knobs["scope"], "distilled" if knobs["teacher"] else "labels"]
     if "reg" in knobs:
         words.append(f"reg {knobs['reg']:g}")
+    if "normalizer" in knobs:
+        words.append(f"{knobs['normalizer']} norm")
     return ", ".join(words)
 
 
 def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     task, target = corner
     metric = TASKS[task].metric
-    ours = methods.get(OURS[0], {})
+    ours = methods.get(MAIN, {})
     some = next(iter(next(iter(methods.values())).values()))
     dense = statistics.fmean(r["dense_test"] for r in max(methods.values(), key=len).values())
     lines = [
@@ -71,11 +73,11 @@ def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> l
     for name, by_seed in ranked:
         test, spread = interval([100 * r["test"] for r in by_seed.values()])
         pairs = [100 * (ours[s]["test"] - r["test"]) for s, r in by_seed.items() if s in ours]
-        gap = "" if name == OURS[0] or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
+        gap = "" if name == MAIN or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
         kept = statistics.fmean(r[metric] for r in by_seed.values())
         missed = "" if all(r["in_budget"] for r in by_seed.values()) else " (misses the target)"
         seconds = statistics.fmean(r["seconds"] for r in by_seed.values())
-        shown = f"**{name}**" if name == OURS[0] else name
+        shown = f"**{name}**" if name == MAIN else name
         knobs = _knobs(next(iter(by_seed.values()))["knobs"])
         score = f"{test:.2f} ± {spread:.2f} ({len(by_seed)})"
         lines.append(f"| {shown} | {knobs} | {score} | {gap} | {kept:.3f}{missed} | {seconds:.0f} |")
@@ -115,7 +117,7 @@ def ablation(rows: list[dict[str, Any]]) -> list[str]:
     found = {corner: methods for corner, methods in found.items() if set(methods) - set(OURS)}
     if not found:
         return []
-    order = [c for c in found if OURS[0] in found[c]]
+    order = [c for c in found if MAIN in found[c]]
     lines = [
         "## Ablation",
         "",
@@ -128,9 +130,9 @@ def ablation(rows: list[dict[str, Any]]) -> list[str]:
     for name in VARIANTS:
         cells = []
         for corner in order:
-            base, own = found[corner][OURS[0]], found[corner].get(name, {})
+            base, own = found[corner][MAIN], found[corner].get(name, {})
             pairs = [value - base[seed] for seed, value in own.items() if seed in base]
-            if name == OURS[0]:
+            if name == MAIN:
                 cells.append(f"{statistics.fmean(base.values()):.2f} ({len(base)})")
             else:
                 cells.append(f"{statistics.fmean(pairs):+.2f} ({len(pairs)})" if pairs else "")
@@ -154,7 +156,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
         names = sorted(methods, key=lambda n: statistics.fmean(r["test"] for r in methods[n].values()))
         for at, name in enumerate(names):
             values = [100 * r["test"] for r in methods[name].values()]
-            colour = "#c1440e" if name == OURS[0] else "#44617b"
+            colour = "#c1440e" if name == MAIN else "#44617b"
             axis.plot(values, [at] * len(values), "o", ms=3, alpha=0.5, color=colour)
             axis.plot(statistics.fmean(values), at, "|", ms=14, mew=2, color=colour)
         axis.set_yticks(range(len(names)), names, fontsize=7)
