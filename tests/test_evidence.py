@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -62,3 +63,40 @@ def test_a_neuron_that_nobody_needs_goes_first():
         plain = Scorer(model, groups, scores="switcher")(model)["0"]
     assert int(informed.argmin()) == 5
     assert int(plain.argmin()) != 5
+
+
+def test_dead_neurons_move_nobody_else():
+    generator = torch.Generator().manual_seed(1)
+    live = {"a": torch.rand(20, generator=generator) + 0.1, "b": torch.rand(10, generator=generator) + 0.1}
+    savings = {"a": 0.01, "b": 0.02}
+    whole = Evidence(live, savings)
+    dead = Evidence({**live, "a": torch.cat([live["a"], torch.zeros(9)])}, savings)
+    ids = ["a", "b"]
+    assert torch.allclose(dead.levels(ids), whole.levels(ids))
+    a, b = dead.within(ids)
+    assert torch.allclose(a[:20], whole.within(ids)[0])
+    assert torch.allclose(b, whole.within(ids)[1])
+    assert (a[20:] == -3).all()
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])  # of squared gradients: a loss 1e4 times smaller or larger
+def test_the_unit_of_the_loss_does_not_matter_where_neurons_are_dead(factor):
+    generator = torch.Generator().manual_seed(2)
+    found = {"a": 1e-6 * torch.rand(20, generator=generator), "b": 1e-4 * torch.rand(10, generator=generator)}
+    found["a"][:6] = 0
+    savings = {"a": 0.01, "b": 0.02}
+    one, other = Evidence(found, savings), Evidence({n: factor * v for n, v in found.items()}, savings)
+    assert torch.allclose(one.levels(["a", "b"]), other.levels(["a", "b"]), atol=1e-5)
+    for mine, theirs in zip(one.within(["a", "b"]), other.within(["a", "b"]), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_group_that_is_dead_as_a_whole_is_worth_the_least():
+    found = {"a": torch.full((4,), 2.0), "b": torch.full((4,), 1.0), "c": torch.zeros(4)}
+    evidence = Evidence(found, dict.fromkeys(found, 0.1))
+    levels = evidence.levels(list(found))
+    assert levels[2] == levels[1] < levels[0]
+    assert all((values == 0).all() for values in evidence.within(list(found))), "groups of equals"
+    nothing = Evidence({"a": torch.zeros(4)}, {"a": 0.1})
+    assert float(nothing.levels(["a"])) == 0
+    assert (nothing.within(["a"])[0] == 0).all()

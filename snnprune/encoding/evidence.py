@@ -13,6 +13,7 @@ from ..budget import CostModel, Metric
 
 _REACH = 3.0  # outliers, such as dead neurons, count this many standard deviations
 _LEAST = 1e-12
+_DEAD = 1e-6  # of the group's mean sensitivity; below it a neuron is dead
 
 
 @dataclass(frozen=True)
@@ -43,33 +44,58 @@ class Evidence:
         thrift: float = 0.5,
     ) -> Evidence:
         """Sensitivities with the savings under a cost model; a group without any counts as average."""
-        logs = [_log(values).mean() for values in sensitivity.values()]
-        average = torch.stack(logs).mean().exp() if logs else torch.ones(())
+        average = math.exp(_mean([m for m in map(_level, sensitivity.values()) if m is not None]))
         every = {
-            name: sensitivity[name] if name in sensitivity else average.expand(group.size)
+            name: sensitivity[name] if name in sensitivity else torch.full((group.size,), average)
             for name, group in cost.groups.items()
         }
         saving = {name: cost.saving_per_neuron(metric, name) for name in every}
         return cls(every, saving, trust, thrift)
 
     def within(self, ids: Sequence[str]) -> list[Tensor]:
-        """Log sensitivity relative to the group's mean, in one unit for all groups, (size,) each."""
-        logs = [_log(self.sensitivity[name]) for name in ids]
-        centred = [values - values.mean() for values in logs]
-        unit = torch.cat(centred).clamp(-_REACH, _REACH).std(correction=0) + 1e-6
-        return [(values / unit).clamp(-_REACH, _REACH) for values in centred]
+        """Log sensitivity relative to the group's mean, in one unit for all groups, (size,) each.
+
+        Mean and unit are those of the neurons that the loss depends on at all; the dead stand at the lower
+        end, and however many they are, the rest is told apart as if they were not there. A group that is
+        dead as a whole is a group of equals.
+        """
+        centred, alive = [], []
+        for name in ids:
+            values, live = _live(self.sensitivity[name])
+            logs = torch.log(values.clamp_min(torch.finfo(values.dtype).tiny))
+            logs = logs - logs[live].mean() if bool(live.any()) else torch.zeros_like(logs)
+            centred.append(torch.where(live, logs, -math.inf) if bool(live.any()) else logs)
+            alive.append(logs[live])
+        known = torch.cat(alive).clamp(-_REACH, _REACH)
+        unit = known.std(correction=0) + 1e-6 if len(known) else 1.0
+        return [(values / unit).clamp(-_REACH, _REACH).float() for values in centred]
 
     def levels(self, ids: Sequence[str]) -> Tensor:
         """What all neurons of a group have in common, (groups,).
 
         A neuron is worth keeping when the loss depends on it, and worth cutting when much is saved. Both
         enter as logarithms and damped: the loss's dependence on one neuron says little of what many
-        cost together after the recovery.
+        cost together after the recovery. A group that is dead as a whole is worth as little as the least
+        of the others.
         """
-        sensitivity = torch.stack([_log(self.sensitivity[name]).mean() for name in ids])
+        found = [_level(self.sensitivity[name]) for name in ids]
+        least = min((level for level in found if level is not None), default=0.0)
+        sensitivity = torch.tensor([least if level is None else level for level in found])
         saving = torch.tensor([math.log(max(self.saving[name], _LEAST)) for name in ids])
         return self.trust * (sensitivity - sensitivity.mean()) - self.thrift * (saving - saving.mean())
 
 
-def _log(values: Tensor) -> Tensor:
-    return torch.log(values.detach().float().cpu() + _LEAST)
+def _live(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sensitivities in float64, and which of them are no zeros beside the others of their group."""
+    values = values.detach().double().cpu()
+    return values, values > _DEAD * values.mean()
+
+
+def _level(values: Tensor) -> float | None:
+    """Mean log sensitivity of a group's live neurons; None where all are dead."""
+    values, live = _live(values)
+    return float(torch.log(values[live]).mean()) if bool(live.any()) else None
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
