@@ -50,6 +50,8 @@ class Report:
             and `onnx` (float32, final model); None where not checked.
         split: which data the accuracies are of: `test` or `val`.
         history: validation figures per epoch.
+        steps: training steps by stage.
+        trials: under a `drop` target, what each trial kept and lost on the validation data.
     """
 
     dense: ModelFigures
@@ -66,6 +68,7 @@ class Report:
     kept_whole: list[dict[str, str]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,10 +31,13 @@ def optimize(
     data: Data,
     arch: Arch = None,
     num_classes: Classes = None,
-    target: Annotated[str, typer.Option(help="macs=SHARE or params=SHARE to keep, or free")] = "macs=0.5",
+    target: Annotated[
+        str, typer.Option(help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, or free")
+    ] = "macs=0.5",
     epochs: Annotated[
         float, typer.Option(help="passes over the training data, search and recovery together")
     ] = 20,
+    trials: Annotated[int, typer.Option(help="runs of so many epochs by which drop= is bisected")] = 5,
     lr: Annotated[float, typer.Option(help="learning rate of the network")] = 0.05,
     output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
@@ -63,6 +66,7 @@ def optimize(
     config = PruneConfig(
         target=parse.target(target),
         epochs=epochs,
+        trials=trials,
         lr=lr,
         seed=seed,
         keep=tuple(keep or ()),
@@ -79,6 +83,7 @@ def optimize(
         )
     check_place(folder)
     display = Display()
+    learned = False
     with display.running():
         display.stage("load")
         opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
@@ -97,6 +102,7 @@ def optimize(
                 resume=resume,
                 data_name=data,
             )
+            learned = True
             result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
             display.stage("export")
             result.model.cpu()
@@ -107,7 +113,9 @@ def optimize(
             remove_partial(folder)
             raise
         except BaseException:
-            if not resume:
+            if learned:
+                say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
+            elif not resume:
                 remove_partial(folder)
             raise
     _warn_about_chance(result.report, splits)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, TargetError, first_line
-from ..gates import parse_target
+from ..gates import parse_drop, parse_target
 
 
 def target(text: str) -> dict[str, float] | None:
-    """`macs=0.5`, `params=0.3` or `free`.
+    """`macs=0.5`, `params=0.3`, `drop=0.005` or `free`.
 
     Raises:
         TargetError: anything else.
@@ -15,16 +15,15 @@ def target(text: str) -> dict[str, float] | None:
     if text == "free":
         return None
     name, equals, value = text.partition("=")
-    if name == "drop":
-        raise TargetError("target drop=... is not available in this version; give macs=..., params=... or free.")
     try:
         share = float(value)
     except ValueError:
         share = float("nan")
     if not equals or share != share:
-        raise TargetError(f"target {text!r} is not of the form macs=0.5, params=0.3 or free.")
+        raise TargetError(f"target {text!r} is not of the form macs=0.5, params=0.3, drop=0.005 or free.")
     parsed = {name: share}
-    parse_target(parsed)
+    if parse_drop(parsed) is None:
+        parse_target(parsed)
     return parsed
 
 

@@ -83,6 +83,9 @@ class Display:
         """Show an event of the library."""
         title = _TITLES.get(event.stage, event.stage)
         values = event.values or {}
+        if event.stage == "trial":
+            self._trial(event, values)
+            return
         if "val_accuracy" in values:
             self.accuracy = f"val {values['val_accuracy']:.2%}"
         note = self._note(values)
@@ -97,6 +100,18 @@ class Display:
         if not self.live and event.total and ("val_accuracy" in values or now - self.last > 10):
             self.last = now
             console.print(f"{title} {event.step}/{event.total}  {note}")
+
+    def _trial(self, event: Event, values: dict[str, Any]) -> None:
+        """A run of its own begins, or ended."""
+        text = f"trial {event.step} of {event.total}: macs={values['macs']:.3g}"
+        if "passed" in values:
+            end = "kept" if values["passed"] else "too much"
+            say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")
+            return
+        for task in self.tasks.values():
+            self.progress.remove_task(task)
+        self.tasks, self.accuracy = {}, ""
+        say(text)
 
     def _note(self, values: dict[str, Any]) -> str:
         parts = []

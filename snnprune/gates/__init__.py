@@ -5,7 +5,7 @@ from .gated import GatedModel, Gradient, Phase, attach_groups
 from .hooks import is_gated
 from .rule import Budget, GroupCounts, count_groups
 from .sensitivity import measure_sensitivity
-from .target import parse_target
+from .target import parse_drop, parse_target
 
 __all__ = [
     "Budget",
@@ -18,5 +18,6 @@ __all__ = [
     "count_groups",
     "is_gated",
     "measure_sensitivity",
+    "parse_drop",
     "parse_target",
 ]

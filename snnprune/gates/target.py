@@ -8,6 +8,22 @@ from ..errors import TargetError
 from .rule import Budget
 
 
+def parse_drop(target: Mapping[str, float] | None) -> float | None:
+    """The fraction of `{"drop": fraction}`; None for any other target.
+
+    Raises:
+        TargetError: a fraction outside [0, 1), or another target beside it.
+    """
+    if target is None or "drop" not in target:
+        return None
+    if len(target) != 1:
+        raise TargetError(f"target {dict(target)} must name exactly one of macs, params and drop.")
+    drop = target["drop"]
+    if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop < 1:
+        raise TargetError(f"target drop={drop} is no fraction of accuracy in [0, 1); 0.005 is half a point.")
+    return float(drop)
+
+
 def parse_target(target: Mapping[str, float] | None) -> Budget | None:
     """`{"macs": 0.5}` or `{"params": 0.3}` to a budget; None is the papers' free mode.
 
@@ -20,7 +36,7 @@ def parse_target(target: Mapping[str, float] | None) -> Budget | None:
         raise TargetError(f"target {dict(target)} must name exactly one of macs and params.")
     metric, share = next(iter(target.items()))
     if metric not in ("macs", "params"):
-        raise TargetError(f"target {metric!r} is unknown; use macs or params (a kept share), or free.")
+        raise TargetError(f"target {metric!r} is unknown here; use macs or params (a kept share), or free.")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise TargetError(f"target {metric}={share} is no share of the dense {metric}; use a number in (0, 1].")
     return Budget("macs" if metric == "macs" else "params", float(share))

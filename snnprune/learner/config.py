@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..encoding import Scores, Start
 from ..errors import ConfigError
-from ..gates import Gradient, parse_target
+from ..gates import Gradient, parse_drop, parse_target
 
 Optimizer = Literal["sgd", "adamw"]
 
@@ -20,8 +20,10 @@ class PruneConfig:
 
     Attributes:
         target: `{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1];
+            `{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that;
             None is the papers' free mode, in which the switcher alone decides.
-        epochs: passes over the training data, search and recovery together.
+        epochs: passes over the training data, search and recovery together (of each trial, under `drop`).
+        trials: runs by which a `drop` is bisected.
         search: share of the steps in which switcher and network alternate; afterwards the structure is
             fixed and the compact model recovers.
         probe: training steps spent, before the search, on measuring how much the loss depends on each
@@ -60,6 +62,7 @@ class PruneConfig:
 
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
     epochs: float = 20
+    trials: int = 5
     search: float = 0.1
     probe: int = 4
     trust: float = 0.5
@@ -89,7 +92,8 @@ class PruneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        parse_target(self.target)
+        if parse_drop(self.target) is None:
+            parse_target(self.target)
         choices = {
             "gradient": ("through", "held"),
             "scores": ("switcher", "switcher+offset", "free"),
@@ -114,6 +118,8 @@ class PruneConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
         if isinstance(self.probe, bool) or not isinstance(self.probe, int) or self.probe < 0:
             raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
+        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
+            raise ConfigError(f"trials={self.trials!r} must be a number of runs, 1 or more.")
         if self.round_to < 1:
             raise ConfigError(f"round_to={self.round_to} must be at least 1.")
         if self.search == 0:

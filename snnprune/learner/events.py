@@ -12,7 +12,8 @@ class Event:
     """One piece of news.
 
     Attributes:
-        stage: `trace`, `dense`, `probe`, `search`, `check`, `recover`, `test` or `export`.
+        stage: `trace`, `probe`, `search`, `check`, `recover`, `test` or `export`; `trial` at the beginning
+            and at the end of each trial of a `drop` target.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
         values: loss, budget reached, validation accuracy, ...

@@ -96,7 +96,7 @@ def run_stage(
 
     Data and model draw from two random streams, both set from (seed, stage, epoch) at every epoch. So
     what an epoch draws does not depend on how the run got there, and a run that is resumed inside an
-    epoch replays the data's stream and puts the model's state back.
+    epoch replays the data's stream and puts the model's state back. The end of a stage is saved too.
 
     Raises:
         Interrupted: Ctrl-C; a checkpoint was written first.
@@ -157,6 +157,8 @@ def run_stage(
             model_rng = None
             if pause.wanted:
                 raise KeyboardInterrupt
+        if checkpoint:  # what comes after the stage may fail, and need not cost it
+            checkpoint.save(stage.name, stage.state(), rng_state())
     except KeyboardInterrupt:
         # Out of the middle of a step there is no state to keep; the last checkpoint stays.
         if checkpoint and not pause.inside:

@@ -77,10 +77,15 @@ class Job:
         )
         self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
 
-    def tell(self, stage: str, **values: Any) -> None:
-        """Tell the observers that a stage without steps begins."""
+    def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
+        """Tell the observers of a stage that is not the loop's."""
         for callback in self.callbacks:
-            callback(Event(stage, values=values or None))
+            callback(Event(stage, step, total, values or None))
+
+    def least_share(self) -> float:
+        """The smallest share of the dense MACs that the floors allow, for neurons that are all alike."""
+        cost = CostModel(self.dense, self.groups, self.example)
+        return cost.floor_share("macs", _alike(cost), floor=self.config.floor, round_to=self.config.round_to)
 
     def _remember(self, event: Event) -> None:
         if event.values and "val_accuracy" in event.values:
@@ -106,8 +111,7 @@ class Job:
         budget = parse_target(config.target)
         evidence = None
         if budget is not None:
-            equal = {name: np.zeros(group.size) for name, group in cost.groups.items()}
-            cost.select(budget.metric, budget.share, equal, floor=config.floor, round_to=config.round_to)
+            cost.select(budget.metric, budget.share, _alike(cost), floor=config.floor, round_to=config.round_to)
             evidence = self._look(model, cost, budget.metric) if self.probe_steps else None
         scorer = Scorer(
             model,
@@ -241,6 +245,10 @@ class Job:
             "classes": list(info.classes) if info else None,
         }
         return Result(compact, report, self.sample, details)
+
+
+def _alike(cost: CostModel) -> dict[str, Any]:
+    return {name: np.zeros(group.size) for name, group in cost.groups.items()}
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

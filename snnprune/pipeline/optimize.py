@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..gates import is_gated
+from ..gates import is_gated, parse_drop
 from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
+from .drop import DropSearch
 from .job import Job
 from .result import Result
 
@@ -55,7 +56,7 @@ def optimize(
 
     Raises:
         UnsupportedModelError: nothing can be pruned exactly.
-        TargetError: the target is below what the floors allow.
+        TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
         DataError: the data do not fit the model.
         DivergedError: the learning diverged.
         ExactnessError: the compact model does not compute what was learned.
@@ -74,7 +75,19 @@ def optimize(
     dense = copy.deepcopy(model).to(where).eval()
     with torch.random.fork_rng(devices=_cuda_devices(where)):
         torch.manual_seed(config.seed)
-        job = Job(dense, train, val, config, loss_fn, where, callbacks, example_inputs)
+
+        def make(options: PruneConfig) -> Job:
+            return Job(dense, train, val, options, loss_fn, where, callbacks, example_inputs)
+
+        drop = parse_drop(config.target)
+        if drop is not None:
+            trials = DropSearch(make, config, drop, Path(checkpoint) if checkpoint else None, resume=resume)
+            job, compact = trials.run()
+            result = job.finish(compact, test, began, data_name)
+            result.report.target, result.report.config = config.target, config.to_dict()
+            result.report.trials = trials.trials
+            return result
+        job = make(config)
         store = None
         if checkpoint is not None:
             store = Checkpoint(Path(checkpoint), job.fingerprint())

@@ -12,6 +12,7 @@ from snnprune.errors import ConfigError, TargetError
 def test_targets_are_read():
     assert parse.target("macs=0.5") == {"macs": 0.5}
     assert parse.target("params=1") == {"params": 1.0}
+    assert parse.target("drop=0.005") == {"drop": 0.005}
     assert parse.target("free") is None
     with pytest.raises(TargetError):
         parse.target("free=1")

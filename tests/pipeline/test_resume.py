@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_at, tree, weights
+from snnprune.errors import ExportError
 from snnprune.learner import PruneConfig, loop
 from snnprune.learner.loss import TaskLoss
 from snnprune.learner.recover import RecoverStage
@@ -136,20 +137,21 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(model, said, here, monkeypa
     assert not Path("out.partial").exists()
 
 
-@pytest.mark.parametrize("checkpoints", [False, True])
-def test_ctrl_c_in_the_export(made, model, said, monkeypatch, checkpoints):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("by", [KeyboardInterrupt(), ExportError("the disk is full")], ids=["ctrl-c", "failure"])
+def test_an_end_in_the_export_keeps_what_was_learned(made, model, said, capsys, monkeypatch, by):
+    def stop(*args, **kwargs):
+        raise by
 
     with monkeypatch.context() as patch:
-        patch.setattr("snnprune.pipeline.runs.export_onnx", interrupt)
-        if checkpoints:
-            patch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
-        message = said(optimize(model, *SHORT, "--output", "out"), 130)
-    assert Path("out.partial").exists() == checkpoints
+        patch.setattr("snnprune.pipeline.runs.export_onnx", stop)
+        code = optimize(model, *SHORT, "--output", "out")
+    assert code == (130 if isinstance(by, KeyboardInterrupt) else 1)
+    captured = capsys.readouterr()
+    assert "--output out --resume" in captured.out + captured.err
     assert not Path("out").exists()
-    assert ("--output out --resume" in message) == checkpoints
-    assert optimize(model, *SHORT, "--output", "out", *["--resume"] * checkpoints) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(RecoverStage, "train_step", lambda *_: pytest.fail("it was learned already"))
+        assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
     assert names(Path("out")) == MADE
     assert same(weights(Path("out")), weights(made / "run"))
 

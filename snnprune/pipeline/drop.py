@@ -1,0 +1,123 @@
+"""The `drop` target: the fewest MACs at which the validation accuracy loses at most a given fraction."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, RunError, TargetError
+from ..files import read_json, write_json
+from ..learner import Checkpoint, PruneConfig
+from ..metrics import evaluate
+from .job import Job
+
+_BOOK = "trials.json"
+
+MakeJob = Callable[[PruneConfig], Job]
+
+
+class DropSearch:
+    """Bisection of the kept share of MACs; every trial is a whole run with that share as its target.
+
+    Accuracy falls with the share only roughly, so the answer is the smallest share that *was seen* to keep
+    the accuracy, not a bound. Between trials only their figures and the best one's last checkpoint are kept.
+
+    Args:
+        make: a job for these options.
+        config: with a `drop` target.
+        drop: the fraction of accuracy that may go.
+        folder: for checkpoints; None keeps none.
+        resume: go on with what lies there.
+    """
+
+    def __init__(
+        self, make: MakeJob, config: PruneConfig, drop: float, folder: Path | None, *, resume: bool
+    ) -> None:
+        self.make, self.config, self.drop = make, config, drop
+        self.folder, self.resume = folder, resume
+        self.trials: list[dict[str, Any]] = []
+        self.best: tuple[Job, nn.Module] | None = None
+
+    def run(self) -> tuple[Job, nn.Module]:
+        """The job and the compact model of the smallest share that keeps the accuracy.
+
+        Raises:
+            ConfigError: there are no labelled validation data to judge by.
+            TargetError: no trial kept the accuracy.
+            RunError: the trials on file belong to another run.
+        """
+        first = self.make(self._at(1.0))
+        if first.val is None or not first.has_labels:
+            raise ConfigError("target drop=... is judged on labelled validation data; give `val`, or macs=....")
+        known = self._open(first)
+        reference = evaluate(first.dense, first.val).accuracy
+        low, high = first.least_share(), 1.0
+        for at in range(self.config.trials):
+            share = round((low + high) / 2, 6)
+            first.tell("trial", step=at + 1, total=self.config.trials, macs=share)
+            trial = known.get(share)
+            if trial is None:
+                job, compact = self._run(share)
+                accuracy = evaluate(compact, job.val or ()).accuracy
+                trial = {"macs": share, "val_accuracy": accuracy, "drop": reference - accuracy}
+                trial["passed"] = trial["drop"] <= self.drop + 1e-9
+                if trial["passed"]:
+                    self.best = job, compact
+            self.trials.append(trial)
+            self._note(trial)
+            first.tell("trial", step=at + 1, total=self.config.trials, **trial)
+            low, high = (low, share) if trial["passed"] else (share, high)
+        passed = [trial["macs"] for trial in self.trials if trial["passed"]]
+        if not passed:
+            mildest = self.trials[-1]
+            raise TargetError(
+                f"no trial kept the accuracy: even macs={mildest['macs']:.3g} lost {mildest['drop']:.4f} of the "
+                f"validation accuracy ({reference:.4f}), and {self.drop:g} is allowed. Allow a larger drop, more "
+                "epochs, or tune the learning rate."
+            )
+        return self.best or self._run(min(passed))  # its checkpoint holds the end of the run
+
+    def _at(self, share: float) -> PruneConfig:
+        return replace(self.config, target={"macs": share})
+
+    def _run(self, share: float) -> tuple[Job, nn.Module]:
+        torch.manual_seed(self.config.seed)
+        job = self.make(self._at(share))
+        store = None if self.folder is None else Checkpoint(self._place(share), job.fingerprint())
+        return job, job.run(store, store.load() if store and self.resume else None)
+
+    def _place(self, share: float) -> Path:
+        assert self.folder is not None
+        return self.folder / f"macs-{share:.6f}"
+
+    def _open(self, job: Job) -> dict[float, dict[str, Any]]:
+        """Trials of an interrupted run, by their share."""
+        name = job.fingerprint() + repr((self.drop, self.config.trials))
+        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        if self.folder is None or not self.resume or not (self.folder / _BOOK).exists():
+            return {}
+        content = read_json(self.folder / _BOOK)
+        if not isinstance(content, dict) or content.get("fingerprint") != self.fingerprint:
+            raise RunError(
+                f"{self.folder / _BOOK} belongs to another model, data set or options. Repeat the command of the "
+                "interrupted run, or remove its folder to start anew."
+            )
+        return {trial["macs"]: trial for trial in content["trials"]}
+
+    def _note(self, trial: dict[str, Any]) -> None:
+        """Write the book, then remove the checkpoints of trials that are not the best."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / _BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
+        passed = [t["macs"] for t in self.trials if t["passed"]]
+        for other in self.trials:
+            if not passed or other["macs"] != min(passed):
+                shutil.rmtree(self._place(other["macs"]), ignore_errors=True)
