@@ -35,6 +35,11 @@ def count_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def count_nonzero(model: nn.Module) -> int:
+    """Number of parameters that are not 0."""
+    return sum(int(torch.count_nonzero(p)) for p in model.parameters())
+
+
 def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
     """Multiply-adds of one forward pass, for one input.
 

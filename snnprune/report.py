@@ -29,12 +29,14 @@ class ModelFigures:
         loss: mean cross-entropy.
         macs: multiply-adds for one input.
         params: number of parameters.
+        nonzero: those that are not 0, where connections were switched; None elsewhere.
     """
 
     accuracy: float | None
     loss: float | None
     macs: int
     params: int
+    nonzero: int | None = None
 
 
 @dataclass(slots=True)
@@ -44,7 +46,8 @@ class Report:
     Attributes:
         dense: the model that came in.
         compact: the model that goes out.
-        groups: per group id, size, kept, weakened (< 1) and strengthened (>= 1) at compaction.
+        groups: per group id (per weight, where connections were switched), size, kept, weakened (< 1) and
+            strengthened (>= 1) at compaction.
         kept_whole: groups that were not pruned, with the reason.
         exactness: relative differences `fold` and `remove` (float64, at compaction, on real inputs)
             and `onnx` (float32, final model); None where not checked.
@@ -113,11 +116,14 @@ class Report:
             found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
         for name, x, y in (("MACs", a.macs, b.macs), ("params", a.params, b.params)):
             found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
+        if a.nonzero and b.nonzero is not None:
+            kept = f"{b.nonzero / a.nonzero:.1%} kept"
+            found.append(("params that are not 0", human(a.nonzero), human(b.nonzero), kept))
         return found
 
     def __str__(self) -> str:
-        lines = [f"{'':18}{'dense':>12}{'compact':>12}{'':>18}"]
-        lines += [f"{what:18}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
+        lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
+        lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
         if not self.groups:
             return "\n".join(lines)
         lines.append("")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from . import attention, layers
 from .errors import StructureError, first_line
 from .files import read_json, write_atomically, write_json
 from .registry import load_state_
+from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
 
 FORMAT = 1
@@ -41,22 +42,31 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     return sizes
 
 
-def save(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    sparse: Sequence[str] = (),
+) -> None:
     """Write `model.safetensors` and `structure.json` into a folder.
 
     Args:
         model: a plain network (a compact one, or any other).
         folder: made if it is not there; files of the same names are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
+        sparse: names of weights with many zeros, which are stored without them.
     """
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS, lambda p: save_file(state, p))
+    stored = pack(state, sparse)
+    write_atomically(folder / WEIGHTS, lambda p: save_file(stored, p))
     structure = {
         "format": FORMAT,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "layers": layer_sizes(model),
         "weights_sha256": digest(folder / WEIGHTS),
+        **({"sparse": shapes(state, sparse)} if sparse else {}),
         **(extra or {}),
     }
     write_json(folder / STRUCTURE, structure)
@@ -124,6 +134,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         state = load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
         raise StructureError(f"{weights} is no readable safetensors file ({first_line(error)}).") from error
+    state = unpack(state, structure.get("sparse", {}), structure["layers"])
     shrink_(model, structure["layers"], state)
     try:
         load_state_(model, state)

@@ -32,8 +32,15 @@ def optimize(
     arch: Arch = None,
     num_classes: Classes = None,
     target: Annotated[
-        str, typer.Option(help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, or free")
-    ] = "macs=0.5",
+        str | None,
+        typer.Option(
+            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, or free; "
+            "default macs=0.5 (params=0.5 for connections)"
+        ),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(help="switch each neuron, or each connection of fully connected layers")
+    ] = "neuron",
     epochs: Annotated[
         float, typer.Option(help="passes over the training data, search and recovery together")
     ] = 20,
@@ -63,8 +70,11 @@ def optimize(
     from ..pipeline import optimize as run_optimize
     from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
 
+    if target is None:
+        target = "params=0.5" if granularity == "connection" else "macs=0.5"
     config = PruneConfig(
         target=parse.target(target),
+        granularity=granularity,  # type: ignore[arg-type]  # checked by the config
         epochs=epochs,
         trials=trials,
         lr=lr,

@@ -103,7 +103,8 @@ class Display:
 
     def _trial(self, event: Event, values: dict[str, Any]) -> None:
         """A run of its own begins, or ended."""
-        text = f"trial {event.step} of {event.total}: macs={values['macs']:.3g}"
+        metric = "macs" if "macs" in values else "params"
+        text = f"trial {event.step} of {event.total}: {metric}={values[metric]:.3g}"
         if "passed" in values:
             end = "kept" if values["passed"] else "too much"
             say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ..encoding import Scores, Start
-from ..errors import ConfigError
+from ..errors import ConfigError, TargetError
 from ..gates import Gradient, parse_drop, parse_target
 
 Optimizer = Literal["sgd", "adamw"]
+Granularity = Literal["neuron", "connection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class PruneConfig:
         target: `{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1];
             `{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that;
             None is the papers' free mode, in which the switcher alone decides.
+        granularity: what is switched: `neuron` (channels, units, inputs; removed physically) or `connection`
+            (single weights of fully connected layers, arXiv 2103.15590; they become exact zeros).
         epochs: passes over the training data, search and recovery together (of each trial, under `drop`).
         trials: runs by which a `drop` is bisected.
         search: share of the steps in which switcher and network alternate; afterwards the structure is
@@ -61,6 +64,7 @@ class PruneConfig:
     """
 
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
+    granularity: Granularity = "neuron"
     epochs: float = 20
     trials: int = 5
     search: float = 0.1
@@ -95,6 +99,7 @@ class PruneConfig:
         if parse_drop(self.target) is None:
             parse_target(self.target)
         choices = {
+            "granularity": ("neuron", "connection"),
             "gradient": ("through", "held"),
             "scores": ("switcher", "switcher+offset", "free"),
             "start": ("post-training", "fresh"),
@@ -104,6 +109,14 @@ class PruneConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
+        if self.granularity == "connection":
+            if self.target is not None and "macs" in self.target:
+                raise TargetError(
+                    f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
+                    "multiply-adds on common hardware; use params=..., drop=... or free."
+                )
+            if self.round_to != 1:
+                raise ConfigError("round_to has no meaning for connections; leave it at 1.")
         positive = ("epochs", "switcher_lr", "offset_lr", "lr", "clip", "temperature")
         for name in positive:
             if not _number(getattr(self, name)) or getattr(self, name) <= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,8 +31,11 @@ class RecoverStage:
         total: int,
         val: Any,
         extra: dict[str, Any],
+        sparse: Sequence[str],
     ) -> None:
         self.model, self.loss, self.config = model, loss, config
+        self.sparse = {name: model.get_parameter(name) for name in sparse}
+        self._find_zeros()
         self.total, self.step, self.val, self.extra = total, 0, val, extra
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
@@ -59,7 +62,16 @@ class RecoverStage:
             loss.backward()
             clip_gradients(self.trainable, self.config.clip)
             self.optimizer.step()
+            self._keep_zeros()
         return float(loss.detach())
+
+    def _find_zeros(self) -> None:
+        self.zeros = {name: parameter.detach() == 0 for name, parameter in self.sparse.items()}
+
+    @torch.no_grad()
+    def _keep_zeros(self) -> None:
+        for name, parameter in self.sparse.items():
+            parameter.masked_fill_(self.zeros[name], 0.0)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate."""
@@ -85,6 +97,7 @@ class RecoverStage:
         """Put back what `state` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
+        self._find_zeros()
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
 
@@ -101,6 +114,7 @@ def recover(
     checkpoint: Checkpoint | None = None,
     resume: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
+    sparse: Sequence[str] = (),
 ) -> nn.Module:
     """Train a compact model in place for `total` steps.
 
@@ -115,6 +129,7 @@ def recover(
         checkpoint: where to write the state.
         resume: a checkpoint's content to go on from.
         extra: goes into the checkpoint, for whoever resumes (the scales that made the model).
+        sparse: names of parameters whose exact zeros stay zeros.
 
     Returns:
         The same model, in eval mode.
@@ -122,7 +137,7 @@ def recover(
     Raises:
         DivergedError: a loss or gradient is not finite.
     """
-    stage = RecoverStage(model, loss, config, total=total, val=val, extra=extra or {})
+    stage = RecoverStage(model, loss, config, total=total, val=val, extra=extra or {}, sparse=sparse)
     run_stage(
         stage,
         train,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..connections import ConnectionModel
 from ..gates import GatedModel
 from ..metrics import evaluate
 from .checkpoint import Checkpoint
@@ -30,7 +31,7 @@ class SearchStage:
 
     def __init__(
         self,
-        gated: GatedModel,
+        gated: GatedModel | ConnectionModel,
         loss: TaskLoss,
         config: PruneConfig,
         *,
@@ -131,7 +132,7 @@ class SearchStage:
 
 
 def search(
-    gated: GatedModel,
+    gated: GatedModel | ConnectionModel,
     train: Any,
     loss: TaskLoss,
     config: PruneConfig,

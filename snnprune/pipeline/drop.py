@@ -27,7 +27,8 @@ class DropSearch:
     """Bisection of the kept share of MACs; every trial is a whole run with that share as its target.
 
     Accuracy falls with the share only roughly, so the answer is the smallest share that *was seen* to keep
-    the accuracy, not a bound. Between trials only their figures and the best one's last checkpoint are kept.
+    the accuracy, not a bound. Where connections are switched the share is one of params. Between trials only
+    their figures and the best one's last checkpoint are kept.
 
     Args:
         make: a job for these options.
@@ -41,6 +42,7 @@ class DropSearch:
         self, make: MakeJob, config: PruneConfig, drop: float, folder: Path | None, *, resume: bool
     ) -> None:
         self.make, self.config, self.drop = make, config, drop
+        self.metric = "params" if config.granularity == "connection" else "macs"
         self.folder, self.resume = folder, resume
         self.trials: list[dict[str, Any]] = []
         self.best: tuple[Job, nn.Module] | None = None
@@ -61,12 +63,12 @@ class DropSearch:
         low, high = first.least_share(), 1.0
         for at in range(self.config.trials):
             share = round((low + high) / 2, 6)
-            first.tell("trial", step=at + 1, total=self.config.trials, macs=share)
+            first.tell("trial", step=at + 1, total=self.config.trials, **{self.metric: share})
             trial = known.get(share)
             if trial is None:
                 job, compact = self._run(share)
                 accuracy = evaluate(compact, job.val or ()).accuracy
-                trial = {"macs": share, "val_accuracy": accuracy, "drop": reference - accuracy}
+                trial = {self.metric: share, "val_accuracy": accuracy, "drop": reference - accuracy}
                 trial["passed"] = trial["drop"] <= self.drop + 1e-9
                 if trial["passed"]:
                     self.best = job, compact
@@ -74,18 +76,18 @@ class DropSearch:
             self._note(trial)
             first.tell("trial", step=at + 1, total=self.config.trials, **trial)
             low, high = (low, share) if trial["passed"] else (share, high)
-        passed = [trial["macs"] for trial in self.trials if trial["passed"]]
+        passed = [trial[self.metric] for trial in self.trials if trial["passed"]]
         if not passed:
-            mildest = self.trials[-1]
+            last = self.trials[-1]
             raise TargetError(
-                f"no trial kept the accuracy: even macs={mildest['macs']:.3g} lost {mildest['drop']:.4f} of the "
-                f"validation accuracy ({reference:.4f}), and {self.drop:g} is allowed. Allow a larger drop, more "
-                "epochs, or tune the learning rate."
+                f"no trial kept the accuracy: even {self.metric}={last[self.metric]:.3g} lost {last['drop']:.4f} "
+                f"of the validation accuracy ({reference:.4f}), and {self.drop:g} is allowed. Allow a larger "
+                "drop or more epochs, or tune the learning rate."
             )
         return self.best or self._run(min(passed))  # its checkpoint holds the end of the run
 
     def _at(self, share: float) -> PruneConfig:
-        return replace(self.config, target={"macs": share})
+        return replace(self.config, target={self.metric: share})
 
     def _run(self, share: float) -> tuple[Job, nn.Module]:
         torch.manual_seed(self.config.seed)
@@ -95,7 +97,7 @@ class DropSearch:
 
     def _place(self, share: float) -> Path:
         assert self.folder is not None
-        return self.folder / f"macs-{share:.6f}"
+        return self.folder / f"{self.metric}-{share:.6f}"
 
     def _open(self, job: Job) -> dict[float, dict[str, Any]]:
         """Trials of an interrupted run, by their share."""
@@ -109,7 +111,7 @@ class DropSearch:
                 f"{self.folder / _BOOK} belongs to another model, data set or options. Repeat the command of the "
                 "interrupted run, or remove its folder to start anew."
             )
-        return {trial["macs"]: trial for trial in content["trials"]}
+        return {trial[self.metric]: trial for trial in content["trials"]}
 
     def _note(self, trial: dict[str, Any]) -> None:
         """Write the book, then remove the checkpoints of trials that are not the best."""
@@ -117,7 +119,7 @@ class DropSearch:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / _BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
-        passed = [t["macs"] for t in self.trials if t["passed"]]
+        passed = [t[self.metric] for t in self.trials if t["passed"]]
         for other in self.trials:
-            if not passed or other["macs"] != min(passed):
-                shutil.rmtree(self._place(other["macs"]), ignore_errors=True)
+            if not passed or other[self.metric] != min(passed):
+                shutil.rmtree(self._place(other[self.metric]), ignore_errors=True)

@@ -10,25 +10,25 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel, Metric
+from ..budget import CostModel
+from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import ArrayLoader, info_of
-from ..encoding import Evidence, Scorer
-from ..gates import GatedModel, measure_sensitivity, parse_target
+from ..gates import GatedModel
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
-from ..metrics import Evaluation, count_macs, count_params, evaluate
+from ..metrics import Evaluation, count_macs, count_nonzero, count_params, evaluate
 from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
 from ..surgery import fold_, remove_
 from ..tracing import trace
+from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes
-from .proof import prove_compaction
+from .proof import prove_compaction, prove_connections
 from .result import Result
 
 _SAMPLE = 16
@@ -75,6 +75,7 @@ class Job:
             temperature=config.temperature,
             loss_fn=loss_fn,
         )
+        self.sparse: list[str] = []
         self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
@@ -83,9 +84,14 @@ class Job:
             callback(Event(stage, step, total, values or None))
 
     def least_share(self) -> float:
-        """The smallest share of the dense MACs that the floors allow, for neurons that are all alike."""
+        """The smallest share of the dense cost that can be asked for, for neurons that are all alike."""
+        if self.config.granularity == "connection":
+            names = switched_layers(self.dense, self.config.keep)
+            total = count_params(self.dense)
+            weights = sum(weight_of(self.dense, name).numel() for name in names)
+            return (total - weights + len(names)) / total
         cost = CostModel(self.dense, self.groups, self.example)
-        return cost.floor_share("macs", _alike(cost), floor=self.config.floor, round_to=self.config.round_to)
+        return cost.floor_share("macs", alike(cost), floor=self.config.floor, round_to=self.config.round_to)
 
     def _remember(self, event: Event) -> None:
         if event.values and "val_accuracy" in event.values:
@@ -104,33 +110,17 @@ class Job:
             value.update(self.train.labels.numpy().tobytes())
         return value.hexdigest()
 
-    def attach(self, model: nn.Module) -> GatedModel:
+    def attach(self, model: nn.Module) -> GatedModel | ConnectionModel:
         """Gates and a fresh scorer on a model; the target is checked before anything is computed."""
-        config = self.config
-        cost = CostModel(model, self.groups, self.example)
-        budget = parse_target(config.target)
-        evidence = None
-        if budget is not None:
-            cost.select(budget.metric, budget.share, _alike(cost), floor=config.floor, round_to=config.round_to)
-            evidence = self._look(model, cost, budget.metric) if self.probe_steps else None
-        scorer = Scorer(
-            model,
-            self.groups,
-            scores=config.scores,
-            start=config.start,
-            evidence=evidence,
-            seed=config.seed,
-        )
-        return GatedModel(
-            model, self.groups, cost=cost, scorer=scorer, floor=config.floor, round_to=config.round_to
-        )
+        look = self._look if self.probe_steps else None
+        if self.config.granularity == "connection":
+            return switch_connections(model, self.groups, self.config, self.loss, look)
+        return gate_neurons(model, self.groups, self.example, self.config, self.loss, look)
 
-    def _look(self, model: nn.Module, cost: CostModel, metric: Metric) -> Evidence:
-        """The first batches tell how much the loss depends on each neuron."""
+    def _look(self) -> Iterable[Any]:
+        """The first batches, which tell how much the loss depends on what is switched."""
         self.tell("probe")
-        first = first_batches(self.train, self.config.seed, "probe", self.probe_steps)
-        found = measure_sensitivity(model, self.groups, first, self.loss.hard)
-        return Evidence.weigh(found, cost, metric, trust=self.config.trust, thrift=self.config.thrift)
+        return first_batches(self.train, self.config.seed, "probe", self.probe_steps)
 
     def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
         """Search, prove, compact, recover."""
@@ -140,7 +130,7 @@ class Job:
             compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
             self.counts, self.exactness = state["counts"], state["exactness"]
             self.kept, self.history = state["kept"], state["history"]
-            self.searched = state["searched"]
+            self.searched, self.sparse = state["searched"], state["sparse"]
         else:
             compact, scales = self._search(store, saved)
             saved = None
@@ -153,6 +143,7 @@ class Job:
                 "kept": self.kept,
                 "history": self.history,
                 "searched": self.searched,
+                "sparse": self.sparse,
             }
             recover(
                 compact,
@@ -165,6 +156,7 @@ class Job:
                 checkpoint=store,
                 resume=saved,
                 extra=extra,
+                sparse=self.sparse,
             )
         return compact
 
@@ -189,7 +181,11 @@ class Job:
             )
             self.tell("check")
             inputs = map_tensors(lambda x: x.to(self.where), self.sample)
-            self.exactness = prove_compaction(gated, inputs)
+            if isinstance(gated, ConnectionModel):
+                self.exactness = prove_connections(gated, inputs)
+                self.sparse = gated.switched_off()
+            else:
+                self.exactness = prove_compaction(gated, inputs)
             self.counts = [asdict(count) for count in gated.counts()]
             scales = gated.scales
             self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}
@@ -215,6 +211,7 @@ class Job:
                     result.loss if result else None,
                     count_macs(model, self.example),
                     count_params(model),
+                    count_nonzero(model) if self.sparse else None,
                 )
             )
         info = info_of(self.train)
@@ -243,12 +240,9 @@ class Job:
             "kept": self.kept,
             "normalization": {"mean": list(info.mean), "std": list(info.std)} if info else None,
             "classes": list(info.classes) if info else None,
+            "sparse": self.sparse,
         }
         return Result(compact, report, self.sample, details)
-
-
-def _alike(cost: CostModel) -> dict[str, Any]:
-    return {name: np.zeros(group.size) for name, group in cost.groups.items()}
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
+from ..connections import ConnectionModel, fold_connections_, weight_of
 from ..errors import ExactnessError
 from ..gates import GatedModel
-from ..inputs import Inputs, to_dtype
-from ..surgery import TOLERANCE, fold_, gated_difference, remove_
+from ..inputs import Inputs, call, map_tensors, to_dtype
+from ..surgery import TOLERANCE, Difference, fold_, gated_difference, relative_difference, remove_
 
 
 @torch.no_grad()
@@ -34,12 +36,46 @@ def prove_compaction(gated: GatedModel, sample: Inputs) -> dict[str, float]:
     for step in ("fold", "remove"):
         if step == "remove":
             remove_(other, gated.groups, scales)
-        difference = gated_difference(model, other, gated.groups, scales, inputs)
-        if not difference.exact:
-            raise ExactnessError(
-                f"the {step} step changed the model's outputs by {difference.relative:.3g} of their spread "
-                f"(allowed: {max(TOLERANCE, 10 * difference.floor):.1g}). No result was written. Please report "
-                "this model; `snnprune inspect` lists its groups, and --keep can exclude the one at fault."
-            )
-        found[step] = difference.relative
+        found[step] = _checked(step, gated_difference(model, other, gated.groups, scales, inputs))
     return found
+
+
+@torch.no_grad()
+def prove_connections(gated: ConnectionModel, sample: Inputs) -> dict[str, float]:
+    """Scaled = folded = removed for single connections, in float64 on real inputs.
+
+    Returns:
+        Relative differences: `fold` (weights scaled in the call against stored ones) and `remove` (neurons
+        without connections cut out).
+
+    Raises:
+        ExactnessError: as for `prove_compaction`.
+    """
+    inputs = to_dtype(sample, torch.float64)
+    model = copy.deepcopy(gated.network).double().eval()
+    scales = {name: scale.double() for name, scale in gated.connection_scales().items()}
+    other = fold_connections_(copy.deepcopy(model), scales)
+    weights = {f"{name}.weight": weight_of(model, name) * scale for name, scale in scales.items()}
+
+    def scaled(*args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(model, weights, args, kwargs)
+
+    reference = call(scaled, inputs)
+    nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
+    floor = relative_difference(reference, call(scaled, nudged))
+    found: dict[str, float] = {}
+    for step in ("fold", "remove"):
+        if step == "remove":
+            remove_(other, gated.groups, gated.scales)
+        found[step] = _checked(step, Difference(relative_difference(reference, call(other, inputs)), floor))
+    return found
+
+
+def _checked(step: str, difference: Difference) -> float:
+    if not difference.exact:
+        raise ExactnessError(
+            f"the {step} step changed the model's outputs by {difference.relative:.3g} of their spread "
+            f"(allowed: {max(TOLERANCE, 10 * difference.floor):.1g}). No result was written. Please report "
+            "this model; `snnprune inspect` lists its groups, and --keep can exclude the one at fault."
+        )
+    return difference.relative

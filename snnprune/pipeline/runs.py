@@ -85,12 +85,13 @@ def save_run(
     except OSError as error:
         raise RunError(f"{work} cannot be made ({error.strerror}).") from error
     extra = dict(details)
+    sparse = extra.pop("sparse", ())
     if onnx:
         metadata = run_metadata(details, report)
         check = export_onnx(model, work / ONNX, sample, metadata=metadata)
         report.exactness["onnx"] = check.relative_error
         extra["onnx_sha256"] = digest(work / ONNX)
-    save(model, work, extra=extra)
+    save(model, work, extra=extra, sparse=sparse)
     if isinstance(sample, Tensor):
         _write_probe(model, sample[:_PROBE_SIZE], work / PROBE)
     report.to_json(work / REPORT)

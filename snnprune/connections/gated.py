@@ -1,0 +1,225 @@
+"""A model whose single connections are scaled: the counterpart of `GatedModel`, weight by weight."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, TargetError
+from ..gates import Budget, Gradient, GroupCounts, Phase, parse_target
+from ..graph import NeuronGroup
+from ..surgery import remove_
+from .rule import Masks, Neurons, connections_for, keep_connections
+from .scorer import ConnectionScorer, weight_of
+
+_LEAST_SCALE = 0.01
+
+
+class _Switched(nn.Module):
+    """Runs a model with the weights of the switched layers replaced by scaled ones."""
+
+    def __init__(self, owner: ConnectionModel, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._owner = (owner,)  # no submodule of this one
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        weights = self._owner[0].weights()
+        return torch.func.functional_call(self.network, weights, args, kwargs)
+
+
+class ConnectionModel:
+    """A user's model with scales on single connections of its fully connected layers.
+
+    It offers what the alternating learning needs, as `GatedModel` does: phases, a budget, counts and a
+    compact copy. The model itself carries no hooks; its scaled weights exist for the length of a call.
+
+    Args:
+        network: the model.
+        groups: its groups, so that neurons left without connections can be removed.
+        names: the switched layers.
+        scorer: gives values per connection.
+        floor: least kept share of every layer, relative to what it would keep if all kept alike.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        groups: Sequence[NeuronGroup],
+        names: Sequence[str],
+        *,
+        scorer: ConnectionScorer,
+        floor: float = 0.1,
+    ) -> None:
+        self.groups, self.names, self.scorer, self.floor = list(groups), list(names), scorer, floor
+        self.model = _Switched(self, network)
+        self.network = network
+        self.neurons = Neurons(groups, names)
+        self.dense = sum(p.numel() for p in network.parameters())
+        self.connections = sum(weight_of(network, name).numel() for name in names)
+        self.budget: Budget | None = None
+        self.phase: Phase = "both"
+        self.gradient: Gradient = "through"
+        self._requires_grad = {p: p.requires_grad for p in network.parameters()}
+        self._held: dict[str, Tensor] | None = None
+        self._masks: Masks = {}
+        self._alive: dict[str, Tensor] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with its scaled weights."""
+        return self.model(*args, **kwargs)
+
+    def __enter__(self) -> ConnectionModel:
+        """Nothing happens on entering."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Detach, also after an exception."""
+        self.detach()
+
+    def detach(self) -> nn.Module:
+        """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""
+        for parameter, flag in self._requires_grad.items():
+            parameter.requires_grad_(flag)
+        return self.network
+
+    # -- phases and parameters -----------------------------------------------------------------
+
+    def set_phase(self, phase: Phase, *, gradient: Gradient = "through") -> None:
+        """Choose who learns, as in `GatedModel.set_phase`.
+
+        Raises:
+            ConfigError: no such phase or gradient.
+        """
+        if phase not in ("switcher", "network", "both") or gradient not in ("through", "held"):
+            raise ConfigError(f"phase {phase!r} with gradient {gradient!r} is unknown.")
+        if (phase, gradient) == (self.phase, self.gradient):
+            return
+        self.phase, self.gradient, self._held = phase, gradient, None
+        for parameter, flag in self._requires_grad.items():
+            parameter.requires_grad_(flag and phase != "switcher")
+        for parameter in self.scorer_parameters():
+            parameter.requires_grad_(phase != "network")
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """The model's parameters that the caller had left trainable."""
+        return [p for p, flag in self._requires_grad.items() if flag]
+
+    def scorer_parameters(self) -> list[nn.Parameter]:
+        """Everything the scorer learns."""
+        offsets = list(self.scorer.offsets.parameters()) if self.scorer.learns_offsets else []
+        return self.scorer.switcher_parameters() + offsets
+
+    # -- scales --------------------------------------------------------------------------------
+
+    def set_budget(self, target: Mapping[str, float] | None, *, progress: float = 1.0) -> None:
+        """Choose the kept share of the model's parameters; connections that are off count as gone.
+
+        Args:
+            target: `{"params": share}`, or None for the free mode.
+            progress: in [0, 1]: how far the way from dense (0) to the target (1) is gone.
+
+        Raises:
+            TargetError: another metric, or no share.
+        """
+        wanted = parse_target(target)
+        if wanted is not None and wanted.metric != "params":
+            raise TargetError(
+                f"target {wanted.metric} cannot be met by switching connections, which saves no multiply-adds on "
+                "common hardware; use params=... or free."
+            )
+        share = None if wanted is None else 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
+        budget = None if share is None else Budget("params", share)
+        if budget != self.budget:
+            self.budget, self._held = budget, None
+
+    def connection_scales(self) -> dict[str, Tensor]:
+        """Layer -> (out, in) scales for the next call; exactly 0 where a connection is off.
+
+        Forward the kept value, backward as if every connection were on, so that one at 0 still learns.
+        """
+        held = self.phase == "network" and self.gradient == "held"
+        if held and self._held is not None:
+            return self._held
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not held):
+            values = self.scorer(self.network)
+            self._masks, self._alive = self._choose(values)
+            scales = {n: self._scale(u, self._masks[n]) for n, u in values.items()}
+        if held:
+            self._held = scales
+        return scales
+
+    def _choose(self, values: Mapping[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
+        count = None
+        if self.budget is not None:
+            count = connections_for(
+                self.budget.share, dense=self.dense, connections=self.connections, layers=len(self.names)
+            )
+        masks = keep_connections(values, count, floor=self.floor)
+        return self.neurons.close(masks)
+
+    def _scale(self, u: Tensor, mask: Tensor) -> Tensor:
+        normalized = self.scorer.start == "post-training"
+        mean = u.detach()[mask].clamp_min(_LEAST_SCALE).mean() if normalized and bool(mask.any()) else 1.0
+        soft = u / mean
+        hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalized else 0.0), 0.0)
+        return soft + (hard - soft.detach()) if u.requires_grad else hard
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameter name -> scaled weight, for the next call."""
+        scales = self.connection_scales()
+        return {
+            f"{n}.weight": weight_of(self.network, n) * s.to(weight_of(self.network, n)) for n, s in scales.items()
+        }
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """Neuron groups' scales for the surgery: 1, or 0 for neurons that are left without connections."""
+        with torch.no_grad():
+            self.connection_scales()
+        return {name: alive.float() for name, alive in self._alive.items()}
+
+    def counts(self) -> list[GroupCounts]:
+        """Kept, weakened and strengthened connections per layer."""
+        with torch.no_grad():
+            scales = self.connection_scales()
+        found = []
+        for name, scale in scales.items():
+            kept = self._masks[name]
+            strong = int((scale[kept] >= 1).sum())
+            found.append(
+                GroupCounts(f"{name}.weight", scale.numel(), int(kept.sum()), int(kept.sum()) - strong, strong)
+            )
+        return found
+
+    # -- results -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fold(self) -> nn.Module:
+        """A copy of the full size whose weights are scaled, with exact zeros where connections are off."""
+        clone = fold_connections_(copy.deepcopy(self.network), self.connection_scales())
+        for parameter, flag in zip(clone.parameters(), self._requires_grad.values(), strict=True):
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        return clone
+
+    def switched_off(self) -> list[str]:
+        """Names of the parameters that hold exact zeros."""
+        return [f"{name}.weight" for name in self.names]
+
+    def compact(self) -> nn.Module:
+        """A copy that computes what this one computes: weights scaled, dead neurons cut out, zeros left."""
+        return remove_(self.fold(), self.groups, self.scales)
+
+
+@torch.no_grad()
+def fold_connections_(model: nn.Module, scales: Mapping[str, Tensor]) -> nn.Module:
+    """Multiply weights by the scales of their connections, in place; scale 0 leaves an exact zero."""
+    for name, scale in scales.items():
+        weight = weight_of(model, name)
+        weight.copy_(torch.where(scale != 0, weight * scale.to(weight), 0.0))
+    return model

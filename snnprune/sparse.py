@@ -1,0 +1,64 @@
+"""Weights with many exact zeros, stored as their nonzero values and one bit per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import StructureError
+
+_VALUES, _BITS = "nonzero", "bits"  # beside the parameter's name
+
+
+def pack(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """A state dict in which the named parameters are replaced by their values and bits."""
+    packed = dict(state)
+    for name in names:
+        tensor = packed.pop(name)
+        there = tensor != 0
+        packed[f"{name}.{_VALUES}"] = tensor[there].contiguous()
+        packed[f"{name}.{_BITS}"] = torch.from_numpy(np.packbits(there.flatten().numpy()))
+    return packed
+
+
+def shapes(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[int]]:
+    """Parameter name -> its shape, for the structure file."""
+    return {name: list(state[name].shape) for name in names}
+
+
+def unpack(state: Mapping[str, Tensor], entries: Any, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Tensor]:
+    """What `pack` was given.
+
+    Args:
+        state: the content of the weights file.
+        entries: parameter name -> shape, from the structure file.
+        sizes: layer name -> sizes, from the structure file; a shape has to be that of its layer, so that a
+            malformed file cannot ask for more memory than the model itself would.
+
+    Raises:
+        StructureError: the entries are malformed or do not fit the file.
+    """
+    if not isinstance(entries, Mapping):
+        raise StructureError(f"the table of sparse parameters is {type(entries).__name__}, not a mapping.")
+    found = dict(state)
+    for name, shape in entries.items():
+        layer = sizes.get(str(name).removesuffix(".weight"), {})
+        if not str(name).endswith(".weight") or shape != [layer.get("out"), layer.get("in")]:
+            raise StructureError(f"the sparse parameter {name!r} has the shape {shape!r}, which no layer has.")
+        values, bits = found.pop(f"{name}.{_VALUES}", None), found.pop(f"{name}.{_BITS}", None)
+        if values is None or bits is None:
+            raise StructureError(f"the sparse parameter {name} is missing in the weights file.")
+        count = shape[0] * shape[1]
+        if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
+            raise StructureError(f"the sparse parameter {name} has {tuple(bits.shape)} bytes for {count} weights.")
+        there = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool()
+        if values.dim() != 1 or not values.is_floating_point() or int(there.sum()) != len(values):
+            raise StructureError(f"the sparse parameter {name} has {tuple(values.shape)} values for its bits.")
+        full = torch.zeros(count, dtype=values.dtype)
+        full[there] = values
+        found[name] = full.reshape(shape)
+    return found
