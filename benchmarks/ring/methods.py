@@ -31,11 +31,14 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trust 0.5, thrift 0": {"thrift": 0.0},
     "trust 0.5, thrift 1": {"thrift": 1.0},
     "no search": {"search": 1e-9},
-    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
+    "search 0.1": {"search": 0.1},
     "search 0.2": {"search": 0.2},
+    "in turn": {"alternate": 2},
+    "in turn, search 0.1": {"alternate": 2, "search": 0.1},
+    "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
-    "held gradient": {"gradient": "held"},
+    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
     "no distillation": {"distill": 0.0},
 }
 VARIANTS = {**OURS, **ABLATIONS}

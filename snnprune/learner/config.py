@@ -34,7 +34,9 @@ class PruneConfig:
         trust: how strongly the start leans on that, against the norm's 1; >= 0.
         thrift: how strongly it prefers to keep neurons that cost little; >= 0.
         ramp: share of the search over which the budget goes from dense to the target.
-        alternate: iterations in a block before the other one's turn, or `epoch`.
+        alternate: iterations in a block before the other one's turn, `epoch`, or `together`: both learn
+            at every step, which spends no batch on one of them alone.
+        decay: let the search's learning rates fall along a cosine; else they are constant.
         gradient: whether the network's gradient also flows through the switcher (`through`,
             eqs. 5-6 of arXiv 2110.05954) or scales are held as constants (`held`).
         scores: who orders the neurons: `switcher`, `switcher+offset` or `free`.
@@ -47,7 +49,8 @@ class PruneConfig:
         momentum: of SGD.
         weight_decay: of the network's optimiser.
         warmup: share of the recovery over which the learning rate rises.
-        clip: largest gradient norm, for either.
+        clip: largest gradient norm of the network.
+        switcher_clip: largest gradient norm of the switcher and the offsets.
         distill: weight of the original model's outputs against the labels, in [0, 1].
         temperature: of the distillation.
         freeze_norm: keep batch-norm statistics as they are.
@@ -67,12 +70,13 @@ class PruneConfig:
     granularity: Granularity = "neuron"
     epochs: float = 20
     trials: int = 5
-    search: float = 0.1
+    search: float = 0.05
     probe: int = 4
     trust: float = 0.5
     thrift: float = 0.5
     ramp: float = 0.75
-    alternate: int | Literal["epoch"] = 2
+    alternate: int | Literal["epoch", "together"] = "together"
+    decay: bool = False
     gradient: Gradient = "through"
     scores: Scores = "switcher+offset"
     start: Start = "post-training"
@@ -85,6 +89,7 @@ class PruneConfig:
     weight_decay: float = 5e-4
     warmup: float = 0.05
     clip: float = 5.0
+    switcher_clip: float = 5.0
     distill: float = 0.9
     temperature: float = 2.0
     freeze_norm: bool = False
@@ -117,21 +122,23 @@ class PruneConfig:
                 )
             if self.round_to != 1:
                 raise ConfigError("round_to has no meaning for connections; leave it at 1.")
-        positive = ("epochs", "switcher_lr", "offset_lr", "lr", "clip", "temperature")
+        positive = ("epochs", "switcher_lr", "offset_lr", "lr", "clip", "switcher_clip", "temperature")
         for name in positive:
             if not _number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a positive number.")
         for name in ("search", "ramp", "warmup", "distill", "floor", "momentum", "weight_decay"):
             if not _number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1].")
-        if self.alternate != "epoch" and (not isinstance(self.alternate, int) or self.alternate < 1):
-            raise ConfigError(f"alternate={self.alternate!r} must be a number of iterations or 'epoch'.")
+        if self.alternate not in ("epoch", "together") and not _count(self.alternate, least=1):
+            raise ConfigError(
+                f"alternate={self.alternate!r} must be a number of iterations, 'epoch' or 'together'."
+            )
         for name in ("trust", "thrift"):
             if not _number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
-        if isinstance(self.probe, bool) or not isinstance(self.probe, int) or self.probe < 0:
+        if not _count(self.probe, least=0):
             raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
-        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
+        if not _count(self.trials, least=1):
             raise ConfigError(f"trials={self.trials!r} must be a number of runs, 1 or more.")
         if self.round_to < 1:
             raise ConfigError(f"round_to={self.round_to} must be at least 1.")
@@ -158,7 +165,8 @@ class PruneConfig:
             lr=0.1,
             momentum=0.0,
             weight_decay=0.0,
-            clip=0.5,
+            switcher_clip=0.5,
+            decay=True,
             distill=0.0,
             patience=5,
         )
@@ -170,6 +178,10 @@ class PruneConfig:
         values["keep"] = list(self.keep)
         values["target"] = None if self.target is None else dict(self.target)
         return values
+
+
+def _count(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _number(value: object) -> bool:

@@ -13,9 +13,13 @@ from torch import nn
 def make_optimizer(
     kind: str, groups: Sequence[dict[str, Any]], lr: float, *, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer | None:
-    """SGD or AdamW over parameter groups; None when there is nothing to learn."""
+    """SGD or AdamW over parameter groups; None when there is nothing to learn.
+
+    Each group remembers its learning rate as `initial_lr`, for schedules.
+    """
     if not groups:
         return None
+    groups = [{**group, "initial_lr": group.get("lr", lr)} for group in groups]
     if kind == "sgd":
         return torch.optim.SGD(
             list(groups), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0

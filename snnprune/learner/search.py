@@ -9,21 +9,22 @@ from typing import Any
 import torch
 
 from ..connections import ConnectionModel
-from ..gates import GatedModel
+from ..gates import GatedModel, Phase
 from ..metrics import evaluate
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
 from .loss import TaskLoss
-from .optim import freeze_norm_, make_optimizer
+from .optim import cosine, freeze_norm_, make_optimizer
 
 
 class SearchStage:
     """Alternating learning of one gated model.
 
     Even blocks: the network is fixed and the scorer learns. Odd blocks: the scorer is fixed and the
-    network learns, with its gradient through the scorer or with held scales. Under a budget the
+    network learns, with its gradient through the scorer or with held scales. `together` moves both at
+    every step, from the gradients of one pass: no batch is spent on one of them alone. Under a budget the
     threshold moves at every step, on a ramp that ends at the target.
     """
 
@@ -43,7 +44,7 @@ class SearchStage:
         self.gated, self.loss, self.config = gated, loss, config
         self.total, self.step, self.per_epoch = total, 0, per_epoch
         self.val, self.extra = val, extra
-        self.block = per_epoch if config.alternate == "epoch" else config.alternate
+        self.block = config.alternate if isinstance(config.alternate, int) else per_epoch
         self.best, self.waited = math.inf, 0
         assert gated.scorer is not None
         scorer = gated.scorer
@@ -64,25 +65,44 @@ class SearchStage:
         )
 
     def train_step(self, batch: Any) -> float:
-        """One optimiser step; returns the loss."""
+        """One step of whoever's turn it is; returns the loss."""
         config, gated = self.config, self.gated
-        switching = (self.step // self.block) % 2 == 0 or self.optimizer is None
+        phase = self._phase()
         gated.model.train()
         if config.freeze_norm:
             freeze_norm_(gated.model)
-        gated.set_phase("switcher" if switching else "network", gradient=config.gradient)
+        gated.set_phase(phase, gradient=config.gradient)
         if config.target is not None:
             ramp = max(1.0, config.ramp * self.total)
             gated.set_budget(config.target, progress=(self.step + 1) / ramp)
-        optimizer = self.scorer_optimizer if switching else self.optimizer
-        assert optimizer is not None
+        movers = []
+        if phase != "network" and self.scorer_optimizer is not None:
+            movers.append((self.scorer_optimizer, gated.scorer_parameters(), config.switcher_clip))
+        if phase != "switcher" and self.optimizer is not None:
+            movers.append((self.optimizer, gated.network_parameters(), config.clip))
         loss = self.loss(gated, batch)
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, _, _ in movers:
+            optimizer.zero_grad(set_to_none=True)
         if bool(torch.isfinite(loss)):
             loss.backward()
-            clip_gradients(gated.scorer_parameters() if switching else gated.network_parameters(), config.clip)
-            optimizer.step()
+            for _, parameters, limit in movers:
+                clip_gradients(parameters, limit)
+            for optimizer, _, _ in movers:
+                self._schedule(optimizer)
+                optimizer.step()
         return float(loss.detach())
+
+    def _phase(self) -> Phase:
+        if self.optimizer is None:
+            return "switcher"
+        if self.config.alternate == "together":
+            return "both"
+        return "switcher" if (self.step // self.block) % 2 == 0 else "network"
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.config.decay:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * cosine(self.step, self.total, 0.0)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -49,6 +50,57 @@ def test_switcher_and_network_move_in_turn(trained, alternate, pattern, gradient
         assert moved_network != moved_scorer
         done += "N" if moved_network else "S"
     assert done == pattern
+
+
+@pytest.mark.parametrize("scores", ["switcher", "switcher+offset", "free"])
+def test_together_moves_both_by_the_gradients_of_one_pass(trained, scores):
+    config = PruneConfig(alternate="together", target={"params": 0.5}, scores=scores, optimizer="adamw")
+    stage = stage_for(copy.deepcopy(trained), config, total=6, per_epoch=3)
+    batch = tuple(t[:16] for t in problem())
+    calls = []
+    loss = stage.loss
+
+    class Counting:
+        def __call__(self, model, batch):
+            calls.append(1)
+            return loss(model, batch)
+
+    stage.loss = Counting()
+    for step in range(6):
+        stage.step = step
+        network, scorer = snapshot(stage.gated.model), snapshot(stage.gated.scorer)
+        stage.train_step(batch)
+        assert moved(network, stage.gated.model)
+        assert moved(scorer, stage.gated.scorer)
+    assert len(calls) == 6
+
+
+def test_rates_fall_along_a_cosine_when_asked_to(trained):
+    stage = stage_for(copy.deepcopy(trained), PruneConfig(decay=True, lr=0.04, switcher_lr=0.002), total=4)
+    batch = tuple(t[:16] for t in problem())
+    seen = []
+    for step in range(4):
+        stage.step = step
+        stage.train_step(batch)
+        seen.append((stage.optimizer.param_groups[0]["lr"], stage.scorer_optimizer.param_groups[0]["lr"]))
+    falls = [0.5 * (1 + math.cos(math.pi * k / 3)) if k else 1.0 for k in (0, 0, 1, 2)]
+    assert seen == [pytest.approx((0.04 * f, 0.002 * f)) for f in falls]
+
+
+def test_switcher_and_network_have_limits_of_their_own(trained):
+    """Plain SGD moves by rate x gradient, so the limit shows in the length of the step."""
+    config = PruneConfig.paper(lr=1.0, switcher_lr=1.0, clip=0.02, switcher_clip=0.01)
+    stage = stage_for(copy.deepcopy(trained), config)
+    batch = tuple(t[:16] for t in problem())
+    lengths = []
+    for step, parameters in ((0, stage.gated.scorer_parameters()), (1, stage.gated.network_parameters())):
+        before = [p.detach().clone() for p in parameters]
+        stage.step = step
+        stage.train_step(batch)
+        lengths.append(
+            math.sqrt(sum(float((a - b.detach()).square().sum()) for a, b in zip(before, parameters, strict=True)))
+        )
+    assert lengths == pytest.approx([0.01, 0.02], rel=1e-3)
 
 
 def test_every_part_of_the_scorer_learns(trained):
