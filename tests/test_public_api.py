@@ -21,6 +21,7 @@ RANK = {
     "inputs": 1,
     "attention": 1,
     "layers": 1,
+    "sparse": 1,
     "switcher": 1,
     "export": 2,
     "graph": 2,
@@ -34,9 +35,10 @@ RANK = {
     "saving": 4,
     "tracing": 4,
     "gates": 5,
-    "learner": 6,
-    "pipeline": 7,
-    "cli": 8,
+    "connections": 6,
+    "learner": 7,
+    "pipeline": 8,
+    "cli": 9,
 }
 OWNERS = {
     "torch_pruning": set(),
