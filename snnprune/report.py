@@ -52,7 +52,8 @@ class Report:
         exactness: relative differences `fold` and `remove` (float64, at compaction, on real inputs)
             and `onnx` (float32, final model); None where not checked.
         split: which data the accuracies are of: `test` or `val`.
-        history: validation figures per epoch.
+        history: validation figures per epoch; in the search also, per group, how many neurons were kept,
+            weakened and strengthened.
         steps: training steps by stage.
         trials: under a `drop` target, what each trial kept and lost on the validation data.
     """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoding import Scores, Start
+from ..encoding.scorer import standardized
 from ..encoding.sources import standardize, z_scores
 from ..errors import ConfigError
 from ..inputs import device_of
@@ -23,8 +24,8 @@ class ConnectionScorer(nn.Module):
 
     As with neurons, `u = 1 + spread * z` at the *post-training* start, where z is the weight's magnitude
     relative to its layer's plus, with a sensitivity, how much the loss depends on it; the switcher's head
-    starts at 0. At the *fresh* start all parts are random, and one affine map per layer, fixed then,
-    gives the values a mean and a spread around a small positive number.
+    starts at 0. At the *fresh* start all parts are random, and the values of every layer are standardised, at all
+    times.
 
     Args:
         model: the network whose weights are read; it is not kept.
@@ -34,8 +35,8 @@ class ConnectionScorer(nn.Module):
         sensitivity: layer -> (out, in), mean squares of the loss's gradient by every connection's scale.
         trust: how strongly the start leans on the sensitivity, against the magnitude's 1.
         spread: standard deviation of u around 1 at the post-training start.
-        fresh_mean: mean of u over a layer at the fresh start.
-        fresh_std: standard deviation of u over a layer at the fresh start.
+        fresh_mean: mean of u over a layer, after a fresh start.
+        fresh_std: standard deviation of u over a layer, after a fresh start.
         seed: of the initialisation.
 
     Raises:
@@ -52,8 +53,8 @@ class ConnectionScorer(nn.Module):
         sensitivity: Mapping[str, Tensor] | None = None,
         trust: float = 0.5,
         spread: float = 0.05,
-        fresh_mean: float = 0.4,
-        fresh_std: float = 0.8,
+        fresh_mean: float = 0.1,
+        fresh_std: float = 2**0.5,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,27 +77,14 @@ class ConnectionScorer(nn.Module):
         self.offsets = nn.ParameterList(
             nn.Parameter(torch.zeros(s if learns else (0,)), requires_grad=learns) for s in shapes
         )
-        self.register_buffer("gain", torch.full((len(self.names),), 1.0 if fresh else spread))
-        self.register_buffer("shift", torch.full((len(self.names),), 0.0 if fresh else 1.0))
+        self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
         self.to(device_of(model))
         with torch.no_grad():
-            if fresh:
-                self._calibrate(model, fresh_mean, fresh_std)
             if scores == "free":
                 values = self(model)
                 for offset, name in zip(self.offsets, self.names, strict=True):
                     offset.copy_(values[name] - 1)
                 self.switcher = self.path = None
-
-    gain: Tensor
-    shift: Tensor
-
-    def _calibrate(self, model: nn.Module, mean: float, std: float) -> None:
-        """Without it whole layers begin dead, or none of their connections is off."""
-        for i, raw in enumerate(self.raw(model)):
-            spread = raw.std(correction=0)
-            self.gain[i] = std / spread if float(spread) > 1e-6 else 1.0
-            self.shift[i] = mean - self.gain[i] * raw.mean()
 
     def switcher_parameters(self) -> list[nn.Parameter]:
         """Parameters of the networks that read weights."""
@@ -129,7 +117,8 @@ class ConnectionScorer(nn.Module):
             return {name: 1 + offset for name, offset in zip(self.names, self.offsets, strict=True)}
         values = {}
         for i, (name, raw) in enumerate(zip(self.names, self.raw(model), strict=True)):
-            values[name] = self.gain[i] * raw + self.shift[i]
+            fresh = self.start == "fresh"
+            values[name] = standardized(raw, self.fresh_mean, self.fresh_std) if fresh else 1 + self.spread * raw
             if self.learns_offsets:
                 values[name] = values[name] + self.offsets[i]
         return values

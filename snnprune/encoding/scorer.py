@@ -30,8 +30,10 @@ class Scorer(nn.Module):
     under a budget: it moves the threshold of a group, not its scales.
 
     *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no
-    sorting. An affine map per group, fixed at the start, gives the values a mean and a spread around a
-    small positive number, so that about a third of the neurons begin at 0 after the ReLU.
+    sorting. The values of every group are standardised before the ReLU, at all times: scales are defined only
+    up to a factor and a shift per layer, along which they otherwise drift until a layer is all on, all off or
+    too large to learn. Mean 0.1 and variance 2 leave half of the neurons on, and the mean square of the scales
+    is 1, so that signals keep their size (as in He et al. 2015, section 2.2).
 
     Args:
         model: the network whose weights are read; it is not kept.
@@ -41,8 +43,8 @@ class Scorer(nn.Module):
         start: see above.
         evidence: how much the loss depends on each neuron and what it costs; None for the norm alone.
         spread: standard deviation of u around 1 at the post-training start.
-        fresh_mean: mean of u over a group at the fresh start.
-        fresh_std: standard deviation of u over a group at the fresh start.
+        fresh_mean: mean of u over a group, after a fresh start.
+        fresh_std: standard deviation of u over a group, after a fresh start.
         seed: of the initialisation.
 
     Raises:
@@ -58,8 +60,8 @@ class Scorer(nn.Module):
         start: Start = "post-training",
         evidence: Evidence | None = None,
         spread: float = 0.05,
-        fresh_mean: float = 0.4,
-        fresh_std: float = 0.8,
+        fresh_mean: float = 0.1,
+        fresh_std: float = 2**0.5,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -108,34 +110,16 @@ class Scorer(nn.Module):
         )
         none = torch.zeros(len(chosen))
         self.register_buffer("levels", none if evidence is None else spread * evidence.levels(self.ids))
-        self.register_buffer("gain", torch.ones(len(chosen)))
-        self.register_buffer("shift", torch.zeros(len(chosen)))
+        self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
         self.to(device_of(model))
-        if fresh:
-            self._calibrate(model, fresh_mean, fresh_std)
         if scores == "free":
             with torch.no_grad():
                 raw = self.raw(model)
                 for i, name in enumerate(self.ids):
-                    self.offsets[i].copy_(self._value(i, raw[name]) - 1)
+                    self.offsets[i].copy_(self._value(raw[name]) - 1)
             self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
     levels: Tensor
-    gain: Tensor
-    shift: Tensor
-
-    @torch.no_grad()
-    def _calibrate(self, model: nn.Module, mean: float, std: float) -> None:
-        """Fix one affine map per group so that u has this mean and standard deviation now.
-
-        Without it the fresh start is a lottery: whole layers begin dead.
-        """
-        raw = self.raw(model)
-        for i, name in enumerate(self.ids):
-            spread = raw[name].std(correction=0)
-            gain = std / spread if float(spread) > 1e-6 else torch.ones(())
-            self.gain[i] = gain
-            self.shift[i] = mean - gain * raw[name].mean()
 
     def switcher_parameters(self) -> list[nn.Parameter]:
         """Parameters of the networks that read weights."""
@@ -156,9 +140,9 @@ class Scorer(nn.Module):
                 found[name] = values[place] + self.path(stats).squeeze(1)
         return found
 
-    def _value(self, i: int, raw: Tensor) -> Tensor:
+    def _value(self, raw: Tensor) -> Tensor:
         if self.start == "fresh":
-            return self.gain[i] * raw + self.shift[i]
+            return standardized(raw, self.fresh_mean, self.fresh_std)
         return 1 + self.spread * raw
 
     def forward(self, model: nn.Module) -> dict[str, Tensor]:
@@ -168,7 +152,12 @@ class Scorer(nn.Module):
         for i, name in enumerate(self.ids):
             offset = self.offsets[i]
             if name in raw:
-                values[name] = self._value(i, raw[name]) + offset
+                values[name] = self._value(raw[name]) + offset
             else:
                 values[name] = 1 + offset
         return values
+
+
+def standardized(raw: Tensor, mean: float, std: float) -> Tensor:
+    """Values of one layer moved and scaled to a mean and a standard deviation, differentiably."""
+    return mean + std * (raw - raw.mean()) / (raw.std(correction=0) + 1e-6)

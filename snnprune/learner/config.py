@@ -41,6 +41,8 @@ class PruneConfig:
             eqs. 5-6 of arXiv 2110.05954) or scales are held as constants (`held`).
         scores: who orders the neurons: `switcher`, `switcher+offset` or `free`.
         start: `post-training` (scales near 1) or `fresh` (the papers').
+        fresh_mean: after a fresh start, mean of the switcher's values over each layer, before the ReLU.
+        fresh_std: their standard deviation; together they set how many neurons are off.
         switcher_optimizer: `adamw` or `sgd`.
         switcher_lr: learning rate of the switcher.
         offset_lr: learning rate of the per-neuron offsets.
@@ -80,6 +82,8 @@ class PruneConfig:
     gradient: Gradient = "through"
     scores: Scores = "switcher+offset"
     start: Start = "post-training"
+    fresh_mean: float = 0.1
+    fresh_std: float = 2**0.5
     switcher_optimizer: Optimizer = "adamw"
     switcher_lr: float = 1e-4
     offset_lr: float = 2e-3
@@ -122,7 +126,16 @@ class PruneConfig:
                 )
             if self.round_to != 1:
                 raise ConfigError("round_to has no meaning for connections; leave it at 1.")
-        positive = ("epochs", "switcher_lr", "offset_lr", "lr", "clip", "switcher_clip", "temperature")
+        positive = (
+            "epochs",
+            "switcher_lr",
+            "offset_lr",
+            "lr",
+            "clip",
+            "switcher_clip",
+            "temperature",
+            "fresh_std",
+        )
         for name in positive:
             if not _number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a positive number.")
@@ -136,6 +149,8 @@ class PruneConfig:
         for name in ("trust", "thrift"):
             if not _number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
+        if not _number(self.fresh_mean):
+            raise ConfigError(f"fresh_mean={self.fresh_mean} must be a number.")
         if not _count(self.probe, least=0):
             raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
         if not _count(self.trials, least=1):
@@ -150,8 +165,9 @@ class PruneConfig:
         """The preset of arXiv 2110.05954, section 3.2.
 
         Fresh switcher, alternation by iteration, plain SGD 0.1 for both, no budget, no distillation, no
-        fine-tuning, stop when the loss no longer falls. The switcher's gradient is clipped, without
-        which the published learning rate diverges.
+        fine-tuning, stop when the loss no longer falls. Three things are added, without which the published
+        learning rate diverges or every neuron comes back: the switcher's gradient is clipped, its output is
+        standardised per layer, and the rates fall along a cosine.
         """
         preset = cls(
             target=None,

@@ -105,9 +105,10 @@ class SearchStage:
                 group["lr"] = group["initial_lr"] * cosine(self.step, self.total, 0.0)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Validate."""
+        """Count, and validate."""
+        counts = {c.id: [c.kept, c.weakened, c.strengthened] for c in self.gated.counts()}
         if self.val is None:
-            return {}
+            return {"counts": counts}
         self.gated.model.eval()
         with torch.no_grad():
             result = evaluate(self.gated.model, self.val)
@@ -116,7 +117,7 @@ class SearchStage:
             self.best = min(self.best, result.loss)
             if self.waited >= self.config.patience:
                 self.total = self.step
-        return {"val_accuracy": result.accuracy, "val_loss": result.loss}
+        return {"val_accuracy": result.accuracy, "val_loss": result.loss, "counts": counts}
 
     def values(self) -> dict[str, Any]:
         """What to show of the present step."""

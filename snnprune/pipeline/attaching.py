@@ -83,6 +83,8 @@ def switch_connections(
         start=config.start,
         sensitivity=found,
         trust=config.trust,
+        fresh_mean=config.fresh_mean,
+        fresh_std=config.fresh_std,
         seed=config.seed,
     )
     return ConnectionModel(model, groups, names, scorer=scorer, floor=config.floor)

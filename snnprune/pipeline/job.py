@@ -76,6 +76,7 @@ class Job:
             loss_fn=loss_fn,
         )
         self.sparse: list[str] = []
+        self.scales: dict[str, Tensor] = {}
         self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
@@ -94,7 +95,7 @@ class Job:
         return cost.floor_share("macs", alike(cost), floor=self.config.floor, round_to=self.config.round_to)
 
     def _remember(self, event: Event) -> None:
-        if event.values and "val_accuracy" in event.values:
+        if event.values and {"val_accuracy", "counts"} & set(event.values):
             self.history.append({"stage": event.stage, "step": event.step, **event.values})
 
     def fingerprint(self) -> str:
@@ -127,17 +128,19 @@ class Job:
         if saved is not None and saved["stage"] == "recover":
             state = saved["state"]
             scales = {n: s.to(self.where) for n, s in state["scales"].items()}
+            self.scales = state["scales"]
             compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
             self.counts, self.exactness = state["counts"], state["exactness"]
             self.kept, self.history = state["kept"], state["history"]
             self.searched, self.sparse = state["searched"], state["sparse"]
         else:
             compact, scales = self._search(store, saved)
+            self.scales = {n: s.cpu() for n, s in scales.items()}
             saved = None
         steps = self.total - self.probe_steps - self.search_steps
         if steps > 0:
             extra = {
-                "scales": {n: s.cpu() for n, s in scales.items()},
+                "scales": self.scales,
                 "counts": self.counts,
                 "exactness": self.exactness,
                 "kept": self.kept,
@@ -242,7 +245,7 @@ class Job:
             "classes": list(info.classes) if info else None,
             "sparse": self.sparse,
         }
-        return Result(compact, report, self.sample, details)
+        return Result(compact, report, self.sample, details, self.scales)
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..inputs import Inputs
 from ..report import Report
@@ -22,12 +22,14 @@ class Result:
         report: figures, per-group counts, exactness.
         sample: a few real inputs, for the export's check.
         details: goes into `structure.json`: kept indices, input shape, normalisation, classes.
+        scales: group id -> (size,) scales at compaction, 0 for neurons that are gone.
     """
 
     model: nn.Module
     report: Report
     sample: Inputs
     details: dict[str, Any] = field(default_factory=dict)
+    scales: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, folder: str | Path, *, onnx: bool = True) -> Path:
         """Write a run folder: weights, structure, report and the verified ONNX file.

@@ -63,7 +63,7 @@ def test_files_hold_the_values_and_one_bit_a_weight(result, tmp_path):
     assert result.report.exactness["onnx"] < 1e-4
 
 
-@pytest.mark.parametrize(("stage", "call"), [(SearchStage, 2), (RecoverStage, 4)])
+@pytest.mark.parametrize(("stage", "call"), [(SearchStage, 1), (RecoverStage, 4)])
 @pytest.mark.usefixtures("quick")
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(model, said, monkeypatch, stage, call):  # noqa: F811
     def optimize(*more):

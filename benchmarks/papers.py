@@ -1,0 +1,177 @@
+"""The papers' own experiments, as published: fresh weights, free mode, no fine-tuning.
+
+    python benchmarks/papers.py mlp --data-root DIR --runs 4
+    python benchmarks/papers.py mlp --data-root DIR --separate
+    python benchmarks/papers.py lenet --data-root DIR --connections
+    python benchmarks/papers.py vgg_cov2 --data cifar10 --data-root DIR --epochs 60 --device cuda
+    python benchmarks/papers.py --table
+
+Rows go into papers.json; a run that is there already is not repeated. `--table` writes papers.md and, with
+matplotlib, the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import HERE, kept, parser, train_dense, weights_removed
+
+import snnprune
+from snnprune.files import write_json
+from snnprune.report import device_name, versions
+
+RESULTS = HERE / "papers.json"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A row of the tables of arXiv 2110.05954.
+
+    Attributes:
+        make: file and function of the network.
+        kwargs: of the function.
+        data: the data set.
+        baseline: published accuracy of the network alone, %.
+        joint: published (accuracy %, weights removed %, what was kept) of the alternating learning.
+        separate: the same for learning the switcher on a trained, frozen network.
+        fc_only: the published percentage counts FC layers alone.
+    """
+
+    make: str
+    data: str
+    baseline: float
+    joint: tuple[float, float, str]
+    separate: tuple[float, float, str] | None = None
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    fc_only: bool = False
+
+
+PAPERS = {
+    "mlp": Paper("mlp:mlp", "mnist", 98.36, (98.41, 74.61, "456-134-45"), (98.37, 8.23, "756-287-92")),
+    "lenet": Paper("lenet:lenet5_caffe", "mnist", 99.20, (99.27, 84.95, "12-37-268-192")),
+    "vgg_cov2": Paper("vgg:vgg_cov2", "cifar10", 78.90, (85.13, 39.62, "49-43-12530-203-156")),
+    "vgg16": Paper("vgg:vgg16", "cifar10", 92.52, (92.94, 31.53, "FC 322-3632-3235"), fc_only=True),
+    "resnet34": Paper("resnet:resnet34", "cifar10", 93.52, (93.81, 51.76, "FC 247"), fc_only=True),
+    "mobilenet": Paper("mobilenet:mobilenet_v1_025", "cifar10", 86.30, (91.00, 42.87, "FC 584"), fc_only=True),
+    "resnet34-mini": Paper(
+        "resnet:resnet34", "mini-imagenet", 52.71, (53.50, 26.56, "FC 376"), None, (("num_classes", 100),), True
+    ),
+    "mobilenet-mini": Paper(
+        "mobilenet:mobilenet_v1_025",
+        "mini-imagenet",
+        46.30,
+        (48.80, 20.31, "FC 816"),
+        None,
+        (("num_classes", 100),),
+        True,
+    ),
+}
+
+
+def network(name: str, seed: int) -> Any:
+    """A network with fresh weights, from a file in models/."""
+    import importlib
+
+    import torch
+
+    file, function = PAPERS[name].make.split(":")
+    torch.manual_seed(seed)
+    return getattr(importlib.import_module(file), function)(**dict(PAPERS[name].kwargs))
+
+
+def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
+    """Train as published; what came out, beside a network trained equally long without a switcher."""
+    source = options.data or PAPERS[name].data
+    train, val, test = snnprune.load_data(
+        source, options.data_root, batch_size=64, augment=source != "mnist", seed=seed, download=False
+    )
+    steps = round(options.epochs * len(train))
+    dense = network(name, seed)
+    trained = train_dense(network(name, seed), train, steps=steps, lr=0.05, device=options.device, seed=seed)
+    baseline = snnprune.evaluate(trained, test).accuracy
+    settings: dict[str, Any] = {"epochs": options.epochs, "seed": seed, "patience": None}
+    if mode == "separate":
+        dense = trained.requires_grad_(False)
+        settings |= {"fresh_mean": 1.0, "fresh_std": options.separate_std}
+    if mode == "connections":
+        settings |= {"granularity": "connection"}
+    config = snnprune.PruneConfig.paper(**settings)
+    before = network(name, seed)
+    result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
+    report = result.report
+    row: dict[str, Any] = {
+        "accuracy": report.compact.accuracy,
+        "baseline": baseline,
+        "removed": weights_removed(before, result.model),
+        "fc_removed": fc_removed(before, result.model),
+        "kept": kept(result),
+        "groups": report.groups,
+        "history": [h for h in report.history if "counts" in h],
+        "scales": {n: [round(v, 4) for v in s.tolist()] for n, s in result.scales.items() if len(s) <= 20000},
+        "epochs": options.epochs,
+        "seconds": report.seconds,
+        "exactness": report.exactness,
+    }
+    return row
+
+
+def fc_removed(dense: Any, compact: Any) -> float:
+    """Share of the FC layers' weights that is gone or exactly 0."""
+    from torch import nn
+
+    def count(model: Any) -> int:
+        return sum(int(m.weight.count_nonzero()) for m in model.modules() if isinstance(m, nn.Linear))
+
+    return 1 - count(compact) / count(dense)
+
+
+def main() -> None:
+    """Command line."""
+    args = parser(__doc__ or "")
+    args.formatter_class = argparse.RawDescriptionHelpFormatter
+    args.set_defaults(results=RESULTS)
+    args.add_argument("network", nargs="?", choices=list(PAPERS))
+    args.add_argument("--data", help="another source than the paper's name for it (a folder, an .npz)")
+    args.add_argument("--data-root", default="data")
+    args.add_argument("--epochs", type=float, default=20)
+    args.add_argument("--runs", type=int, default=1)
+    args.add_argument("--first", type=int, default=0, help="first seed")
+    args.add_argument("--separate", action="store_true", help="switcher only, on a trained and frozen network")
+    args.add_argument("--separate-std", type=float, default=0.6)
+    args.add_argument("--connections", action="store_true", help="arXiv 2103.15590: single connections")
+    args.add_argument("--table", action="store_true")
+    options = args.parse_args()
+    import torch
+
+    mode = "separate" if options.separate else "connections" if options.connections else "joint"
+    for seed in range(options.first, options.first + options.runs) if options.network else ():
+        rows = json.loads(options.results.read_text()) if options.results.exists() else []
+        key = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}
+        if any(all(r.get(k) == v for k, v in key.items()) for r in rows):
+            continue
+        stamp = {
+            "date": datetime.date.today().isoformat(),
+            "device": device_name(torch.device(options.device)),
+            "versions": versions(),
+        }
+        row = {**key, **one_run(options.network, mode, seed, options), **stamp}
+        rows = json.loads(options.results.read_text()) if options.results.exists() else []
+        write_json(options.results, [*rows, row])
+        print(
+            {k: row[k] for k in ("network", "mode", "seed", "accuracy", "baseline", "removed", "kept", "seconds")}
+        )
+    if options.table or not options.network:
+        from papers_report import write_papers
+
+        print(write_papers(options.results, HERE))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
