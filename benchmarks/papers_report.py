@@ -37,8 +37,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "",
         "Made by the commands in [README.md](README.md) from `papers.json`. Fresh weights, free mode, no "
         "fine-tuning; test accuracies, mean ± standard deviation over the runs. *baseline* is the network alone, "
-        "trained equally long, with momentum. *removed* counts weights without biases and norms, of FC layers alone "
-        "where the paper does and where connections are switched. *published* is arXiv 2110.05954.",
+        "trained equally long, with momentum. *removed* counts weights without biases and norms, of FC layers "
+        "alone where the paper does and where connections are switched. *published* is arXiv 2110.05954.",
         "",
         "| network, data | learned | runs, epochs | baseline % | ours % | removed % | kept | "
         "published: baseline %, switcher %, removed % | published: kept |",
