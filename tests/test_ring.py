@@ -87,6 +87,17 @@ def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
     assert 0 <= row["test"] <= 1
 
 
+def test_the_hessian_rival_gets_the_mean_square_of_single_gradients(ring, bout):
+    found = ring.rivals._squared_gradients(bout, bout.dense, 1)
+    x, y = next(iter(bout.train.batches(0)))
+    weight = bout.dense[-1].weight
+    wanted = torch.zeros_like(weight)
+    for i in range(len(x)):
+        loss = nn.functional.cross_entropy(bout.dense(x[i : i + 1]), y[i : i + 1])
+        wanted += torch.autograd.grad(loss, weight)[0].square() / len(x)
+    torch.testing.assert_close(found["10.weight"], wanted, rtol=1e-3, atol=1e-9)
+
+
 def rows(ring, **extra):
     """Made-up rows of two methods and three seeds."""
     made = []
