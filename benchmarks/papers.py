@@ -2,6 +2,7 @@
 
     python benchmarks/papers.py mlp --data-root DIR --runs 4
     python benchmarks/papers.py mlp --data-root DIR --separate
+    python benchmarks/papers.py mlp --data-root DIR --together
     python benchmarks/papers.py lenet --data-root DIR --connections
     python benchmarks/papers.py vgg_cov2 --data cifar10 --data-root DIR --epochs 60 --device cuda
     python benchmarks/papers.py --table
@@ -101,6 +102,8 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
         settings |= {"fresh_mean": 1.0, "fresh_std": options.separate_std}
     if mode == "connections":
         settings |= {"granularity": "connection"}
+    if mode == "together":  # fresh and free as published, but learned by our loop
+        settings |= {"alternate": "together", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fresh_mean": 0.0}
     config = snnprune.PruneConfig.paper(**settings)
     before = network(name, seed)
     result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
@@ -144,12 +147,16 @@ def main() -> None:
     args.add_argument("--first", type=int, default=0, help="first seed")
     args.add_argument("--separate", action="store_true", help="switcher only, on a trained and frozen network")
     args.add_argument("--separate-std", type=float, default=0.6)
+    args.add_argument("--together", action="store_true", help="both at every step, with momentum and weight decay")
     args.add_argument("--connections", action="store_true", help="arXiv 2103.15590: single connections")
     args.add_argument("--table", action="store_true")
     options = args.parse_args()
     import torch
 
-    mode = "separate" if options.separate else "connections" if options.connections else "joint"
+    chosen = [m for m in ("separate", "together", "connections") if getattr(options, m)]
+    if len(chosen) > 1:
+        args.error("choose one of --separate, --together and --connections")
+    mode = chosen[0] if chosen else "joint"
     for seed in range(options.first, options.first + options.runs) if options.network else ():
         rows = json.loads(options.results.read_text()) if options.results.exists() else []
         key = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}

@@ -14,6 +14,7 @@ from snnprune.files import write_atomically
 
 MODES = {
     "joint": "together",
+    "together": "at every step, with momentum and weight decay",
     "separate": "switcher alone, network trained before and frozen",
     "connections": "connections",
 }
@@ -48,7 +49,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for (name, mode, epochs), runs in sorted(found.items(), key=lambda kv: (order[kv[0][0]], kv[0][1:])):
         paper = PAPERS[name]
         removed = "fc_removed" if paper.fc_only or mode == "connections" else "removed"
-        published = {"joint": paper.joint, "separate": paper.separate}.get(mode)
+        published = {"joint": paper.joint, "together": paper.joint, "separate": paper.separate}.get(mode)
         beside = ("", "")
         if published is not None:
             beside = (f"{paper.baseline:.2f}, {published[0]:.2f}, {published[1]:.2f}", published[2])
