@@ -42,6 +42,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no distillation": {"distill": 0.0},
 }
 VARIANTS = {**OURS, **ABLATIONS}
+# Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
+APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
 START_VERSION = 2  # raised when the same options come to mean another start
 
 
@@ -57,6 +59,7 @@ def recipe(task: Any, method: str) -> str:
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
+        options = {name: value for name, value in options.items() if name not in APART}
         options["start_version"] = START_VERSION
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
