@@ -107,7 +107,10 @@ class Display:
         text = f"trial {event.step} of {event.total}: {metric}={values[metric]:.3g}"
         if "passed" in values:
             end = "kept" if values["passed"] else "too much"
-            say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")
+            if values["drop"] is None:
+                say(f"{text}: failed ({values['why']})")
+            else:
+                say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")
             return
         for task in self.tasks.values():
             self.progress.remove_task(task)

@@ -28,6 +28,9 @@ def switched_layers(model: nn.Module, keep: Sequence[str] = ()) -> list[str]:
         for name, module in model.named_modules()
         if type(module) in (nn.Linear, IndexedLinear)
         and shared[id(module.weight)] == 1
+        and int(
+            torch.count_nonzero(module.get_parameter("weight"))
+        )  # of nothing but zeros there is nothing to choose from
         and not any(fnmatch.fnmatch(name, pattern) for pattern in keep)
     ]
     if not found:

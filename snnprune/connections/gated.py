@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, TargetError
+from ..errors import CollapsedLayerError, ConfigError, TargetError
 from ..gates import Budget, Gradient, GroupCounts, Phase, parse_target
 from ..graph import NeuronGroup
 from ..surgery import remove_
@@ -17,6 +17,7 @@ from .rule import Masks, Neurons, connections_for, keep_connections
 from .scorer import ConnectionScorer, weight_of
 
 _LEAST_SCALE = 0.01
+_ROUNDS, _ENOUGH = 8, 0.98
 
 
 class _Switched(nn.Module):
@@ -29,7 +30,7 @@ class _Switched(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         weights = self._owner[0].weights()
-        return torch.func.functional_call(self.network, weights, args, kwargs)
+        return torch.func.functional_call(self.network, weights, args, kwargs, tie_weights=False)
 
 
 class ConnectionModel:
@@ -58,14 +59,16 @@ class ConnectionModel:
         self.groups, self.names, self.scorer, self.floor = list(groups), list(names), scorer, floor
         self.model = _Switched(self, network)
         self.network = network
-        self.neurons = Neurons(groups, names)
-        self.dense = sum(p.numel() for p in network.parameters())
-        self.connections = sum(weight_of(network, name).numel() for name in names)
+        self.neurons = Neurons(network, groups, names)
+        self.there = {name: weight_of(network, name).detach() != 0 for name in names}
+        self.connections = sum(int(there.sum()) for there in self.there.values())
+        absent = sum(there.numel() for there in self.there.values()) - self.connections
+        self.dense = sum(p.numel() for p in network.parameters()) - absent
         self.budget: Budget | None = None
         self.phase: Phase = "both"
         self.gradient: Gradient = "through"
         self._requires_grad = {p: p.requires_grad for p in network.parameters()}
-        self._held: dict[str, Tensor] | None = None
+        self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
         self._masks: Masks = {}
         self._alive: dict[str, Tensor] = {}
 
@@ -99,7 +102,7 @@ class ConnectionModel:
             raise ConfigError(f"phase {phase!r} with gradient {gradient!r} is unknown.")
         if (phase, gradient) == (self.phase, self.gradient):
             return
-        self.phase, self.gradient, self._held = phase, gradient, None
+        self.phase, self.gradient, self._known = phase, gradient, None
         for parameter, flag in self._requires_grad.items():
             parameter.requires_grad_(flag and phase != "switcher")
         for parameter in self.scorer_parameters():
@@ -135,7 +138,7 @@ class ConnectionModel:
         share = None if wanted is None else 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
         budget = None if share is None else Budget("params", share)
         if budget != self.budget:
-            self.budget, self._held = budget, None
+            self.budget, self._known = budget, None
 
     def connection_scales(self) -> dict[str, Tensor]:
         """Layer -> (out, in) scales for the next call; exactly 0 where a connection is off.
@@ -143,24 +146,51 @@ class ConnectionModel:
         Forward the kept value, backward as if every connection were on, so that one at 0 still learns.
         """
         held = self.phase == "network" and self.gradient == "held"
-        if held and self._held is not None:
-            return self._held
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not held):
+        differentiable = torch.is_grad_enabled() and not held
+        stamp = None if held else self._version()
+        if self._known is not None and not differentiable and self._known[0] == stamp:
+            return self._known[1]
+        with torch.set_grad_enabled(differentiable):
             values = self.scorer(self.network)
             self._masks, self._alive = self._choose(values)
             scales = {n: self._scale(u, self._masks[n]) for n, u in values.items()}
-        if held:
-            self._held = scales
+        self._known = None if differentiable else (stamp, scales)  # a graph belongs to one backward pass
         return scales
 
+    def _version(self) -> object:
+        return sum(p._version for p in [*self._requires_grad, *self.scorer.parameters()]), self.budget
+
     def _choose(self, values: Mapping[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
-        count = None
-        if self.budget is not None:
-            count = connections_for(
-                self.budget.share, dense=self.dense, connections=self.connections, layers=len(self.names)
-            )
-        masks = keep_connections(values, count, floor=self.floor)
-        return self.neurons.close(masks)
+        values = {n: u.detach().masked_fill(~self.there[n], -torch.inf) for n, u in values.items()}
+        if self.budget is None:
+            return self.neurons.close(keep_connections(values, None, floor=self.floor))
+        wanted = connections_for(
+            self.budget.share, dense=self.dense, connections=self.connections, layers=len(self.names)
+        )
+        return self._meet(values, wanted)
+
+    def _meet(self, values: Mapping[str, Tensor], wanted: int) -> tuple[Masks, dict[str, Tensor]]:
+        """Masks with at most so many connections; what dead neurons take along goes to others, by bisection."""
+        best: tuple[Masks, dict[str, Tensor]] | None = None
+        most, low, high = -1, wanted, self.connections
+        count, failure = wanted, None
+        for _ in range(_ROUNDS):
+            try:
+                masks, alive = self.neurons.close(keep_connections(values, count, floor=self.floor))
+            except CollapsedLayerError as error:
+                failure, kept = error, 0
+            else:
+                kept = sum(int(mask.sum()) for mask in masks.values())
+                if most < kept <= wanted:
+                    best, most = (masks, alive), kept
+            if most >= _ENOUGH * wanted or low >= high:
+                break
+            low, high = (count, high) if kept <= wanted else (low, count)
+            count = (low + high + 1) // 2 if count != wanted else min(high, 2 * wanted - kept)
+        if best is None:
+            assert failure is not None
+            raise failure
+        return best
 
     def _scale(self, u: Tensor, mask: Tensor) -> Tensor:
         normalized = self.scorer.start == "post-training"

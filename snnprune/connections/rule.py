@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CollapsedLayerError, TargetError
-from ..graph import NeuronGroup
+from ..graph import Member, NeuronGroup
+from ..layers import IndexedLinear
 
 Masks = dict[str, Tensor]
 
@@ -42,7 +43,7 @@ def keep_connections(values: Mapping[str, Tensor], count: int | None, *, floor: 
     """The best connections by one threshold over all layers.
 
     Args:
-        values: layer -> (out, in) values u.
+        values: layer -> (out, in) values u; -inf where there is no connection.
         count: how many stay; None for the papers' free mode, in which those with u > 0 do.
         floor: least kept share of every layer, relative to what it would keep if all kept alike.
 
@@ -58,20 +59,21 @@ def keep_connections(values: Mapping[str, Tensor], count: int | None, *, floor: 
                     "Lower the learning rates, or give a target instead of `free`."
                 )
         return masks
-    total = sum(u.numel() for u in values.values())
+    there = {n: torch.isfinite(u.detach()).flatten().cpu().numpy() for n, u in values.items()}
+    total = max(1, sum(int(t.sum()) for t in there.values()))
+    spared = count if floor * count + len(values) <= count else count - len(values)  # one each is a floor too
     flat = []
-    for u in values.values():
-        scores = u.detach().double().flatten().cpu().numpy()
-        least = max(1, math.floor(floor * count / total * len(scores)))
-        if least < len(scores):
-            best = np.argpartition(scores, len(scores) - least)[len(scores) - least :]
-            scores[best] = np.inf
-        else:
-            scores[:] = np.inf
+    for name, u in values.items():
+        scores = u.detach().double().flatten().cpu().numpy().copy()
+        have = int(there[name].sum())
+        least = min(have, max(1, math.floor(floor * spared / total * have)))
+        if least:
+            scores[np.argpartition(scores, len(scores) - least)[len(scores) - least :]] = np.inf
         flat.append(scores)
     every = np.concatenate(flat)
     chosen = np.zeros(len(every), dtype=bool)
     chosen[np.argpartition(every, len(every) - count)[len(every) - count :]] = True
+    chosen &= every > -np.inf
     parts = np.split(chosen, np.cumsum([len(scores) for scores in flat])[:-1])
     return {
         name: torch.from_numpy(part.reshape(u.shape)).to(u.device)
@@ -87,11 +89,12 @@ class Neurons:
     is dead can then be removed exactly.
 
     Args:
-        groups: of the model; those with parameters outside layers or with heads stay whole.
+        model: the network.
+        groups: its groups; those with parameters outside layers or with heads stay whole.
         names: the switched layers.
     """
 
-    def __init__(self, groups: Sequence[NeuronGroup], names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], names: Sequence[str]) -> None:
         known = set(names)
         self.groups = [
             g
@@ -102,7 +105,7 @@ class Neurons:
             and all(m.module in known for m in g.consumers)
         ]
         self._places = {
-            (group.id, member.module, member.role): (torch.tensor(member.channels), torch.tensor(member.neurons))
+            (group.id, member.module, member.role): _places(model, member)
             for group in self.groups
             for member in group.members
         }
@@ -155,3 +158,16 @@ class Neurons:
                 masks[member.module][:, gone] = False
             else:
                 masks[member.module][gone] = False
+
+
+def _places(model: nn.Module, member: Member) -> tuple[Tensor, Tensor]:
+    """(rows or columns of the weight, the neurons they belong to)."""
+    channels, neurons = torch.tensor(member.channels), torch.tensor(member.neurons)
+    module = model.get_submodule(member.module)
+    if member.role != "consumer" or not isinstance(module, IndexedLinear):
+        return channels, neurons
+    owner = torch.full((module.source_features,), -1)  # columns of the weight are a selection of the features
+    owner[channels] = neurons
+    read = owner[module.index.cpu()]
+    columns = (read >= 0).nonzero().flatten()
+    return columns, read[columns]

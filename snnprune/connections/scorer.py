@@ -135,9 +135,12 @@ def _in_one_unit(sensitivity: Mapping[str, Tensor] | None, names: Sequence[str])
     """Logarithms around the mean of all layers, in one unit; what nothing depends on stands at the lower end."""
     if sensitivity is None:
         return [torch.zeros(1, 1) for _ in names]
-    logs = [torch.log(sensitivity[name].detach().double().cpu()) for name in names]
-    live = torch.cat([log[torch.isfinite(log)] for log in logs])
+    logs = [torch.log(sensitivity[n].detach().double().cpu()) if n in sensitivity else None for n in names]
+    live = torch.cat([log[torch.isfinite(log)] for log in logs if log is not None] or [torch.zeros(0)])
     if not len(live):
         return [torch.zeros(1, 1) for _ in names]
     centre, unit = live.mean(), live.std(correction=0) + 1e-6
-    return [((log - centre) / unit).clamp(-_REACH, _REACH).float() for log in logs]
+    return [
+        torch.zeros(1, 1) if log is None else ((log - centre) / unit).clamp(-_REACH, _REACH).float()
+        for log in logs
+    ]

@@ -34,22 +34,25 @@ def measure_connections(
         loss: `loss(model, batch)`, a mean over the batch.
 
     Returns:
-        Layer -> (out, in).
+        Layer -> (out, in), for the layers that are called and that the gradient reaches; a weight that is used
+        without its layer (inside some attention) is judged by its magnitude alone.
 
     Raises:
         DivergedError: the loss is not finite.
     """
     device = device_of(model)
     total = {name: torch.zeros_like(weight_of(model, name), dtype=torch.float32) for name in names}
+    reached: set[str] = set()
     seen = 0
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def forward(module: nn.Module, args: Any, output: Tensor) -> None:
-            inputs = args[0].detach()
+    def watch(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        def forward(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+            inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
             index = getattr(module, "index", None)
             inputs = inputs if index is None else inputs.index_select(-1, index)
 
             def backward(gradient: Tensor) -> None:
+                reached.add(name)
                 g = gradient.detach().float().flatten(0, -2).square()
                 total[name] += g.t() @ inputs.float().flatten(0, -2).square()
 
@@ -60,7 +63,9 @@ def measure_connections(
 
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     with attention.opened(model), still(model), kept_buffers(model):
-        handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+        handles = [
+            model.get_submodule(name).register_forward_hook(watch(name), with_kwargs=True) for name in names
+        ]
         try:
             for name in names:
                 weight_of(model, name).requires_grad_()
@@ -82,4 +87,8 @@ def measure_connections(
                 handle.remove()
             for parameter, flag in flags.items():
                 parameter.requires_grad_(flag)
-    return {name: total[name] * weight_of(model, name).detach().square() / max(1, seen) for name in names}
+    return {
+        name: total[name] * weight_of(model, name).detach().square() / max(1, seen)
+        for name in names
+        if name in reached
+    }

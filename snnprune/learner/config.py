@@ -146,6 +146,10 @@ class PruneConfig:
             raise ConfigError(
                 f"alternate={self.alternate!r} must be a number of iterations, 'epoch' or 'together'."
             )
+        if self.gradient == "held" and self.alternate == "together":
+            raise ConfigError(
+                "gradient='held' has a meaning where the network learns alone: set alternate, to 2 for one."
+            )
         for name in ("trust", "thrift"):
             if not _number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")

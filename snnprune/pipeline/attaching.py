@@ -73,8 +73,9 @@ def switch_connections(
     names = switched_layers(model, config.keep)
     budget = parse_target(config.target)
     if budget is not None:
-        weights = sum(weight_of(model, name).numel() for name in names)
-        connections_for(budget.share, dense=count_params(model), connections=weights, layers=len(names))
+        present = sum(int(weight_of(model, name).count_nonzero()) for name in names)
+        absent = sum(weight_of(model, name).numel() for name in names) - present
+        connections_for(budget.share, dense=count_params(model) - absent, connections=present, layers=len(names))
     found = measure_connections(model, names, look(), loss.hard) if look is not None else None
     scorer = ConnectionScorer(
         model,

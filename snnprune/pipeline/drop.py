@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, RunError, TargetError
+from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, TargetError
 from ..files import read_json, write_json
 from ..learner import Checkpoint, PruneConfig
 from ..metrics import evaluate
 from .job import Job
 
-_BOOK = "trials.json"
+BOOK = "trials.json"
 
 MakeJob = Callable[[PruneConfig], Job]
 
@@ -57,7 +57,10 @@ class DropSearch:
         """
         first = self.make(self._at(1.0))
         if first.val is None or not first.has_labels:
-            raise ConfigError("target drop=... is judged on labelled validation data; give `val`, or macs=....")
+            raise ConfigError(
+                "target drop=... is judged by the accuracy on labelled validation data: give `val` and no "
+                "loss_fn, or a target macs=... or params=...."
+            )
         known = self._open(first)
         reference = evaluate(first.dense, first.val).accuracy
         low, high = first.least_share(), 1.0
@@ -66,12 +69,7 @@ class DropSearch:
             first.tell("trial", step=at + 1, total=self.config.trials, **{self.metric: share})
             trial = known.get(share)
             if trial is None:
-                job, compact = self._run(share)
-                accuracy = evaluate(compact, job.val or ()).accuracy
-                trial = {self.metric: share, "val_accuracy": accuracy, "drop": reference - accuracy}
-                trial["passed"] = trial["drop"] <= self.drop + 1e-9
-                if trial["passed"]:
-                    self.best = job, compact
+                trial = self._try(share, reference)
             self.trials.append(trial)
             self._note(trial)
             first.tell("trial", step=at + 1, total=self.config.trials, **trial)
@@ -79,12 +77,28 @@ class DropSearch:
         passed = [trial[self.metric] for trial in self.trials if trial["passed"]]
         if not passed:
             last = self.trials[-1]
+            loss = (
+                f"lost {last['drop']:.4f} of" if last["drop"] is not None else "failed, so that nothing is left of"
+            )
             raise TargetError(
-                f"no trial kept the accuracy: even {self.metric}={last[self.metric]:.3g} lost {last['drop']:.4f} "
-                f"of the validation accuracy ({reference:.4f}), and {self.drop:g} is allowed. Allow a larger "
-                "drop or more epochs, or tune the learning rate."
+                f"no trial kept the accuracy: even {self.metric}={last[self.metric]:.3g} {loss} the validation "
+                f"accuracy ({reference:.4f}), and {self.drop:g} is allowed. Allow a larger drop, more epochs or "
+                "trials, or tune the learning rate."
             )
         return self.best or self._run(min(passed))  # its checkpoint holds the end of the run
+
+    def _try(self, share: float, reference: float) -> dict[str, Any]:
+        """One trial; one in which a layer collapses or the learning diverges has not kept the accuracy."""
+        try:
+            job, compact = self._run(share)
+        except (CollapsedLayerError, DivergedError) as error:
+            return {self.metric: share, "val_accuracy": None, "drop": None, "passed": False, "why": str(error)}
+        accuracy = evaluate(compact, job.val or ()).accuracy
+        lost = reference - accuracy
+        passed = lost <= self.drop + 1e-9
+        if passed:
+            self.best = job, compact
+        return {self.metric: share, "val_accuracy": accuracy, "drop": lost, "passed": passed}
 
     def _at(self, share: float) -> PruneConfig:
         return replace(self.config, target={self.metric: share})
@@ -101,24 +115,34 @@ class DropSearch:
 
     def _open(self, job: Job) -> dict[float, dict[str, Any]]:
         """Trials of an interrupted run, by their share."""
+        if self.folder is not None and self.resume and (self.folder / "state.pt").exists():
+            raise RunError(
+                f"{self.folder} holds a run with another kind of target. Repeat the command of the interrupted "
+                "run, or remove its folder to start anew."
+            )
         name = job.fingerprint() + repr((self.drop, self.config.trials))
         self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
-        if self.folder is None or not self.resume or not (self.folder / _BOOK).exists():
+        if self.folder is None or not self.resume or not (self.folder / BOOK).exists():
             return {}
-        content = read_json(self.folder / _BOOK)
+        content = read_json(self.folder / BOOK)
         if not isinstance(content, dict) or content.get("fingerprint") != self.fingerprint:
             raise RunError(
-                f"{self.folder / _BOOK} belongs to another model, data set or options. Repeat the command of the "
+                f"{self.folder / BOOK} belongs to another model, data set or options. Repeat the command of the "
                 "interrupted run, or remove its folder to start anew."
             )
-        return {trial[self.metric]: trial for trial in content["trials"]}
+        try:
+            return {float(t[self.metric]): t for t in content["trials"] if isinstance(t["passed"], bool)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.folder / BOOK} is malformed ({error!r}). Remove its folder to start anew."
+            ) from error
 
     def _note(self, trial: dict[str, Any]) -> None:
         """Write the book, then remove the checkpoints of trials that are not the best."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / _BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
+        write_json(self.folder / BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
         passed = [t[self.metric] for t in self.trials if t["passed"]]
         for other in self.trials:
             if not passed or other[self.metric] != min(passed):

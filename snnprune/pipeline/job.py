@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -31,6 +32,7 @@ from .checks import check_classes
 from .proof import prove_compaction, prove_connections
 from .result import Result
 
+logger = logging.getLogger(__name__)
 _SAMPLE = 16
 
 
@@ -63,6 +65,8 @@ class Job:
             check_classes(dense, self.example, train)
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
+        if config.granularity == "neuron":
+            _warn_of_zeros(dense)
         self.per_epoch = steps_per_epoch(train)
         self.total = max(2, round(config.epochs * self.per_epoch))
         self.search_steps = min(self.total, max(1, round(config.search * self.total)))
@@ -246,6 +250,17 @@ class Job:
             "sparse": self.sparse,
         }
         return Result(compact, report, self.sample, details, self.scales)
+
+
+def _warn_of_zeros(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and 2 * int(torch.count_nonzero(module.weight)) < module.weight.numel():
+            logger.warning(
+                "%s and perhaps other layers hold more zeros than weights, as after switching connections; "
+                "switching neurons trains all weights, so those zeros will be filled",
+                name,
+            )
+            return
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..gates import is_gated, parse_drop
 from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
-from .drop import DropSearch
+from .drop import BOOK, DropSearch
 from .job import Job
 from .result import Result
 
@@ -90,6 +90,11 @@ def optimize(
         job = make(config)
         store = None
         if checkpoint is not None:
+            if resume and (Path(checkpoint) / BOOK).exists():
+                raise RunError(
+                    f"{checkpoint} holds the trials of a run with a target drop=.... Repeat the command of the "
+                    "interrupted run, or remove its folder to start anew."
+                )
             store = Checkpoint(Path(checkpoint), job.fingerprint())
         compact = job.run(store, store.load() if store and resume else None)
         return job.finish(compact, test, began, data_name)

@@ -58,7 +58,7 @@ def prove_connections(gated: ConnectionModel, sample: Inputs) -> dict[str, float
     weights = {f"{name}.weight": weight_of(model, name) * scale for name, scale in scales.items()}
 
     def scaled(*args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(model, weights, args, kwargs)
+        return torch.func.functional_call(model, weights, args, kwargs, tie_weights=False)
 
     reference = call(scaled, inputs)
     nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)

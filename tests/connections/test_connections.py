@@ -161,7 +161,7 @@ def test_a_target_below_the_other_parameters_says_what_can_be_reached():
 
 def test_neurons_without_connections_die_and_take_theirs_along(net):
     names = switched_layers(net)
-    neurons = Neurons(snnprune.trace(net, X), names)
+    neurons = Neurons(net, snnprune.trace(net, X), names)
     masks = {n: torch.ones_like(net.get_submodule(n).weight, dtype=torch.bool) for n in names}
     masks["fc2"][3] = False  # unit 3 of fc2 reads nothing: fc3 must not read the constant that it is
     masks["fc3"][:, 7] = False  # nothing reads unit 7 of fc2
@@ -227,3 +227,88 @@ def test_phases_and_gradients(net):
     net.requires_grad_(False)
     assert gated.detach() is net
     assert all(p.requires_grad for p in net.parameters()), "as it was"
+
+
+def test_a_layer_under_two_names_and_one_called_by_keyword():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 6)
+            self.again = self.first
+            self.last = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.last(input=F.relu(self.again(x)))
+
+    torch.manual_seed(0)
+    model, x, y = Odd().eval(), torch.rand(5, 8), torch.tensor([0, 1, 2, 0, 1])
+    names = switched_layers(model)
+    assert names == ["first", "last"]
+    found = measure_connections(model, names, [(x, y)], HARD)
+    assert all(float(v.sum()) > 0 for v in found.values())
+    gated = ConnectionModel(model, snnprune.trace(model, x), names, scorer=ConnectionScorer(model, names))
+    gated.set_budget({"params": 0.6})
+    for _ in range(2):
+        gated(x).sum().backward()
+    assert isinstance(model.first.weight, nn.Parameter)
+    assert model.first is model.again
+    assert max(prove_connections(gated, x).values()) < 1e-12
+
+
+def test_scales_are_computed_once_for_the_same_weights(net, monkeypatch):
+    gated = attach(net)
+    gated.set_budget({"params": 0.5})
+    calls = []
+    original = ConnectionScorer.forward
+    monkeypatch.setattr(ConnectionScorer, "forward", lambda self, m: calls.append(1) or original(self, m))
+    with torch.no_grad():
+        first = gated(X)
+        assert torch.equal(gated(X), first)
+        gated.counts()
+        assert len(calls) == 1
+        net.fc1.weight.mul_(-1)
+        gated(X)
+    assert len(calls) == 2
+    gated(X)
+    gated(X)
+    assert len(calls) == 4, "a graph belongs to one backward pass"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_dead_neurons_free_goes_to_others(share, seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 10)).eval()
+    with torch.no_grad():
+        model[2].weight[:20] *= 1e-3  # these units die early and take their connections along
+    x, names = torch.rand(4, 64), switched_layers(model)
+    scorer = ConnectionScorer(model, names, scores="switcher")
+    gated = ConnectionModel(model, snnprune.trace(model, x), names, scorer=scorer)
+    gated.set_budget({"params": share})
+    with torch.no_grad():
+        raw = keep_connections(scorer(model), round(share * gated.dense) - 90, floor=0.1)
+    closed = sum(int(m.sum()) for m in gated.neurons.close(raw)[0].values())
+    kept = sum(c.kept for c in gated.counts())
+    wanted = connections_for(share, dense=gated.dense, connections=gated.connections, layers=3)
+    assert closed < 0.98 * wanted, "a case in which something is freed"
+    assert max(closed, 0.9 * wanted) <= kept <= wanted
+
+
+def test_a_weight_that_is_used_without_its_layer_is_judged_by_its_magnitude(net):
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.last(F.relu(F.linear(x, self.used.weight, self.used.bias)))
+
+    torch.manual_seed(0)
+    model = Inside().eval()
+    found = measure_connections(model, ["used", "last"], [(torch.rand(4, 8), torch.tensor([0, 1, 2, 0]))], HARD)
+    assert set(found) == {"last"}
+    with torch.no_grad():
+        informed = ConnectionScorer(model, ["used", "last"], scores="switcher", sensitivity=found)(model)
+        plain = ConnectionScorer(model, ["used", "last"], scores="switcher")(model)
+    assert torch.equal(informed["used"], plain["used"])
+    assert not torch.equal(informed["last"], plain["last"])

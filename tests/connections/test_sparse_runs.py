@@ -78,6 +78,18 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(model, said, monkeypatch, 
     assert run(["evaluate", "out", "--data", "digits", "--arch", DIGITS, "--device", "cpu"]) == 0
 
 
+def test_a_sparse_result_can_be_pruned_again(result, caplog):
+    train, val, _ = snnprune.load_data("digits", batch_size=128, augment=False)
+    assert any(isinstance(m, snnprune.IndexedLinear) for m in result.model.modules()), "the harder case"
+    config = PruneConfig(granularity="connection", target={"params": 0.7}, epochs=1)
+    again = snnprune.optimize(result.model, train, val, config)
+    before = result.report.compact.nonzero
+    assert 0.6 * before < again.report.compact.nonzero <= 0.7 * before, "zeros are no connections any more"
+    assert "zeros will be filled" not in caplog.text
+    snnprune.optimize(result.model, train, val, PruneConfig(target={"macs": 0.9}, epochs=0.5))
+    assert "zeros will be filled" in caplog.text
+
+
 def test_multiply_adds_are_no_target_for_connections():
     with pytest.raises(TargetError, match="use params="):
         PruneConfig(granularity="connection")

@@ -10,9 +10,9 @@ import torch
 from conftest import DIGITS
 
 import snnprune
-from pipeline.conftest import MADE, names, optimize, same, stop_at, weights
+from pipeline.conftest import MADE, names, optimize, same, stop_at, tree, weights
 from snnprune import PruneConfig
-from snnprune.errors import ConfigError, RunError, TargetError
+from snnprune.errors import CollapsedLayerError, ConfigError, RunError, TargetError
 from snnprune.learner.recover import RecoverStage
 from snnprune.pipeline import drop as module
 from snnprune.registry import build
@@ -144,3 +144,38 @@ def test_only_the_best_trial_keeps_its_checkpoint(digits, judged, tmp_path):
     snnprune.optimize(model, train, val, quick_config(), checkpoint=tmp_path)
     best = min(s for s in asked if s > 0.4)
     assert names(tmp_path) == {"trials.json", f"macs-{best:.6f}"}
+
+
+def test_a_trial_that_collapses_has_not_kept_the_accuracy(digits, monkeypatch):
+    model, train, val = digits
+    original = module.Job.run
+
+    def run(self, *args):
+        if self.config.target["macs"] < 0.4:
+            raise CollapsedLayerError("features.0: nothing would be left")
+        return original(self, *args)
+
+    monkeypatch.setattr(module.Job, "run", run)
+    result = snnprune.optimize(model, train, val, quick_config(target={"drop": 0.99}, trials=3))
+    assert [t["passed"] for t in result.report.trials] == [True, False, False]
+    assert result.report.trials[1]["why"].startswith("features.0")
+    assert result.report.compact.macs / result.report.dense.macs > 0.4
+
+
+@pytest.mark.parametrize("first", ["drop=0.9", "macs=0.5"])
+def test_another_kind_of_target_does_not_go_on_with_a_run(model, said, monkeypatch, first):
+    other = {"drop=0.9": "macs=0.5", "macs=0.5": "drop=0.9"}[first]
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 9 if first.startswith("drop") else 3)
+        said(optimize(model, *SHORT, "--target", first, "--output", "out"), 130)
+    before = tree(Path("out.partial"))
+    assert "interrupted run" in said(optimize(model, *SHORT, "--target", other, "--output", "out", "--resume"))
+    assert tree(Path("out.partial")) == before
+
+
+@pytest.mark.parametrize("content", ["[]", '{"fingerprint": 1}', "{", '{"trials": [{}]}'])
+def test_a_damaged_book_of_trials_is_refused(digits, tmp_path, content):
+    model, train, val = digits
+    (tmp_path / "trials.json").write_text(content)
+    with pytest.raises(RunError, match=r"trials\.json"):
+        snnprune.optimize(model, train, val, quick_config(), checkpoint=tmp_path, resume=True)
