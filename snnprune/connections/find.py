@@ -6,6 +6,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from ..errors import UnsupportedModelError
