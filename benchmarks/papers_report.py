@@ -13,7 +13,7 @@ from papers import PAPERS
 from snnprune.files import write_atomically
 
 MODES = {
-    "joint": "together",
+    "joint": "in turn, as published",
     "together": "at every step, with momentum and weight decay",
     "separate": "switcher alone, network trained before and frozen",
     "connections": "connections",
