@@ -79,6 +79,9 @@ class Report:
         """Plain values in the form of `report.json`."""
         content = asdict(self)
         content["target"] = None if self.target is None else dict(self.target)
+        for model in ("dense", "compact"):
+            if content[model]["nonzero"] is None:
+                del content[model]["nonzero"]  # only where connections were switched
         return content
 
     def to_json(self, path: str | Path) -> None:
