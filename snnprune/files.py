@@ -12,6 +12,8 @@ from typing import Any
 
 from .errors import RunError
 
+STRUCTURE = "structure.json"  # how a saved model is built; beside its weights
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from . import attention, layers
 from .errors import StructureError, first_line
-from .files import read_json, write_atomically, write_json
+from .files import STRUCTURE, read_json, write_atomically, write_json
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
 
 FORMAT = 1
-WEIGHTS, STRUCTURE = "model.safetensors", "structure.json"
+WEIGHTS = "model.safetensors"
 
 
 def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:

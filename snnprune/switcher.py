@@ -2,13 +2,13 @@
 
 Structure after arXiv 2110.05954, section 3.1 and figure 2: an encoder of convolution, ReLU and max
 pooling; at every level a row convolution that turns the level's width into 1; a decoder along the
-rows that joins every level with the row feature of the same encoder level. The last ReLU, which
-makes the values scales, is applied by whoever uses them, because a budget moves its threshold.
+rows that joins every level with the row feature of the same encoder level. Upsampling is linear
+interpolation and convolution: with the paper's transposed convolution a row's place decides as much as
+its weights (every second row is kept). The last ReLU, which makes the values scales, is applied by
+whoever uses them, because a budget moves its threshold.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ class Switcher(nn.Module):
         levels: number of pooling steps (at least 0).
         stride: stride of the first convolution along the width; the full-resolution level dominates
             the cost, and its width is divided by this.
-        upsample: `linear` interpolates and convolves. `deconv` is the papers' transposed
-            convolution, which tends to decide by position (checkerboard patterns).
         zero_head: start with all outputs exactly 0, so that other paths decide at first.
     """
 
@@ -40,7 +38,6 @@ class Switcher(nn.Module):
         base: int = 8,
         levels: int = 2,
         stride: int = 1,
-        upsample: Literal["linear", "deconv"] = "linear",
         zero_head: bool = False,
     ) -> None:
         super().__init__()
@@ -62,16 +59,11 @@ class Switcher(nn.Module):
         self.up, self.join = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(levels)):
             fine, coarse = base * 2**level, base * 2 ** (level + 1)
-            self.up.append(
-                nn.ConvTranspose1d(coarse, fine, 2, stride=2)
-                if upsample == "deconv"
-                else nn.Conv1d(coarse, fine, 3, padding=1)
-            )
+            self.up.append(nn.Conv1d(coarse, fine, 3, padding=1))
             self.join.append(nn.Conv1d(2 * fine, fine, 3, padding=1))
-        self.linear_upsampling = upsample == "linear"
         self.head = nn.Conv1d(base, out_channels, 1)
         for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)):
+            if isinstance(module, (nn.Conv1d, nn.Conv2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -96,8 +88,6 @@ class Switcher(nn.Module):
             skips.append(F.relu(row(x)).squeeze(3))  # (1, c, R / 2^level)
         x = skips.pop()
         for up, join in zip(self.up, self.join, strict=True):
-            if self.linear_upsampling:
-                x = F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=False)
-            x = F.relu(up(x))
+            x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=False)))
             x = F.relu(join(torch.cat([x, skips.pop()], 1)))
         return self.head(x)[0, :, :rows]

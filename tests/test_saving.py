@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import snnprune
 from snnprune.errors import RunError, StructureError
-from snnprune.saving import STRUCTURE, WEIGHTS, digest
+from snnprune.files import STRUCTURE
+from snnprune.saving import WEIGHTS, digest
 from snnprune.surgery import fold_, random_scales, remove_
 from snnprune.tracing import trace
 

@@ -37,9 +37,8 @@ def correlation(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("rows", [5, 16, 37])
 @pytest.mark.parametrize("width", [3, 16, 50])
 @pytest.mark.parametrize("stride", [1, 4])
-@pytest.mark.parametrize("upsample", ["linear", "deconv"])
-def test_one_value_per_row_for_any_shape(rows, width, stride, upsample):
-    net = snnprune.Switcher(2, 3, width, stride=stride, upsample=upsample)
+def test_one_value_per_row_for_any_shape(rows, width, stride):
+    net = snnprune.Switcher(2, 3, width, stride=stride)
     out = net(torch.randn(2, rows, width))
     assert out.shape == (3, rows)
     out.square().sum().backward()
@@ -87,6 +86,18 @@ def test_trap_5_no_checkerboard(seed):
     for lag in (2, 4, 8):
         auto = float((kept[:-lag] * kept[lag:]).mean() / kept.square().mean())
         assert abs(auto) < 0.15, (lag, auto)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_fresh_start_does_not_decide_by_position(seed):
+    """Random weights: even and odd rows, and every fourth, are on about equally often."""
+    _, model, x = make_network("mlp", seed)
+    with torch.no_grad():
+        values = Scorer(model, trace(model, x), start="fresh", scores="switcher", seed=seed)(model)
+    on = (values["features.0:in"] > 0).double()
+    for period in (2, 4):
+        shares = torch.stack([on[first::period].mean() for first in range(period)])
+        assert float(shares.max() - shares.min()) < 0.15, (period, shares)
 
 
 @pytest.mark.parametrize("factor", [2.0**-13, 1.0, 2.0**10])

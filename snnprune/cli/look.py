@@ -72,6 +72,11 @@ def inspect(
         found = inspect_model(opened, image_size=image_size, keep=tuple(keep or ()))
     console.print(groups_table(found.groups, found.shares))
     say(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
+    if found.nonzero < 0.9 * found.params:
+        say(
+            f"only {found.nonzero:,} params are not 0: they keep their places here and cost as many MACs; "
+            "pruning neurons fills such gaps while it trains"
+        )
     say(f"layers that can lose neurons: {found.reach['macs']:.1%} of MACs, {found.reach['params']:.1%} of params")
     for metric, share in found.least.items():
         say(f"smallest {metric} target with 10% of every group kept: {metric}={share:.3f}")

@@ -44,7 +44,9 @@ def optimize(
     epochs: Annotated[
         float, typer.Option(help="passes over the training data, search and recovery together")
     ] = 20,
-    trials: Annotated[int, typer.Option(help="runs of so many epochs by which drop= is bisected")] = 5,
+    trials: Annotated[
+        int | None, typer.Option(help="runs of so many epochs by which drop= is bisected", show_default="5")
+    ] = None,
     lr: Annotated[float, typer.Option(help="learning rate of the network")] = 0.05,
     output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
@@ -64,7 +66,8 @@ def optimize(
     trust_pickle: Trust = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..errors import RunError
+    from ..errors import ConfigError, RunError
+    from ..gates import parse_drop
     from ..learner import PruneConfig
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
@@ -72,11 +75,17 @@ def optimize(
 
     if target is None:
         target = "params=0.5" if granularity == "connection" else "macs=0.5"
+    goal = parse.target(target)
+    if trials is not None and parse_drop(goal) is None:
+        raise ConfigError(
+            f"--trials {trials} belongs to a target drop=...; {target} takes one run. Leave it out, "
+            "or give more --epochs."
+        )
     config = PruneConfig(
-        target=parse.target(target),
+        target=goal,
         granularity=granularity,  # type: ignore[arg-type]  # checked by the config
         epochs=epochs,
-        trials=trials,
+        trials=PruneConfig().trials if trials is None else trials,
         lr=lr,
         seed=seed,
         keep=tuple(keep or ()),

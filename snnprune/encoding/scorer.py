@@ -84,9 +84,7 @@ class Scorer(nn.Module):
             self.fc_switcher = None
             if self.matrices is not None:
                 stride = max(1, min(8, self.matrices.width // 32))
-                self.fc_switcher = Switcher(
-                    len(fc), len(fc), self.matrices.width, stride=stride, upsample="deconv"
-                )
+                self.fc_switcher = Switcher(len(fc), len(fc), self.matrices.width, stride=stride)
             within = None if evidence is None else evidence.within([g.id for g in stacked])
             self.rows = StackedRows(model, stacked, sort=not fresh, sensitivity=within) if stacked else None
             self.switcher = None
@@ -96,7 +94,6 @@ class Scorer(nn.Module):
                     1,
                     self.rows.width,
                     stride=4,
-                    upsample="deconv" if fresh else "linear",
                     zero_head=not fresh,
                 )
             # full-resolution row path

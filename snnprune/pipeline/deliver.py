@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
-from ..files import write_atomically, write_json
+from ..files import STRUCTURE, write_atomically, write_json
 from ..report import Report
-from ..saving import STRUCTURE, digest, read_structure
+from ..saving import digest, read_structure
 from .runs import ONNX, PROBE, REPORT, open_model, run_metadata
 
 

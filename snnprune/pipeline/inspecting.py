@@ -14,6 +14,7 @@ from ..budget import CostModel
 from ..encoding import Scorer
 from ..errors import ConfigError, UnsupportedModelError
 from ..graph import NeuronGroup, layer_shapes
+from ..metrics import count_nonzero
 from ..tracing import trace
 from .runs import Opened
 
@@ -30,6 +31,7 @@ class Inspection:
         reach: metric -> share of the dense cost in layers that lose something when neurons go.
         least: metric -> smallest target that the default floors allow.
         input_shape: (channels, height, width) that was used.
+        nonzero: params that are not exactly 0.
     """
 
     groups: list[NeuronGroup]
@@ -39,6 +41,7 @@ class Inspection:
     input_shape: tuple[int, ...]
     macs: int
     params: int
+    nonzero: int
 
 
 def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequence[str] = ()) -> Inspection:
@@ -65,7 +68,14 @@ def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequen
     least = {"macs": cost.floor_share("macs", scores), "params": cost.floor_share("params", scores)}
     reach = {"macs": cost.prunable_share("macs"), "params": cost.prunable_share("params")}
     return Inspection(
-        groups, shares, reach, least, tuple(example.shape[1:]), cost.dense["macs"], cost.dense["params"]
+        groups,
+        shares,
+        reach,
+        least,
+        tuple(example.shape[1:]),
+        cost.dense["macs"],
+        cost.dense["params"],
+        count_nonzero(opened.model),
     )
 
 

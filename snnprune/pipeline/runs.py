@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..export import export_onnx
-from ..files import write_atomically
+from ..files import STRUCTURE, write_atomically
 from ..inputs import Inputs, tensors_in
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
-from ..saving import STRUCTURE, digest, load, read_structure, save
+from ..saving import digest, load, read_structure, save
 
 REPORT, ONNX, CHECKPOINT = "report.json", "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by

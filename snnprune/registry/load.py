@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ModelFileError
+from ..files import STRUCTURE
 from .factory import build
 from .files import check_finite, read_model_file
 from .match import find_architecture, fit, optional
@@ -59,6 +60,11 @@ def load_model(
         else:
             check_finite(content.state_dict(), path)
             return LoadedModel(content.eval(), None)
+    if arch is None and path.suffix == ".safetensors" and (path.parent / STRUCTURE).is_file():
+        raise ModelFileError(
+            f"{path} holds the weights of a run, which make a model only together with the {STRUCTURE} beside "
+            f"them. Name the folder instead: {path.parent}."
+        )
     if arch is None:
         arch, kwargs = find_architecture(content, num_classes)
         wrong: list[str] = []

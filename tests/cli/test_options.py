@@ -54,6 +54,8 @@ def test_a_target_below_the_floors_says_what_can_be_reached(refused, target):
         (["--image-size", "0"], "image_size=0"),
         (["--image-size", "1000000"], "image_size=1000000"),
         (["--round-to", "0"], "round_to=0"),
+        (["--trials", "3"], "--trials 3 belongs to a target drop"),
+        (["--trials", "0", "--target", "drop=0.01"], "trials=0"),
         (["--mean", "0.1,0.2"], "--mean has 2 values for images of 1 channels"),
         (["--std", "1 1 1"], "--std has 3 values for images of 1 channels"),
         (["--mean", "abc"], "--mean 'abc' is no list of numbers"),

@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from conftest import DIGITS
 
 from snnprune.cli.main import run
+from snnprune.registry import build
 
 
 def test_inspect_lists_groups_and_reasons(model, capsys):
@@ -28,6 +30,17 @@ def test_inspect_of_a_run_uses_its_recorded_input(made, capsys):
     assert run(["inspect", str(made / "run"), "--arch", DIGITS]) == 0
     out = capsys.readouterr().out
     assert f"input (1, 8, 8), {report['compact']['macs']:,} MACs, {report['compact']['params']:,} params" in out
+
+
+def test_inspect_tells_of_zeros_that_save_nothing(model, capsys):
+    state = torch.load(model, weights_only=True)
+    assert run(["inspect", str(model), "--arch", DIGITS]) == 0
+    assert "not 0" not in capsys.readouterr().out
+    state["hidden.0.weight"][:, ::3] = 0
+    torch.save(state, "sparse.pt")
+    assert run(["inspect", "sparse.pt", "--arch", DIGITS]) == 0
+    left = sum(int(p.count_nonzero()) for k, p in state.items() if k in dict(build(DIGITS).named_parameters()))
+    assert f"only {left:,} params are not 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_inspect_says_when_no_image_size_fits(model, said):

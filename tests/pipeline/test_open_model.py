@@ -197,3 +197,8 @@ def test_a_structure_file_that_is_none(run, text):
 def test_a_run_of_another_architecture_is_refused(run):
     with pytest.raises(StructureError):
         open_model(run, arch="squeezenet1_1")
+
+
+def test_the_weights_of_a_run_alone_name_their_folder(run):
+    with pytest.raises(SnnPruneError, match=f"Name the folder instead: {run}"):
+        open_model(run / "model.safetensors")
