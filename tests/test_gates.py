@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_network
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import snnprune
 from snnprune.errors import AttachError, CollapsedLayerError, ConfigError, ExportError, TargetError
@@ -244,3 +245,77 @@ def test_rounding_counts_the_channels_of_convolution_groups():
     assert gated.groups[0].size == 16
     assert small[2].groups % 2 == 0
     assert small[2].out_channels == 4 * small[2].groups < 64
+
+
+@pytest.mark.parametrize("name", ["lenet5_caffe", "resnet20", "mobilenet_v1_025", "digits_cnn", "mlp"])
+def test_scaled_weights_and_scaled_inputs_are_one_function(name):
+    """Called through the gates, cheap layers scale their weights; called by itself, the model scales inputs."""
+    _, model, _ = make_network(name)
+    x = torch.randn(70, *make_network(name)[2].shape[1:], dtype=torch.float64)
+    own = []
+    with snnprune.attach(model, x[:2]) as gated:
+        gated.set_budget({"params": 0.5})
+        found = []
+        for call in (gated, model):
+            handles = [
+                m.register_forward_hook(lambda m, _x, _y: own.append(m.weight.is_leaf), prepend=True)
+                for m in model.modules()
+                if isinstance(m, (nn.Conv2d, nn.Linear))
+            ]
+            model.train()
+            output = call(x)
+            for handle in handles:
+                handle.remove()
+            every = [*model.parameters(), *gated.scorer_parameters()]
+            grads = torch.autograd.grad(output.square().mean(), every, allow_unused=True)
+            found.append([output, *[torch.zeros(()) if g is None else g for g in grads]])
+        for one, other in zip(*found, strict=True):
+            assert relative_difference(one, other) <= 1e-9
+        assert all(p.is_leaf for p in model.parameters())
+    if name != "mlp":
+        half = len(own) // 2
+        assert not all(own[:half]), "no layer scaled its weight: the test shows nothing"
+        assert all(own[half:])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_weights_are_the_users_own_again_whatever_ends_a_call(error):
+    _, model, _ = make_network("lenet5_caffe")
+    x = torch.randn(64, 1, 28, 28, dtype=torch.float64)
+    own = dict(model.named_parameters())
+
+    def fail(*_args):
+        assert not model.conv2.weight.is_leaf
+        raise error
+
+    with snnprune.attach(model, x[:2]) as gated:
+        handle = model.conv2.register_forward_hook(fail, prepend=True)
+        with pytest.raises(error):
+            gated(x)
+        handle.remove()
+        now = dict(model.named_parameters())
+        assert all(now[n] is p for n, p in own.items())
+        assert list(now) == list(own)
+
+
+def test_checkpointing_repeats_a_forward_with_the_same_side_scaled():
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = torch.relu(self.first(x))
+            x = checkpoint(lambda t: torch.relu(self.second(t)), x, use_reentrant=False)
+            return self.head(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, x = Saving().double(), torch.randn(32, 1, 12, 12, dtype=torch.float64)
+    found = []
+    with snnprune.attach(model, x[:2], switcher="switcher") as gated:
+        for call in (gated, model):
+            call(x).square().mean().backward()
+            found.append([p.grad.clone() for p in [*model.parameters(), *gated.scorer_parameters()]])
+            for p in [*model.parameters(), *gated.scorer_parameters()]:
+                p.grad = None
+    assert relative_difference(*found) <= 1e-10

@@ -73,6 +73,8 @@ class GatedModel:
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._handles: list[Any] = []
+        self._gates: list[Gate] = []
+        self._calling = False
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
@@ -85,13 +87,21 @@ class GatedModel:
     def _hook(self) -> None:
         self._handles.append(self.model.register_forward_pre_hook(Refresh(self)))
         for name in self._maps:
-            module = self.model.get_submodule(name)
-            self._handles.append(module.register_forward_pre_hook(Gate(self, name), with_kwargs=True))
+            module, gate = self.model.get_submodule(name), Gate(self, name)
+            self._gates.append(gate)
+            self._handles.append(module.register_forward_pre_hook(gate.before, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(gate.after, always_call=True))
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._put_back()
+        self._gates.clear()
+
+    def _put_back(self) -> None:
+        for gate in self._gates:
+            gate.put_back()
 
     @contextlib.contextmanager
     def unhooked(self) -> Iterator[nn.Module]:
@@ -130,10 +140,15 @@ class GatedModel:
         """Run the model with its gates."""
         if not self._attached:
             raise AttachError("the gates are detached; call the model itself, or attach() again.")
-        if self._compiled:  # compiled code would not see the scales change
-            with torch.compiler.set_stance("force_eager"):
-                return self.model(*args, **kwargs)
-        return self.model(*args, **kwargs)
+        self._calling = True
+        try:
+            if self._compiled:  # compiled code would not see the scales change
+                with torch.compiler.set_stance("force_eager"):
+                    return self.model(*args, **kwargs)
+            return self.model(*args, **kwargs)
+        finally:  # also after Ctrl-C, which hooks do not hear of
+            self._calling = False
+            self._put_back()
 
     # -- phases and parameters -----------------------------------------------------------------
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from .. import layers
 from ..surgery import scale_call
 
 
@@ -13,6 +15,7 @@ class Owner(Protocol):
     """Who computes the scales."""
 
     _dirty: bool
+    _calling: bool
     _factors: dict[str, Tensor]
 
     def refresh(self) -> None:
@@ -21,17 +24,62 @@ class Owner(Protocol):
 
 
 class Gate:
-    """Forward pre-hook of one consumer: input times the scales of its columns."""
+    """Forward hooks of one consumer: its input times the scales of its columns.
+
+    `(x * g) W = x (g W)`: where the input is larger than the weight, as in nearly every convolution, the
+    weight is scaled instead, for the length of the layer's own forward. That saves a copy of every feature
+    map and the time to write it. It is done only inside the gated model's call, which puts weights back
+    whatever ends it, and again when checkpointing repeats such a call in the backward pass.
+    """
 
     def __init__(self, owner: Owner, name: str) -> None:
         self.owner, self.name = owner, name
+        self._moved: tuple[nn.Module, Tensor] | None = None  # a layer and its own weight, while scaled
+        self._on_weight = False  # what the last call inside the gated model did
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """Scale the layer's input."""
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Scale the layer's input or its weight."""
+        self.put_back()
         if self.owner._dirty:  # the layer is called on its own, not through the model
             self.owner.refresh()
         factor = self.owner._factors.get(self.name)
-        return None if factor is None else scale_call(module, args, kwargs, factor)
+        if factor is None:
+            return None
+        if self.owner._calling:
+            self._on_weight = _cheaper_on_weight(module, args)
+        elif torch._C._current_graph_task_id() == -1:  # no repeated forward of a checkpoint
+            self._on_weight = False
+        if not self._on_weight:
+            return scale_call(module, args, kwargs, factor)
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        shape = [1] * weight.dim()
+        shape[layers.input_dim(module)] = -1
+        self._moved = (module, weight)
+        module._parameters["weight"] = weight * factor.to(weight).reshape(shape)  # type: ignore[assignment]
+        return None
+
+    def after(self, _module: nn.Module, _args: Any, _output: Any) -> None:
+        """The layer's own weight again."""
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Put the layer's own weight back, if it is not there."""
+        if self._moved is not None:
+            module, weight = self._moved
+            module._parameters["weight"] = weight  # type: ignore[assignment]
+            self._moved = None
+
+
+def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:
+    plain = layers.is_linear(module) and not isinstance(module, layers.IndexedLinear)
+    if layers.is_conv(module):
+        plain = not layers.is_grouped(module) and not layers.is_customized(module)
+    if not plain or not args or "weight" not in module._parameters:  # a parametrised weight is computed
+        return False
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return args[0].numel() > weight.numel()
 
 
 class Refresh:
@@ -48,7 +96,7 @@ class Refresh:
 def is_gated(model: nn.Module) -> bool:
     """True when any module of the model carries one of our gates."""
     return any(
-        isinstance(hook, (Gate, Refresh))
+        isinstance(hook, Refresh) or isinstance(getattr(hook, "__self__", None), Gate)
         for module in model.modules()
         for hook in module._forward_pre_hooks.values()
     )

@@ -53,7 +53,16 @@ def gate_neurons(
         if look is not None:
             found = measure_sensitivity(model, groups, look(), loss.hard)
             evidence = Evidence.weigh(found, cost, budget.metric, trust=config.trust, thrift=config.thrift)
-    scorer = Scorer(model, groups, scores=config.scores, start=config.start, evidence=evidence, seed=config.seed)
+    scorer = Scorer(
+        model,
+        groups,
+        scores=config.scores,
+        start=config.start,
+        evidence=evidence,
+        fresh_mean=config.fresh_mean,
+        fresh_std=config.fresh_std,
+        seed=config.seed,
+    )
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=config.floor, round_to=config.round_to)
 
 

@@ -1,0 +1,87 @@
+"""A step of the search against a plain training step: time and peak memory, side by side.
+
+    python benchmarks/speed/overhead.py mlp lenet resnet20
+    python benchmarks/speed/overhead.py resnet50 --device cuda
+    python benchmarks/speed/overhead.py --table
+
+Every ratio is against the same network, batch and optimiser without a switcher. *together* is the default: the
+switcher runs and learns at every step. *in turn* is the mean of one step of the switcher and one of the network
+with held scales. *teacher* adds the original model's forward pass to both sides.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from steps import (
+    NETWORKS,
+    PlainStep,
+    SearchStep,
+    add_row,
+    batch_of,
+    build,
+    options,
+    peak_memory,
+    side_by_side,
+    teacher_of,
+)
+
+
+def measure(name: str, batch: int, device: str, rounds: int) -> dict[str, Any]:
+    """One row of the table."""
+    data = batch_of(name, batch, device)
+    model = build(name, device)
+    teacher = teacher_of(model)
+    kinds: dict[str, Any] = {
+        "plain": lambda: PlainStep(copy.deepcopy(model), data, None),
+        "plain, teacher": lambda: PlainStep(copy.deepcopy(model), data, teacher),
+        "together": lambda: SearchStep(copy.deepcopy(model), data, None),
+        "together, teacher": lambda: SearchStep(copy.deepcopy(model), data, teacher),
+        "in turn": lambda: SearchStep(copy.deepcopy(model), data, None, alternate=1, gradient="held"),
+    }
+    memory = {}
+    for kind, make in kinds.items():  # one at a time, so that nothing else is alive
+        memory[kind] = peak_memory(make(), device)
+    steps = {kind: make() for kind, make in kinds.items()}
+    steps["plain"]()
+    seconds = side_by_side(steps, device, rounds=rounds, block=2)
+    return {
+        "seconds": {k: round(v, 6) for k, v in seconds.items()},
+        "bytes": memory,
+        "time": {
+            "together": seconds["together"] / seconds["plain"],
+            "together, teacher": seconds["together, teacher"] / seconds["plain, teacher"],
+            "in turn": seconds["in turn"] / seconds["plain"],
+        },
+        "memory": {
+            "together": memory["together"] / memory["plain"],
+            "together, teacher": memory["together, teacher"] / memory["plain, teacher"],
+            "in turn": memory["in turn"] / memory["plain"],
+        },
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = options(__doc__ or "")
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="default: all")
+    parser.add_argument("--batch", type=int, help="default: 64; on the CPU what fits")
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.table:
+        from speed_report import write_speed
+
+        print(write_speed(args.results))
+        return
+    for name in args.networks or NETWORKS:
+        network = NETWORKS[name]
+        batch = args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
+        row = measure(name, batch, args.device, args.rounds)
+        add_row(args.results, {"benchmark": "overhead", "case": name, "batch": batch, **row}, args)
+
+
+if __name__ == "__main__":
+    main()
