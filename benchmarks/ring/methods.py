@@ -36,6 +36,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "in turn": {"alternate": 2},
     "in turn, search 0.1": {"alternate": 2, "search": 0.1},
     "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},
+    "hold 2": {"hold": 2},
+    "hold 4": {"hold": 4},
+    "hold 8": {"hold": 8},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
     "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
@@ -60,6 +63,8 @@ def recipe(task: Any, method: str) -> str:
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
+        if options["hold"] == 1:
+            del options["hold"]  # as it always was, before there was a choice
         options["start_version"] = START_VERSION
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]

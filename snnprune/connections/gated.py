@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CollapsedLayerError, ConfigError, TargetError
-from ..gates import Budget, Gradient, GroupCounts, Phase, parse_target
+from ..gates import Budget, Gradient, GroupCounts, HeldState, Phase, parse_target
 from ..graph import NeuronGroup
 from ..surgery import remove_
 from .rule import Masks, Neurons, connections_for, keep_connections
@@ -69,6 +69,7 @@ class ConnectionModel:
         self.gradient: Gradient = "through"
         self._requires_grad = {p: p.requires_grad for p in network.parameters()}
         self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
+        self._last: dict[str, Tensor] = {}
         self._masks: Masks = {}
         self._alive: dict[str, Tensor] = {}
 
@@ -102,7 +103,27 @@ class ConnectionModel:
             raise ConfigError(f"phase {phase!r} with gradient {gradient!r} is unknown.")
         if (phase, gradient) == (self.phase, self.gradient):
             return
-        self.phase, self.gradient, self._known = phase, gradient, None
+        self._known = None
+        self._set_learners(phase, gradient)
+
+    def hold(self, state: HeldState | None = None) -> None:
+        """Let the network learn alone under the scales of the last pass, as `GatedModel.hold`."""
+        if state is not None:
+            self._last, self._masks, self._alive = state["scales"], state["masks"], state["alive"]
+        elif not self._last:
+            with torch.no_grad():
+                self.connection_scales()
+        self._set_learners("network", "held")
+        self._known = (None, {name: scale.detach() for name, scale in self._last.items()})
+
+    def held_state(self) -> HeldState | None:
+        """What a checkpoint has to keep, because weights have moved on since; else None."""
+        if self._known is None or self._known[0] is not None:
+            return None
+        return {"scales": self._known[1], "masks": self._masks, "alive": self._alive}
+
+    def _set_learners(self, phase: Phase, gradient: Gradient) -> None:
+        self.phase, self.gradient = phase, gradient
         for parameter, flag in self._requires_grad.items():
             parameter.requires_grad_(flag and phase != "switcher")
         for parameter in self.scorer_parameters():
@@ -155,6 +176,7 @@ class ConnectionModel:
             self._masks, self._alive = self._choose(values)
             scales = {n: self._scale(u, self._masks[n]) for n, u in values.items()}
         self._known = None if differentiable else (stamp, scales)  # a graph belongs to one backward pass
+        self._last = {name: scale.detach() for name, scale in scales.items()}
         return scales
 
     def _version(self) -> object:

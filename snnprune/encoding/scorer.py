@@ -131,10 +131,10 @@ class Scorer(nn.Module):
             for i, (name, size) in enumerate(zip(self.matrices.ids, self.matrices.sizes, strict=True)):
                 found[name] = values[i, :size]
         if self.rows is not None and self.switcher is not None and self.path is not None:
-            matrix, places, statistics = self.rows(model)
-            values = self.switcher(matrix)[0]
-            for name, place, stats in zip(self.rows.ids, places, statistics, strict=True):
-                found[name] = values[place] + self.path(stats).squeeze(1)
+            encoded = self.rows(model)
+            values = self.switcher(encoded.matrix)[0].index_select(0, encoded.places)
+            values = values + self.path(encoded.statistics).squeeze(1)
+            found.update(zip(self.rows.ids, values.split(self.rows.sizes), strict=True))
         return found
 
     def _value(self, raw: Tensor) -> Tensor:

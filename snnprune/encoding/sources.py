@@ -38,23 +38,33 @@ class Source:
     unit: int
     matrix: bool = False
 
-    def rows(self, model: nn.Module) -> Tensor:
-        """The weights, (neurons, length)."""
+    def weight(self, model: nn.Module) -> Tensor:
+        """The whole tensor."""
         if self.matrix:
-            parameter = model.get_parameter(self.module)
-            return parameter.index_select(0, self.channels.to(parameter.device)).reshape(-1, self.length)
+            return model.get_parameter(self.module)
+        weight = model.get_submodule(self.module).weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def cut(self, weight: Tensor, model: nn.Module) -> Tensor:
+        """A weight of the layer's shape as (neurons, length), by differentiable indexing alone."""
+        if self.matrix:
+            return weight.index_select(0, self.channels.to(weight.device)).reshape(-1, self.length)
         module = model.get_submodule(self.module)
         if isinstance(module, layers.IndexedLinear) and self.side == "outgoing":
-            full = module.weight.new_zeros(module.out_features, module.source_features)
-            matrix = full.index_copy(1, module.index, module.weight).t()
-        elif self.side == "outgoing":
-            matrix = layers.weight_columns(module)
+            full = weight.new_zeros(module.out_features, module.source_features)
+            matrix = full.index_copy(1, module.index, weight).t()
         else:
-            matrix = layers.weight_rows(module)
+            side = layers.input_dim(module) if self.side == "outgoing" else layers.output_dim(module)
+            matrix = weight.movedim(side, 0).flatten(1)
         channels = self.channels.to(matrix.device)
         if len(channels) != len(matrix) or not torch.equal(channels, torch.arange(len(matrix)).to(channels)):
             matrix = matrix.index_select(0, channels)
         return matrix.reshape(-1, self.length)
+
+    def rows(self, model: nn.Module) -> Tensor:
+        """The weights, (neurons, length)."""
+        return self.cut(self.weight(model), model)
 
 
 def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
@@ -125,16 +135,6 @@ def standardize(rows: Tensor) -> Tensor:
     a layer the same scale.
     """
     return rows / (rows.detach().square().mean().sqrt() + _EPSILON)
-
-
-def sort_columns(rows: Tensor, unit: int) -> Tensor:
-    """Columns in order of their norm, so that the order of the neighbouring layer's neurons is forgotten."""
-    units = rows.shape[1] // unit
-    if units < 2 or rows.shape[1] % unit:
-        return rows
-    view = rows.view(len(rows), units, unit)
-    order = view.detach().square().sum((0, 2)).argsort(descending=True)
-    return view.index_select(1, order).reshape(len(rows), -1)
 
 
 def z_scores(values: Tensor) -> Tensor:

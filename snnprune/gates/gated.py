@@ -23,6 +23,7 @@ from .target import parse_target
 
 Phase = Literal["switcher", "network", "both"]
 Gradient = Literal["through", "held"]
+HeldState = dict[str, dict[str, Tensor]]
 
 
 class GatedModel:
@@ -70,6 +71,7 @@ class GatedModel:
         self._scales: dict[str, Tensor] = {}
         self._masks: dict[str, Tensor] = {}
         self._stamp: object = None
+        self._watched: list[nn.Parameter] | None = None  # whose change makes scales stale
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._handles: list[Any] = []
@@ -170,7 +172,34 @@ class GatedModel:
             raise ConfigError(f"gradient {gradient!r} is unknown; use 'through' or 'held'.")
         if phase == self.phase and gradient == self.gradient:
             return
-        self.phase, self.gradient, self._stamp, self._dirty = phase, gradient, None, True
+        self._stamp, self._dirty = None, True
+        self._set_learners(phase, gradient)
+
+    def hold(self, state: HeldState | None = None) -> None:
+        """Let the network learn alone under the scales of the last pass, until `set_phase` is called.
+
+        The scorer does not run at all, not even once as after `set_phase("network", gradient="held")`.
+
+        Args:
+            state: what `held_state` returned, to go on from; without it the scales as they are.
+        """
+        if state is not None:
+            self._scales, self._masks = dict(state["scales"]), dict(state["masks"])
+        elif not self._scales:
+            with torch.no_grad():
+                self.refresh()
+        self._scales = {name: scale.detach() for name, scale in self._scales.items()}
+        self._set_learners("network", "held")
+        self._set_factors()
+        self._stamp, self._dirty = self._version(), False
+
+    def held_state(self) -> HeldState | None:
+        """Scales and masks that a checkpoint has to keep, because weights have moved on since; else None."""
+        held = self.phase == "network" and self.gradient == "held" and self._stamp is not None
+        return {"scales": self._scales, "masks": self._masks} if held else None
+
+    def _set_learners(self, phase: Phase, gradient: Gradient) -> None:
+        self.phase, self.gradient = phase, gradient
         for parameter, flag in self._requires_grad.items():
             parameter.requires_grad_(flag and phase != "switcher")
         if self.scorer is not None:
@@ -220,7 +249,7 @@ class GatedModel:
             CollapsedLayerError: all scales of a group are 0.
         """
         check_scales(self.groups, scales)
-        self.scorer = None
+        self.scorer = self._watched = None
         like = next(iter(self.model.parameters()))
         self._scales = {n: s.detach().to(like.device) for n, s in scales.items()}
         self._masks = {n: s > 0 for n, s in self._scales.items()}
@@ -268,16 +297,19 @@ class GatedModel:
                     round_to=self.round_to,
                 )
                 self._scales = to_scales(values, self._masks, normalize=self.scorer.start == "post-training")
-        factors = {name: columns(self._scales) for name, columns in self._maps.items()}
-        self._factors = {name: factor for name, factor in factors.items() if factor is not None}
+        self._set_factors()
         # A graph belongs to one backward pass, so differentiable scales are never reused.
         self._stamp = None if differentiable and not held else stamp
 
+    def _set_factors(self) -> None:
+        factors = {name: columns(self._scales) for name, columns in self._maps.items()}
+        self._factors = {name: factor for name, factor in factors.items() if factor is not None}
+
     def _version(self) -> object:
-        parameters = [*self._requires_grad]
-        if self.scorer is not None:
-            parameters += list(self.scorer.parameters())
-        return sum(p._version for p in parameters), self.budget
+        if self._watched is None:
+            own = [] if self.scorer is None else self.scorer.parameters()
+            self._watched = [*self._requires_grad, *own]
+        return sum(p._version for p in self._watched), self.budget
 
     # -- results -------------------------------------------------------------------------------
 

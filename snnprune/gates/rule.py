@@ -64,9 +64,13 @@ def keep_masks(
                     "Lower the learning rates, or give a target instead of `free`."
                 )
         return masks
-    scores = {name: u.detach().double().cpu().numpy() + levels.get(name, 0.0) for name, u in values.items()}
+    sizes = [len(u) for u in values.values()]
+    flat = torch.cat([u.detach() for u in values.values()])
+    parts = flat.double().cpu().split(sizes)  # one transfer for all groups
+    scores = {name: u.numpy() + levels.get(name, 0.0) for name, u in zip(values, parts, strict=True)}
     chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
-    return {name: torch.from_numpy(chosen.kept[name]).to(u.device) for name, u in values.items()}
+    kept = torch.from_numpy(np.concatenate([chosen.kept[name] for name in values])).to(flat.device)
+    return dict(zip(values, kept.split(sizes), strict=True))
 
 
 def to_scales(values: Mapping[str, Tensor], masks: Mapping[str, Tensor], *, normalize: bool) -> dict[str, Tensor]:
@@ -81,17 +85,20 @@ def to_scales(values: Mapping[str, Tensor], masks: Mapping[str, Tensor], *, norm
         normalize: divide by the detached mean of the kept ones. Scales are defined only up to a factor
             per layer; without this they drift. The papers do not.
     """
-    scales = {}
-    for name, u in values.items():
-        mask = masks[name]
-        kept = u[mask]
-        mean = kept.detach().clamp_min(_LEAST_SCALE).mean() if normalize else u.new_ones(())
-        soft = u / mean
-        hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalize else 0.0), 0.0)
-        scales[name] = soft + (hard - soft.detach())  # value of `hard`, gradient of `soft`
-        if not u.requires_grad:
-            scales[name] = hard
-    return scales
+    sizes = [len(u) for u in values.values()]
+    u = torch.cat(list(values.values()))
+    mask = torch.cat([masks[name] for name in values])
+    soft = u
+    if normalize:
+        count = torch.tensor(sizes, device=u.device)
+        group = torch.arange(len(sizes), device=u.device).repeat_interleave(count, output_size=len(u))
+        kept = torch.where(mask, u.detach().clamp_min(_LEAST_SCALE), 0.0)
+        zeros = u.new_zeros(len(sizes))
+        mean = zeros.index_add(0, group, kept) / zeros.index_add(0, group, mask.to(u.dtype))
+        soft = u / mean.index_select(0, group)
+    hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalize else 0.0), 0.0)
+    scales = soft + (hard - soft.detach()) if u.requires_grad else hard  # value of `hard`, gradient of `soft`
+    return dict(zip(values, scales.split(sizes), strict=True))
 
 
 def exact_zeros(scales: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,6 +36,8 @@ class PruneConfig:
         ramp: share of the search over which the budget goes from dense to the target.
         alternate: iterations in a block before the other one's turn, `epoch`, or `together`: both learn
             at every step, which spends no batch on one of them alone.
+        hold: with `together`, the switcher runs and learns at every so many steps; between them its scales are
+            held as constants, which makes those steps as cheap as plain training.
         decay: let the search's learning rates fall along a cosine; else they are constant.
         gradient: whether the network's gradient also flows through the switcher (`through`,
             eqs. 5-6 of arXiv 2110.05954) or scales are held as constants (`held`).
@@ -78,6 +80,7 @@ class PruneConfig:
     thrift: float = 0.5
     ramp: float = 0.75
     alternate: int | Literal["epoch", "together"] = "together"
+    hold: int = 1
     decay: bool = False
     gradient: Gradient = "through"
     scores: Scores = "switcher+offset"
@@ -150,6 +153,10 @@ class PruneConfig:
             raise ConfigError(
                 "gradient='held' has a meaning where the network learns alone: set alternate, to 2 for one."
             )
+        if not _count(self.hold, least=1):
+            raise ConfigError(f"hold={self.hold!r} must be a number of steps, 1 or more.")
+        if self.hold > 1 and self.alternate != "together":
+            raise ConfigError("hold has a meaning where both learn at every step: set alternate='together'.")
         for name in ("trust", "thrift"):
             if not _number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def make_optimizer(
-    kind: str, groups: Sequence[dict[str, Any]], lr: float, *, momentum: float, weight_decay: float
+    kind: str,
+    groups: Sequence[dict[str, Any]],
+    lr: float,
+    *,
+    momentum: float,
+    weight_decay: float,
+    fused: bool | None = None,
 ) -> torch.optim.Optimizer | None:
     """SGD or AdamW over parameter groups; None when there is nothing to learn.
 
-    Each group remembers its learning rate as `initial_lr`, for schedules.
+    Each group remembers its learning rate as `initial_lr`, for schedules. `fused` is the optimiser's own option:
+    one kernel for all parameters, which pays for many small ones.
     """
     if not groups:
         return None
     groups = [{**group, "initial_lr": group.get("lr", lr)} for group in groups]
+    common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": fused}
     if kind == "sgd":
-        return torch.optim.SGD(
-            list(groups), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
-        )
-    return torch.optim.AdamW(list(groups), lr=lr, weight_decay=weight_decay)
+        return torch.optim.SGD(list(groups), momentum=momentum, nesterov=momentum > 0, **common)
+    return torch.optim.AdamW(list(groups), **common)
+
+
+def can_fuse(parameters: Iterable[Tensor]) -> bool:
+    """Whether one kernel can update them all."""
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
 
 
 def cosine(step: int, total: int, warmup: float) -> float:

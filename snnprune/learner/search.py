@@ -10,13 +10,14 @@ import torch
 
 from ..connections import ConnectionModel
 from ..gates import GatedModel, Phase
+from ..inputs import map_tensors
 from ..metrics import evaluate
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
 from .loss import TaskLoss
-from .optim import cosine, freeze_norm_, make_optimizer
+from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
 
 
 class SearchStage:
@@ -24,8 +25,9 @@ class SearchStage:
 
     Even blocks: the network is fixed and the scorer learns. Odd blocks: the scorer is fixed and the
     network learns, with its gradient through the scorer or with held scales. `together` moves both at
-    every step, from the gradients of one pass: no batch is spent on one of them alone. Under a budget the
-    threshold moves at every step, on a ramp that ends at the target.
+    every step, from the gradients of one pass: no batch is spent on one of them alone; with `hold` the scorer
+    does so at some steps, and its scales are held between them. Under a budget the threshold moves at every step
+    of the scorer, on a ramp that ends at the target.
     """
 
     name = "search"
@@ -53,12 +55,18 @@ class SearchStage:
             {"params": list(scorer.offsets.parameters()), "lr": config.offset_lr},
         ]
         chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
+        self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time
         self.scorer_optimizer = make_optimizer(
-            config.switcher_optimizer, chosen, config.switcher_lr, momentum=0.0, weight_decay=0.0
+            config.switcher_optimizer,
+            chosen,
+            config.switcher_lr,
+            momentum=0.0,
+            weight_decay=0.0,
+            fused=can_fuse(self.learned[0]) or None,
         )
         self.optimizer = make_optimizer(
             config.optimizer,
-            [{"params": gated.network_parameters()}] if gated.network_parameters() else [],
+            [{"params": self.learned[1]}] if self.learned[1] else [],
             config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -71,15 +79,17 @@ class SearchStage:
         gated.model.train()
         if config.freeze_norm:
             freeze_norm_(gated.model)
-        gated.set_phase(phase, gradient=config.gradient)
-        if config.target is not None:
+        holding = phase == "network" and config.alternate == "together"
+        if not holding:
+            gated.set_phase(phase, gradient=config.gradient)
+        if config.target is not None and not holding:
             ramp = max(1.0, config.ramp * self.total)
             gated.set_budget(config.target, progress=(self.step + 1) / ramp)
         movers = []
         if phase != "network" and self.scorer_optimizer is not None:
-            movers.append((self.scorer_optimizer, gated.scorer_parameters(), config.switcher_clip))
+            movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
         if phase != "switcher" and self.optimizer is not None:
-            movers.append((self.optimizer, gated.network_parameters(), config.clip))
+            movers.append((self.optimizer, self.learned[1], config.clip))
         loss = self.loss(gated, batch)
         for optimizer, _, _ in movers:
             optimizer.zero_grad(set_to_none=True)
@@ -90,13 +100,15 @@ class SearchStage:
             for optimizer, _, _ in movers:
                 self._schedule(optimizer)
                 optimizer.step()
+        if phase == "both" and config.hold > 1:
+            gated.hold()
         return float(loss.detach())
 
     def _phase(self) -> Phase:
         if self.optimizer is None:
             return "switcher"
         if self.config.alternate == "together":
-            return "both"
+            return "both" if self.step % self.config.hold == 0 else "network"
         return "switcher" if (self.step // self.block) % 2 == 0 else "network"
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> None:
@@ -132,6 +144,7 @@ class SearchStage:
             "total": self.total,
             "best": self.best,
             "waited": self.waited,
+            "held": self.gated.held_state(),
             "model": self.gated.model.state_dict(),
             "scorer": self.gated.scorer.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
@@ -150,6 +163,9 @@ class SearchStage:
             self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
+        if state["held"] is not None:
+            device = next(iter(self.gated.model.parameters())).device
+            self.gated.hold(map_tensors(lambda x: x.to(device), state["held"]))
 
 
 def search(

@@ -13,12 +13,22 @@ import snnprune
 from learner.conftest import Net, loaders
 from snnprune.learner import Checkpoint, Interrupted, PruneConfig
 
+HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
 
-@pytest.mark.parametrize("stop_at", [3, 7, 9, 14, 25])
-def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at):
+
+@pytest.mark.parametrize(
+    ("stop_at", "options"),
+    [
+        *[(stop_at, {}) for stop_at in (3, 7, 9, 14, 25)],
+        *[(stop_at, {"hold": 3}) for stop_at in (6, 7, 8, 9)],
+        *[(stop_at, HELD) for stop_at in (8, 9, 10)],
+        *[(stop_at, {"hold": 3, "granularity": "connection"}) for stop_at in (7, 8, 9)],
+    ],
+)
+def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, options):
     """Bit-equal, with shuffling, augmentation and dropout, in the search and in the recovery."""
     train, val = loaders()
-    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3)
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3, **options)
     whole = snnprune.optimize(trained, train, val, config)
     steps = 0
 

@@ -53,6 +53,8 @@ def test_labels_out_of_range_are_refused(trained):
         {"search": 1.5},
         {"alternate": 0},
         {"alternate": "batch"},
+        {"hold": 0},
+        {"hold": 4, "alternate": 1},
         {"scores": "magic"},
         {"gradient": "none"},
         {"floor": -0.1},

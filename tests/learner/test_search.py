@@ -16,6 +16,7 @@ from snnprune.errors import CollapsedLayerError, DivergedError
 from snnprune.gates.gated import attach_groups
 from snnprune.learner import PruneConfig, TaskLoss
 from snnprune.learner.search import SearchStage
+from snnprune.pipeline.attaching import switch_connections
 from snnprune.tracing import trace
 
 
@@ -73,6 +74,34 @@ def test_together_moves_both_by_the_gradients_of_one_pass(trained, scores):
         assert moved(network, stage.gated.model)
         assert moved(scorer, stage.gated.scorer)
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("granularity", ["neuron", "connection"])
+def test_with_hold_the_switcher_runs_at_some_steps_and_its_scales_stand_between_them(trained, granularity):
+    config = PruneConfig(hold=3, target={"params": 0.5}, granularity=granularity)
+    if granularity == "neuron":
+        stage = stage_for(copy.deepcopy(trained), config, total=7, per_epoch=7)
+    else:
+        model, x = copy.deepcopy(trained), problem()[0][:4]
+        loss = TaskLoss(None, distill=0.0, temperature=1.0)
+        gated = switch_connections(model, trace(model, x), config, loss, None)
+        stage = SearchStage(gated, loss, config, total=7, per_epoch=7, val=None, extra={})
+    batch = tuple(t[:16] for t in problem())
+    calls = []
+    stage.gated.scorer.register_forward_hook(lambda *_: calls.append(step))
+    counts = []
+    for step in range(7):
+        stage.step = step
+        network, scorer = snapshot(stage.gated.model), snapshot(stage.gated.scorer)
+        stage.train_step(batch)
+        assert moved(network, stage.gated.model)
+        assert moved(scorer, stage.gated.scorer) == (step % 3 == 0)
+        counts.append([c.kept for c in stage.gated.counts()])
+    assert calls == [0, 3, 6]
+    assert counts[0] == counts[1] == counts[2] != counts[3]
+    stage.gated.set_phase("both")
+    stage.gated.counts()
+    assert calls == [0, 3, 6, 6], "afterwards the scales follow the scorer again"
 
 
 def test_rates_fall_along_a_cosine_when_asked_to(trained):
