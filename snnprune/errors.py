@@ -13,6 +13,7 @@
     │   └── ExportError                   the ONNX file is not what the model computes
     ├── StructureError                    a saved structure does not fit the model
     └── RunError                          a run folder is in the way, missing or damaged
+        └── LostRankError                 another process of a run on several GPUs has ended
 
 Every message names the path and the value, the cause, and the remedy.
 """
@@ -78,3 +79,7 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's text, shortened, for messages of our own."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+class LostRankError(RunError):
+    """Another process of this run has ended, so that this one cannot go on."""

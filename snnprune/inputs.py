@@ -76,6 +76,18 @@ def batch_size(inputs: Inputs) -> int:
     return tensors[0].shape[0]
 
 
+def inputs_in(batch: Any) -> int:
+    """Inputs in a batch of any form that a loss may take; 1 where its form is only known to the loss."""
+    if isinstance(batch, list) and batch:
+        samples = all(isinstance(part, Tensor) and part.dim() == 3 for part in batch)
+        if samples or not isinstance(batch[0], Tensor):
+            return len(batch)  # a list of images, or of (image, target): one entry each
+    try:
+        return batch_size(tuple(batch) if isinstance(batch, list) else batch)
+    except ConfigError:
+        return 1
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own model inside DataParallel, DistributedDataParallel and `torch.compile`.
 

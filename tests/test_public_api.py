@@ -21,6 +21,7 @@ RANK = {
     "inputs": 1,
     "attention": 1,
     "layers": 1,
+    "ranks": 1,
     "sparse": 1,
     "switcher": 1,
     "export": 2,

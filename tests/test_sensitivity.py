@@ -18,7 +18,7 @@ from snnprune.budget import CostModel
 from snnprune.encoding import Evidence
 from snnprune.errors import ConfigError, DivergedError
 from snnprune.gates import attach_groups, measure_sensitivity
-from snnprune.gates.sensitivity import _inputs_of
+from snnprune.inputs import inputs_in
 from snnprune.learner import TaskLoss
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
@@ -192,7 +192,7 @@ def test_a_group_that_no_gradient_reaches_counts_as_average(caplog):
     ],
 )
 def test_inputs_of_a_batch_are_counted(made, count):
-    assert _inputs_of(made) == count
+    assert inputs_in(made) == count
 
 
 def test_the_users_model_and_batches_are_as_they_were():

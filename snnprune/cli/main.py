@@ -60,5 +60,8 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(console: Console, text: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":  # one of several processes, which torchrun started
+        text = f"process {rank}: {text}"
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     console.print(f"[red]error:[/] {escape(line)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,10 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import Display, say, summary
+from .show import Display, console, say, summary
+
+if TYPE_CHECKING:
+    from ..ranks import Ranks
 
 
 def optimize(
@@ -66,12 +69,13 @@ def optimize(
     trust_pickle: Trust = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..errors import ConfigError, RunError
+    from ..errors import ConfigError, LostRankError, RunError
     from ..gates import parse_drop
     from ..learner import PruneConfig
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
     from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
+    from ..ranks import launched
 
     if target is None:
         target = "params=0.5" if granularity == "connection" else "macs=0.5"
@@ -93,56 +97,65 @@ def optimize(
         floor=floor,
     )
     where = parse.device(device)
-    folder = _run_folder(model, output, resume)
-    if folder.exists():
-        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
-    if partial_of(folder).exists() and not resume:
-        raise RunError(
-            f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
-        )
-    check_place(folder)
-    display = Display()
-    learned = False
-    with display.running():
-        display.stage("load")
-        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
-        splits = load_splits(
-            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
-        )
-        try:
-            result = run_optimize(
-                opened.model.to(where),
-                splits.train,
-                splits.val,
-                config,
-                test=splits.test,
-                callbacks=[display],
-                checkpoint=partial_of(folder) / CHECKPOINT,
-                resume=resume,
-                data_name=data,
+    with launched(where) as (ranks, where):
+        if not ranks.first:
+            console.quiet = True
+        folder = _run_folder(model, output, resume, ranks)
+        if folder.exists():
+            raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+        if partial_of(folder).exists() and not resume:
+            raise RunError(
+                f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start "
+                "anew."
             )
-            learned = True
-            result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
-            display.stage("export")
-            result.model.cpu()
-            result.save(folder)
-        except KeyboardInterrupt:
-            if (partial_of(folder) / CHECKPOINT).exists():
-                raise KeyboardInterrupt(f"go on with: the same command, --output {folder} --resume") from None
-            remove_partial(folder)
-            raise
-        except BaseException:
-            if learned:
-                say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
-            elif not resume:
+        check_place(folder)
+        ranks.wait()  # until all have looked, before the first one writes
+        display = Display()
+        learned = False
+        with display.running():
+            display.stage("load")
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            splits = load_splits(
+                data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+            )
+            try:
+                result = run_optimize(
+                    opened.model.to(where),
+                    splits.train,
+                    splits.val,
+                    config,
+                    test=splits.test,
+                    callbacks=[display],
+                    checkpoint=partial_of(folder) / CHECKPOINT,
+                    resume=resume,
+                    data_name=data,
+                )
+                learned = True
+                if ranks.first:
+                    result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
+                    display.stage("export")
+                    result.model.cpu()
+                    result.save(folder)
+            except (KeyboardInterrupt, LostRankError) as stop:
+                if (partial_of(folder) / CHECKPOINT).exists():
+                    raise type(stop)(
+                        f"{stop} go on with: the same command, --output {folder} --resume".strip()
+                    ) from None
                 remove_partial(folder)
-            raise
-    _warn_about_chance(result.report, splits)
-    summary(result.report, folder, model)
-    say(f"wrote {folder} - next: snnprune export --onnx")
+                raise
+            except BaseException:
+                if learned:
+                    say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
+                elif not resume and ranks.first:
+                    remove_partial(folder)
+                raise
+        _warn_about_chance(result.report, splits)
+        if ranks.first:
+            summary(result.report, folder, model)
+        say(f"wrote {folder} - next: snnprune export --onnx")
 
 
-def _run_folder(model: Path, output: Path | None, resume: bool) -> Path:
+def _run_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
     from ..errors import RunError
 
     if output is not None:
@@ -153,7 +166,8 @@ def _run_folder(model: Path, output: Path | None, resume: bool) -> Path:
         if not found:
             raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
         return found[-1].with_name(found[-1].name.removesuffix(".partial"))
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
+    stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{name}-{stamp}"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import CollapsedLayerError, ConfigError, TargetError
 from ..gates import Budget, Gradient, GroupCounts, HeldState, Phase, parse_target
 from ..graph import NeuronGroup
+from ..ranks import current
 from ..surgery import remove_
 from .rule import Masks, Neurons, connections_for, keep_connections
 from .scorer import ConnectionScorer, weight_of
@@ -174,6 +175,7 @@ class ConnectionModel:
         with torch.set_grad_enabled(differentiable):
             values = self.scorer(self.network)
             self._masks, self._alive = self._choose(values)
+            current().same_([*self._masks.values(), *self._alive.values()])
             scales = {n: self._scale(u, self._masks[n]) for n, u in values.items()}
         self._known = None if differentiable else (stamp, scales)  # a graph belongs to one backward pass
         self._last = {name: scale.detach() for name, scale in scales.items()}

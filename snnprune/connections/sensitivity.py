@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import attention
 from ..errors import DivergedError
 from ..inputs import batch_size, device_of, kept_buffers, map_tensors, split_batch, still
+from ..ranks import current
 from .scorer import weight_of
 
 
@@ -87,6 +88,7 @@ def measure_connections(
                 handle.remove()
             for parameter, flag in flags.items():
                 parameter.requires_grad_(flag)
+    reached, seen = current().pool_(total, reached, seen)
     return {
         name: total[name] * weight_of(model, name).detach().square() / max(1, seen)
         for name in names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -83,18 +83,29 @@ class ArrayLoader:
         yield from self.batches(self.epoch)
         self.epoch += 1
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, (batch,)."""
+    def batches(
+        self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, (batch,).
+
+        Args:
+            epoch: sets order and augmentation.
+            start: the first step.
+            part: number of inputs -> which of them to give, for one of several processes; order and
+                augmentation are those of the whole batch.
+        """
         order = torch.arange(len(self.images))
         if self.shuffle:
             order = torch.randperm(len(order), generator=_generator(self.seed, epoch))
         for step in range(start, len(self)):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            x = self.images[chosen].float() / 255
+            own = slice(None) if part is None else part(len(chosen))
+            x = self.images[chosen[own]].float() / 255
             x = (x - self._mean) / self._std
             if self.augment:
-                x = _augment(x, _generator(self.seed, epoch, step + 1))
-            yield x, self.labels[chosen]
+                moves = _moves(len(chosen), x.shape, _generator(self.seed, epoch, step + 1))
+                x = _augment(x, *(move[own] for move in moves))
+            yield x, self.labels[chosen[own]]
 
 
 def _generator(seed: int, epoch: int, step: int = 0) -> torch.Generator:
@@ -102,17 +113,23 @@ def _generator(seed: int, epoch: int, step: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(mixed % (2**63))
 
 
-def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to an eighth of its size, and mirror half of the colour images."""
+def _moves(n: int, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Per image: rows and columns to shift by, up to an eighth of its size, and whether to mirror it (colour)."""
+    _, channels, height, width = shape
+    top = torch.randint(0, 2 * (height // 8) + 1, (n,), generator=generator)
+    left = torch.randint(0, 2 * (width // 8) + 1, (n,), generator=generator)
+    if channels != 3:
+        return top, left, torch.zeros(n, dtype=torch.bool)
+    return top, left, torch.rand(n, generator=generator) < 0.5
+
+
+def _augment(x: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+    """Shift and mirror every image as it was drawn for it."""
     n, channels, height, width = x.shape
     reach_y, reach_x = height // 8, width // 8
     padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y), mode="replicate")
-    top = torch.randint(0, 2 * reach_y + 1, (n,), generator=generator)
-    left = torch.randint(0, 2 * reach_x + 1, (n,), generator=generator)
     rows = (top[:, None] + torch.arange(height))[:, None, :, None]
     columns = left[:, None] + torch.arange(width)
-    if channels == 3:
-        flip = torch.rand(n, generator=generator) < 0.5
-        columns = torch.where(flip[:, None], columns.flip(1), columns)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
     items = torch.arange(n)[:, None, None, None]
     return padded[items, torch.arange(channels)[None, :, None, None], rows, columns[:, None, None, :]]

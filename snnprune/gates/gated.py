@@ -16,6 +16,7 @@ from ..encoding import Scorer
 from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, is_compiled
+from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
 from .hooks import Gate, Refresh, is_gated
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
@@ -296,6 +297,7 @@ class GatedModel:
                     floor=self.floor,
                     round_to=self.round_to,
                 )
+                current().same_(self._masks.values())  # values differ in their last bits between GPUs
                 self._scales = to_scales(values, self._masks, normalize=self.scorer.start == "post-training")
         self._set_factors()
         # A graph belongs to one backward pass, so differentiable scales are never reused.

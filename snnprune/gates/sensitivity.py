@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .. import attention
 from ..errors import ConfigError, DivergedError
 from ..graph import NeuronGroup
-from ..inputs import batch_size, kept_buffers, map_tensors, still
+from ..inputs import inputs_in, kept_buffers, map_tensors, still
+from ..ranks import current
 from ..surgery import ColumnMap, column_maps, scale_call
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def measure_sensitivity(
         try:
             for batch in batches:
                 batch = map_tensors(lambda x: x.to(device), batch)
-                count = _inputs_of(batch)
+                count = inputs_in(batch)
                 leaves.update({n: torch.ones(count, size, device=device) for n, size in sizes.items()})
                 for leaf in leaves.values():
                     leaf.requires_grad_()
@@ -85,6 +86,7 @@ def measure_sensitivity(
         finally:
             for handle in handles:
                 handle.remove()
+    reached, seen = current().pool_(total, reached, seen)
     unknown = sorted(set(sizes) - reached)
     if unknown and seen:
         logger.warning(
@@ -94,18 +96,6 @@ def measure_sensitivity(
             unknown[0],
         )
     return {name: total[name] / max(1, seen) for name in total if name in reached}
-
-
-def _inputs_of(batch: Any) -> int:
-    """Inputs in a batch; 1 where its form is only known to the loss, so that its inputs share their scales."""
-    if isinstance(batch, list) and batch:
-        samples = all(isinstance(part, Tensor) and part.dim() == 3 for part in batch)
-        if samples or not isinstance(batch[0], Tensor):
-            return len(batch)  # a list of images, or of (image, target): one entry each
-    try:
-        return batch_size(tuple(batch) if isinstance(batch, list) else batch)
-    except ConfigError:
-        return 1
 
 
 class _Probe:

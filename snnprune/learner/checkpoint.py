@@ -24,9 +24,11 @@ class Checkpoint:
     Args:
         folder: of the checkpoint; made at the first save.
         fingerprint: identifies model, data and options; a checkpoint of another run is refused.
+        writes: whether this process is the one that saves.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, *, writes: bool = True) -> None:
+        self.writes = writes
         self.path = folder / "state.pt"
         self.previous = folder / "state.previous.pt"
         self.fingerprint = fingerprint
@@ -34,6 +36,8 @@ class Checkpoint:
 
     def save(self, stage: str, state: dict[str, Any], rng: dict[str, Any]) -> None:
         """Write the state of a stage, with the random state of the model's stream."""
+        if not self.writes:
+            return
         content = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from ..errors import DataError, DivergedError
-from ..inputs import map_tensors
+from ..inputs import inputs_in, map_tensors
+from ..ranks import Ranks, current
 from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
 from .events import Callback, Event
 
@@ -66,14 +68,28 @@ def steps_per_epoch(loader: Any) -> int:
 
 
 def epoch_batches(loader: Iterable[Any], epoch: int, start: int) -> Iterator[Any]:
-    """Batches of an epoch from `start` on; loaders of other kinds are drawn and skipped."""
+    """Batches of an epoch from `start` on; loaders of other kinds are drawn and skipped.
+
+    Of several processes each gets its part of every batch, unless the loader's sampler has shared them out.
+    """
+    ranks = current()
     if hasattr(loader, "batches"):
-        yield from loader.batches(epoch, start)  # type: ignore[attr-defined]
+        yield from loader.batches(epoch, start, part=ranks.part)  # type: ignore[attr-defined]
         return
     sampler = getattr(loader, "sampler", None)
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)  # type: ignore[union-attr]
-    yield from itertools.islice(iter(loader), start, None)
+    shared_out = isinstance(sampler, DistributedSampler)
+    for batch in itertools.islice(iter(loader), start, None):
+        yield batch if shared_out or ranks.world == 1 else _part(batch, ranks)
+
+
+def _part(batch: Any, ranks: Ranks) -> Any:
+    """A process's part of every tensor and list along the batch."""
+    chosen = ranks.part(inputs_in(batch))
+    if isinstance(batch, list) and batch and not isinstance(batch[0], Tensor):
+        return batch[chosen]  # a list of images, or of (image, target)
+    return map_tensors(lambda x: x[chosen] if x.dim() else x, batch)
 
 
 def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:
@@ -103,7 +119,7 @@ def run_stage(
         DivergedError: the loss is not finite.
     """
     per_epoch = steps_per_epoch(loader)
-    callbacks = list(callbacks)
+    callbacks, ranks = list(callbacks), current()
     model_rng: dict[str, Any] | None = None
     if resume is not None:
         stage.load(resume["state"])
@@ -132,6 +148,8 @@ def run_stage(
                 if batch is None:
                     raise DataError(f"the training loader ended before its {per_epoch} batches.")
                 set_rng_state(model_rng)
+                if ranks.world > 1:  # every process draws its own numbers, whatever a checkpoint remembers
+                    torch.manual_seed(_mix(seed, stage.name, stage.step, 2 + ranks.rank))
                 batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
                 with pause:
                     loss = stage.train_step(batch)
@@ -146,6 +164,7 @@ def run_stage(
                 if now - reported > _REPORT_SECONDS:
                     tell()
                     reported = now
+                (pause.wanted,) = ranks.any(pause.wanted)  # all stop after the same step
                 if checkpoint and now - saved > _CHECKPOINT_SECONDS:
                     checkpoint.save(stage.name, stage.state(), model_rng)
                     saved = now

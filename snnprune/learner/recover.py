@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..inputs import inputs_in
 from ..metrics import evaluate
+from ..ranks import current
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
@@ -36,6 +39,7 @@ class RecoverStage:
         self.model, self.loss, self.config = model, loss, config
         self.sparse = {name: model.get_parameter(name) for name in sparse}
         self._find_zeros()
+        self.ranks = current()
         self.total, self.step, self.val, self.extra = total, 0, val, extra
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
@@ -53,17 +57,20 @@ class RecoverStage:
         if self.config.freeze_norm:
             freeze_norm_(self.model)
         loss = self.loss(self.model, batch)
+        value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         if self.optimizer is None:
-            return float(loss.detach())
+            return value
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)
         self.optimizer.zero_grad(set_to_none=True)
-        if bool(torch.isfinite(loss)):
+        if math.isfinite(value):
             loss.backward()
+            self.ranks.average_gradients_(self.trainable, share)
             clip_gradients(self.trainable, self.config.clip)
             self.optimizer.step()
             self._keep_zeros()
-        return float(loss.detach())
+        self.ranks.average_statistics_(self.model, share)
+        return value
 
     def _find_zeros(self) -> None:
         self.zeros = {name: parameter.detach() == 0 for name, parameter in self.sparse.items()}

@@ -10,8 +10,9 @@ import torch
 
 from ..connections import ConnectionModel
 from ..gates import GatedModel, Phase
-from ..inputs import map_tensors
+from ..inputs import inputs_in, map_tensors
 from ..metrics import evaluate
+from ..ranks import current
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
@@ -48,6 +49,7 @@ class SearchStage:
         self.val, self.extra = val, extra
         self.block = config.alternate if isinstance(config.alternate, int) else per_epoch
         self.best, self.waited = math.inf, 0
+        self.ranks = current()
         assert gated.scorer is not None
         scorer = gated.scorer
         groups = [
@@ -91,18 +93,21 @@ class SearchStage:
         if phase != "switcher" and self.optimizer is not None:
             movers.append((self.optimizer, self.learned[1], config.clip))
         loss = self.loss(gated, batch)
+        value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         for optimizer, _, _ in movers:
             optimizer.zero_grad(set_to_none=True)
-        if bool(torch.isfinite(loss)):
+        if math.isfinite(value):
             loss.backward()
             for _, parameters, limit in movers:
+                self.ranks.average_gradients_(parameters, share)
                 clip_gradients(parameters, limit)
             for optimizer, _, _ in movers:
                 self._schedule(optimizer)
                 optimizer.step()
         if phase == "both" and config.hold > 1:
             gated.hold()
-        return float(loss.detach())
+        self.ranks.average_statistics_(gated.model, share)
+        return value
 
     def _phase(self) -> Phase:
         if self.optimizer is None:
@@ -124,12 +129,13 @@ class SearchStage:
         self.gated.model.eval()
         with torch.no_grad():
             result = evaluate(self.gated.model, self.val)
+        accuracy, loss = self.ranks.same_values(result.accuracy, result.loss)
         if self.config.patience is not None:
-            self.waited = 0 if result.loss < self.best - 1e-4 else self.waited + 1
-            self.best = min(self.best, result.loss)
+            self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
+            self.best = min(self.best, loss)
             if self.waited >= self.config.patience:
                 self.total = self.step
-        return {"val_accuracy": result.accuracy, "val_loss": result.loss, "counts": counts}
+        return {"val_accuracy": accuracy, "val_loss": loss, "counts": counts}
 
     def values(self) -> dict[str, Any]:
         """What to show of the present step."""

@@ -16,6 +16,7 @@ from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, 
 from ..files import read_json, write_json
 from ..learner import Checkpoint, PruneConfig
 from ..metrics import evaluate
+from ..ranks import current
 from .job import Job
 
 BOOK = "trials.json"
@@ -62,6 +63,7 @@ class DropSearch:
                 "loss_fn, or a target macs=... or params=...."
             )
         known = self._open(first)
+        current().wait()  # until all have read what rank 0 is about to write
         reference = evaluate(first.dense, first.val).accuracy
         low, high = first.least_share(), 1.0
         for at in range(self.config.trials):
@@ -93,7 +95,7 @@ class DropSearch:
             job, compact = self._run(share)
         except (CollapsedLayerError, DivergedError) as error:
             return {self.metric: share, "val_accuracy": None, "drop": None, "passed": False, "why": str(error)}
-        accuracy = evaluate(compact, job.val or ()).accuracy
+        (accuracy,) = current().same_values(evaluate(compact, job.val or ()).accuracy)
         lost = reference - accuracy
         passed = lost <= self.drop + 1e-9
         if passed:
@@ -106,7 +108,8 @@ class DropSearch:
     def _run(self, share: float) -> tuple[Job, nn.Module]:
         torch.manual_seed(self.config.seed)
         job = self.make(self._at(share))
-        store = None if self.folder is None else Checkpoint(self._place(share), job.fingerprint())
+        place = None if self.folder is None else self._place(share)
+        store = None if place is None else Checkpoint(place, job.fingerprint(), writes=current().first)
         return job, job.run(store, store.load() if store and self.resume else None)
 
     def _place(self, share: float) -> Path:
@@ -139,7 +142,7 @@ class DropSearch:
 
     def _note(self, trial: dict[str, Any]) -> None:
         """Write the book, then remove the checkpoints of trials that are not the best."""
-        if self.folder is None:
+        if self.folder is None or not current().first:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})

@@ -23,6 +23,7 @@ from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_nonzero, count_params, evaluate
+from ..ranks import current
 from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
 from ..surgery import fold_, remove_
@@ -51,7 +52,7 @@ class Job:
         example_inputs: Inputs | None,
     ) -> None:
         self.dense, self.train, self.val, self.config = dense, train, val, config
-        self.where = where
+        self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
         self.callbacks: list[Callback] = [*callbacks, self._remember]
         check_finite(dense.state_dict(), "the model")
@@ -141,6 +142,7 @@ class Job:
             compact, scales = self._search(store, saved)
             self.scales = {n: s.cpu() for n, s in scales.items()}
             saved = None
+        self.ranks.same_([*compact.state_dict().values(), *self.scales.values()])
         steps = self.total - self.probe_steps - self.search_steps
         if steps > 0:
             extra = {
@@ -165,6 +167,7 @@ class Job:
                 extra=extra,
                 sparse=self.sparse,
             )
+        self.ranks.check_equal(compact.state_dict(), "weights")
         return compact
 
     def _search(
@@ -186,6 +189,7 @@ class Job:
                 resume=saved,
                 extra={"history": self.history},
             )
+            self.ranks.check_equal(gated.model.state_dict(), "weights after the search")
             self.tell("check")
             inputs = map_tensors(lambda x: x.to(self.where), self.sample)
             if isinstance(gated, ConnectionModel):

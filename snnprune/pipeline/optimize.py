@@ -15,6 +15,7 @@ from ..errors import ConfigError, RunError
 from ..gates import is_gated, parse_drop
 from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
+from ..ranks import current
 from .drop import BOOK, DropSearch
 from .job import Job
 from .result import Result
@@ -95,7 +96,7 @@ def optimize(
                     f"{checkpoint} holds the trials of a run with a target drop=.... Repeat the command of the "
                     "interrupted run, or remove its folder to start anew."
                 )
-            store = Checkpoint(Path(checkpoint), job.fingerprint())
+            store = Checkpoint(Path(checkpoint), job.fingerprint(), writes=current().first)
         compact = job.run(store, store.load() if store and resume else None)
         return job.finish(compact, test, began, data_name)
 

@@ -1,0 +1,175 @@
+"""Several processes learn what one would have learned, and end together when one is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from snnprune.cli.main import run
+from snnprune.ranks import Ranks, current
+
+NET = """
+from torch import nn
+
+def net(num_classes=10):
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(DROP),
+        nn.Linear(128, 24), nn.ReLU(), nn.Linear(24, num_classes),
+    )
+"""
+DATA = """
+import os, signal
+import snnprune
+
+class Fatal:
+    def __init__(self, loader):
+        self.loader, self.seen = loader, 0
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        for batch in self.loader:
+            self.seen += 1
+            if self.seen == 40 and os.environ.get("RANK") == os.environ.get("LOSE"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+def loaders():
+    train, val, test = snnprune.load_data("digits", batch_size=63, augment=False)
+    train.shuffle = False
+    return Fatal(train), val, test
+"""
+WORKER = """
+import torch
+from snnprune.errors import RunError
+from snnprune.ranks import launched
+
+with launched("cpu") as (ranks, device):
+    me = ranks.rank
+    assert (ranks.world, device) == (3, "cpu")
+    assert ranks.mean(float(me), me + 1.0) == ((0 * 1 + 1 * 2 + 2 * 3) / 6, (me + 1) / 6)
+    assert ranks.any(me == 2, False) == (True, False)
+    assert ranks.same_values(me + 7.5, -me) == [7.5, 0.0]
+    flag, numbers = torch.tensor([me == 0, True]), torch.arange(3) * (me + 1)
+    ranks.same_([flag, numbers])
+    assert flag.tolist() == [True, True] and numbers.tolist() == [0, 1, 2]
+    odd = [torch.nn.Parameter(torch.zeros(s)) for s in ((2, 3), (4,), (5,))]
+    odd[0].grad = torch.full((2, 3), float(me))
+    odd[1].grad = torch.ones(4) if me == 1 else None
+    ranks.average_gradients_(odd, (me + 1) / 6)
+    assert torch.allclose(odd[0].grad, torch.full((2, 3), 8 / 6))
+    assert torch.allclose(odd[1].grad, torch.full((4,), 2 / 6))
+    assert odd[2].grad is None
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(me)
+    ranks.average_statistics_(norm, 1 / 3)
+    assert torch.allclose(norm.running_mean, torch.ones(2))
+    many = [torch.full((n,), float(me), dtype=d) for n in (3, 1) for d in (torch.float32, torch.float64)]
+    ranks.sum_(many)
+    assert all(bool((t == 3).all()) for t in many)
+    assert ranks.pool_({"a": (a := torch.ones(2)), "b": torch.ones(1)}, {"a"} if me else set(), me) == ({"a"}, 3)
+    assert a.tolist() == [3, 3]
+    ranks.check_equal({"x": torch.ones(3)}, "weights")
+    try:
+        ranks.check_equal({"x": torch.full((3,), 1.0 + (me == 2) * 1e-7)}, "weights")
+    except RunError as error:
+        assert "different weights" in str(error)
+    else:
+        raise AssertionError("a difference in the last bit must be seen")
+    print(f"rank {me} is content")
+"""
+
+
+def torchrun(world: int, *args: str, lose: str = "none") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", *args]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "LOSE": lose, "SNNPRUNE_DEBUG": "", "RANK": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [7, 8, 64, 131])
+def test_parts_cover_a_batch_once(world, count):
+    parts = [list(range(count))[Ranks(rank, world).part(count)] for rank in range(world)]
+    assert [i for part in parts for i in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_too_few_inputs_go_to_everybody():
+    assert all(Ranks(rank, 4).part(3) == slice(0, 3) for rank in range(4))
+
+
+def test_alone_nothing_is_exchanged():
+    ranks = current()
+    assert ranks == Ranks(0, 1)
+    assert ranks.first
+    assert ranks.mean(0.3, 5) == (0.3, 1.0)
+    p = torch.nn.Parameter(torch.ones(2))
+    ranks.average_gradients_([p], 0.5)
+    assert p.grad is None
+
+
+def test_what_processes_exchange(tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER)
+    done = torchrun(3, str(tmp_path / "worker.py"))
+    assert done.returncode == 0, done.stderr
+    assert all(f"rank {n} is content" in done.stdout for n in range(3))
+
+
+@pytest.fixture
+def files(here) -> Path:
+    (here / "data.py").write_text(DATA)
+    for name, drop in (("net.py", "0.0"), ("noisy.py", "0.2")):
+        (here / name).write_text(NET.replace("DROP", drop))
+    torch.manual_seed(0)
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("net_of_this_test", here / "net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.save(module.net().state_dict(), here / "net.pt")
+    return here
+
+
+COMMON = ["optimize", "net.pt", "--epochs", "4", "--device", "cpu", "--target", "params=0.4", "--lr", "0.1"]
+
+
+@pytest.mark.parametrize("more", [[], ["--granularity", "connection"]])
+def test_two_processes_learn_what_one_learns(files, more):
+    """A batch that does not divide evenly, and shifted images: the same batches and mean gradients."""
+    args = [*COMMON, "--data", "digits", "--batch-size", "63", "--arch", "net.py:net", *more]
+    assert run([*args, "--output", "one"]) == 0
+    done = torchrun(2, "-m", "snnprune", *args, "--output", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrote two") == 1, "only one process speaks"
+    assert sorted(p.name for p in files.iterdir() if p.is_dir() and p.name != "__pycache__") == ["one", "two"]
+    one, two = load_file("one/model.safetensors"), load_file("two/model.safetensors")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.double(), two[name].double(), atol=1e-5), name
+    reports = [json.loads(Path(run, "report.json").read_text()) for run in ("one", "two")]
+    assert reports[0]["groups"] == reports[1]["groups"]
+    assert reports[0]["compact"]["accuracy"] == pytest.approx(reports[1]["compact"]["accuracy"], abs=0.005)
+
+
+def test_a_lost_process_ends_the_run_and_the_checkpoint_goes_on_to_the_same_bits(files):
+    args = ["-m", "snnprune", *COMMON, "--data", "data.py:loaders", "--arch", "noisy.py:net"]
+    whole = torchrun(2, *args, "--output", "whole")
+    assert whole.returncode == 0, whole.stderr
+    lost = torchrun(2, *args, "--output", "lost", lose="1")
+    assert lost.returncode != 0
+    assert "error: another process of this run has ended" in lost.stderr
+    assert "--output lost --resume" in lost.stderr
+    assert not (files / "lost").exists()
+    again = torchrun(2, *args, "--output", "lost", "--resume")
+    assert again.returncode == 0, again.stderr
+    one, two = load_file("whole/model.safetensors"), load_file("lost/model.safetensors")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
