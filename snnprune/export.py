@@ -141,8 +141,16 @@ def _gap(ours: np.ndarray, theirs: np.ndarray, size: int, path: Path, fp16: bool
     return float(difference.max()) if ours.size else 0.0
 
 
-def open_session(source: bytes | Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+def open_session(
+    source: bytes | Path, providers: Sequence[str] = ("CPUExecutionProvider",), *, threads: int = 0
+) -> Any:
     """An ONNX Runtime session that never moves to another provider by itself.
+
+    Args:
+        source: a file or its content.
+        providers: execution providers in order of preference; which one serves, the session's
+            `get_providers()[0]` says.
+        threads: within one operator, on the CPU; 0 leaves the choice to ONNX Runtime.
 
     Raises:
         ExportError: the file is no model that ONNX Runtime can load.
@@ -151,6 +159,7 @@ def open_session(source: bytes | Path, providers: Sequence[str] = ("CPUExecution
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source), options, providers=list(providers)

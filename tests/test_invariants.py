@@ -12,8 +12,7 @@ from torch import nn
 
 import snnprune
 from snnprune.export import export_onnx
-from snnprune.gates import is_gated
-from snnprune.gates.gated import attach_groups
+from snnprune.gates import attach_groups, is_gated
 from snnprune.layers import IndexedLinear
 from snnprune.metrics import count_macs, count_params
 from snnprune.surgery import fold_, random_scales, relative_difference, remove_

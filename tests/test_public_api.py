@@ -24,6 +24,7 @@ RANK = {
     "ranks": 1,
     "sparse": 1,
     "switcher": 1,
+    "bench": 3,
     "export": 2,
     "graph": 2,
     "metrics": 2,
@@ -43,10 +44,10 @@ RANK = {
 }
 OWNERS = {
     "torch_pruning": set(),
-    "typer": {"cli/app.py", "cli/look.py", "cli/main.py", "cli/optimize.py", "cli/options.py"},
-    "rich": {"cli/look.py", "cli/main.py", "cli/show.py"},
+    "typer": {"cli/app.py", "cli/bench.py", "cli/look.py", "cli/main.py", "cli/optimize.py", "cli/options.py"},
+    "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/show.py"},
     "onnx": {"export.py"},
-    "onnxruntime": {"export.py"},
+    "onnxruntime": {"bench.py", "export.py"},
     "sklearn": {"data/sources.py"},
 }
 

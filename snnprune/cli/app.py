@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import look
+from .bench import bench
 from .optimize import optimize
 from .show import console
 
@@ -53,5 +54,5 @@ def root(
         console.print(context.get_help())
 
 
-for command in (optimize, look.export, look.inspect, look.evaluate, look.compare):
+for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, bench):
     app.command()(command)

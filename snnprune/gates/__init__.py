@@ -1,7 +1,7 @@
 """Gates on a user's model: attach, phases, budget, compact, detach."""
 
-from .attach import attach
-from .gated import GatedModel, Gradient, HeldState, Phase, attach_groups
+from .attach import attach, attach_groups
+from .gated import GatedModel, Gradient, HeldState, Phase
 from .hooks import is_gated
 from .rule import Budget, GroupCounts, count_groups
 from .sensitivity import measure_sensitivity

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer, Scores, Start
 from ..errors import AttachError, ConfigError
+from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..tracing import trace
 from .gated import GatedModel
@@ -81,4 +82,18 @@ def attach(
         if batches is not None and loss is not None:
             evidence = Evidence.weigh(measure_sensitivity(model, groups, batches, loss), cost, metric)
         scorer = Scorer(model, groups, scores=switcher, start=start, evidence=evidence, seed=seed)
+    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
+
+
+def attach_groups(
+    model: nn.Module,
+    groups: Sequence[NeuronGroup],
+    example_inputs: Inputs,
+    *,
+    scorer: Scorer | None,
+    floor: float = 0.1,
+    round_to: int = 1,
+) -> GatedModel:
+    """Attach gates for groups that are known already."""
+    cost = CostModel(model, groups, example_inputs)
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)

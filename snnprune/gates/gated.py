@@ -15,10 +15,10 @@ from ..budget import CostModel
 from ..encoding import Scorer
 from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
-from ..inputs import Inputs, is_compiled
+from ..inputs import is_compiled
 from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
-from .hooks import Gate, Refresh, is_gated
+from .hooks import Hooks, is_gated
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
 from .target import parse_target
 
@@ -75,53 +75,33 @@ class GatedModel:
         self._watched: list[nn.Parameter] | None = None  # whose change makes scales stale
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
-        self._handles: list[Any] = []
-        self._gates: list[Gate] = []
         self._calling = False
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
         self._compiled = is_compiled(model)
         self._attached = True
-        self._hook()
+        self._hooks = Hooks(self, model, self._maps)
+        self._hooks.register()
 
     # -- hooks ---------------------------------------------------------------------------------
-
-    def _hook(self) -> None:
-        self._handles.append(self.model.register_forward_pre_hook(Refresh(self)))
-        for name in self._maps:
-            module, gate = self.model.get_submodule(name), Gate(self, name)
-            self._gates.append(gate)
-            self._handles.append(module.register_forward_pre_hook(gate.before, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(gate.after, always_call=True))
-
-    def _unhook(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._put_back()
-        self._gates.clear()
-
-    def _put_back(self) -> None:
-        for gate in self._gates:
-            gate.put_back()
 
     @contextlib.contextmanager
     def unhooked(self) -> Iterator[nn.Module]:
         """The plain model for the length of a `with` block."""
-        self._unhook()
+        self._hooks.remove()
         try:
             yield self.model
         finally:
             if self._attached:
-                self._hook()
+                self._hooks.register()
 
     def detach(self) -> nn.Module:
         """Take all gates off and put every `requires_grad` back; weights are not touched.
 
         Safe to call twice. Returns the model.
         """
-        self._unhook()
+        self._hooks.remove()
         attention.close_(self._opened.values())
         for encoder in self._encoders:
             encoder.use_nested_tensor = True
@@ -151,7 +131,7 @@ class GatedModel:
             return self.model(*args, **kwargs)
         finally:  # also after Ctrl-C, which hooks do not hear of
             self._calling = False
-            self._put_back()
+            self._hooks.put_back()
 
     # -- phases and parameters -----------------------------------------------------------------
 
@@ -340,17 +320,3 @@ class GatedModel:
             CollapsedLayerError: a layer would be left empty.
         """
         return remove_(self.fold(), self.groups, self.scales)
-
-
-def attach_groups(
-    model: nn.Module,
-    groups: Sequence[NeuronGroup],
-    example_inputs: Inputs,
-    *,
-    scorer: Scorer | None,
-    floor: float = 0.1,
-    round_to: int = 1,
-) -> GatedModel:
-    """Attach gates for groups that are known already."""
-    cost = CostModel(model, groups, example_inputs)
-    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)

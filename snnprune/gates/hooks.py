@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
@@ -91,6 +92,35 @@ class Refresh:
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Look for changes."""
         self.owner.refresh()
+
+
+class Hooks:
+    """All hooks of one gated model."""
+
+    def __init__(self, owner: Owner, model: nn.Module, names: Iterable[str]) -> None:
+        self.owner, self.model = owner, model
+        self.gates = [Gate(owner, name) for name in names]
+        self.handles: list[Any] = []
+
+    def register(self) -> None:
+        """Put them on."""
+        self.handles.append(self.model.register_forward_pre_hook(Refresh(self.owner)))
+        for gate in self.gates:
+            module = self.model.get_submodule(gate.name)
+            self.handles.append(module.register_forward_pre_hook(gate.before, with_kwargs=True))
+            self.handles.append(module.register_forward_hook(gate.after, always_call=True))
+
+    def remove(self) -> None:
+        """Take them off; safe to call twice."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Give every layer its own weight, whatever interrupted its forward."""
+        for gate in self.gates:
+            gate.put_back()
 
 
 def is_gated(model: nn.Module) -> bool:

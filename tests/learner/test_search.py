@@ -13,7 +13,7 @@ import snnprune
 from learner.conftest import Net, loaders, problem
 from snnprune.encoding import Scorer
 from snnprune.errors import CollapsedLayerError, DivergedError
-from snnprune.gates.gated import attach_groups
+from snnprune.gates import attach_groups
 from snnprune.learner import PruneConfig, TaskLoss
 from snnprune.learner.search import SearchStage
 from snnprune.pipeline.attaching import switch_connections
