@@ -1,0 +1,122 @@
+"""How much of the MACs' reduction arrives as speed in ONNX Runtime.
+
+    python benchmarks/speed/onnx_speed.py resnet18 mobilenet_v2
+    python benchmarks/speed/onnx_speed.py resnet18 --provider cuda --batch 32
+    python benchmarks/speed/onnx_speed.py --table
+
+Every network is cut to the same share of its MACs by the norms of its (untrained) weights: by us with widths as
+they come, rounded to multiples of 8 and of 16, and by torch-pruning's own magnitude pruner with one ratio for all
+layers. All files of a network are timed in turn, call by call. *yield* is speed-up over MACs reduction: 1 is ideal.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning as tp
+import torchvision
+from steps import add_row, options
+from torch import nn
+
+import snnprune
+from snnprune.bench import bench_onnx
+from snnprune.metrics import count_macs
+
+NETWORKS = ("resnet18", "mobilenet_v2")
+SHARES = (0.5, 0.25)
+ROUNDINGS = (1, 8, 16)
+
+
+def ours(model: nn.Module, example: torch.Tensor, share: float, round_to: int) -> nn.Module:
+    """Cut by our threshold over the norms."""
+    with snnprune.attach(copy.deepcopy(model), example, round_to=round_to, floor=0.05) as gated:
+        gated.set_budget({"macs": share})
+        return gated.compact().eval()
+
+
+def theirs(model: nn.Module, example: torch.Tensor, share: float) -> nn.Module:
+    """Cut by torch-pruning, its ratio found by bisection so that the MACs just fit."""
+    dense = count_macs(model, example)
+    low, high, best = 0.0, 0.95, model
+    for _ in range(9):
+        ratio = (low + high) / 2
+        clone = copy.deepcopy(model)
+        outputs = [m for m in clone.modules() if isinstance(m, nn.Linear)]
+        pruner = tp.pruner.MagnitudePruner(
+            clone, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=ratio,
+            ignored_layers=outputs,
+        )  # fmt: skip
+        pruner.step()
+        if count_macs(clone, example) <= share * dense:
+            high, best = ratio, clone
+        else:
+            low = ratio
+    return best.eval()
+
+
+def measure(name: str, args: Any) -> list[dict[str, Any]]:
+    """Rows of one network."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)().eval()
+    example = torch.randn(2, 3, 224, 224)
+    dense = count_macs(model, example)
+    small = {"dense": model}
+    for share in SHARES:
+        for multiple in ROUNDINGS:
+            small[f"macs {share:g}, multiples of {multiple}"] = ours(model, example, share, multiple)
+        small[f"macs {share:g}, torch-pruning"] = theirs(model, example, share)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, network in enumerate(small.values()):
+            paths.append(Path(folder) / f"{number}.onnx")
+            snnprune.export_onnx(network, paths[-1], example)
+        found = bench_onnx(
+            paths, batch_sizes=[args.batch], provider=args.provider, calls=args.calls, threads=args.threads
+        )
+    rows = []
+    for (case, network), latency in zip(small.items(), found, strict=True):
+        share = count_macs(network, example) / dense
+        speed_up = found[0].median_ms / latency.median_ms
+        rows.append(
+            {
+                "benchmark": "onnx",
+                "case": f"{name}, {case}",
+                "batch": args.batch,
+                "provider": latency.provider,
+                "macs": share,
+                "median_ms": latency.median_ms,
+                "p10_ms": latency.p10_ms,
+                "p90_ms": latency.p90_ms,
+                "speed_up": speed_up,
+                "yield": speed_up * share,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = options(__doc__ or "")
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--provider", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--calls", type=int, default=30)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.table:
+        from speed_report import write_speed
+
+        print(write_speed(args.results))
+        return
+    args.device = args.provider
+    for name in args.networks or NETWORKS:
+        for row in measure(name, args):
+            add_row(args.results, row, args)
+
+
+if __name__ == "__main__":
+    main()
