@@ -46,6 +46,7 @@ def main() -> None:
                 lr=options.lr,
                 seed=seed,
                 scores=options.scores,
+                round_to=1,
             )
             result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
             report = result.report

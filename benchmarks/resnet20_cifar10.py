@@ -168,6 +168,7 @@ def main() -> None:
                     lr=lr,
                     seed=seed,
                     scores=scores,
+                    round_to=1,
                     **{k: float(v) for k, v in (o.split("=") for o in args.option)},
                 )
                 result = snnprune.optimize(dense, train, val, config, device=args.device)

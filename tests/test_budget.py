@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import NETWORKS, make_network
 
+import snnprune
 from snnprune.budget import CostModel
 from snnprune.errors import TargetError
 from snnprune.metrics import count_macs, count_params
@@ -76,6 +77,23 @@ def test_round_to_ties_blocks_by_rank():
         count = int(kept[name].sum())
         assert count % 4 == 0
         assert set(np.flatnonzero(kept[name])) == set(np.argsort(-scores[name])[:count])
+
+
+@pytest.mark.parametrize(("width", "multiple"), [(64, 8), (32, 8), (31, 4), (16, 4), (15, 2), (8, 2), (7, 1)])
+def test_narrow_layers_are_rounded_to_smaller_powers_of_two(width, multiple):
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 40, 3), nn.ReLU(), nn.Conv2d(40, 5, 1))
+    x = torch.randn(2, 3, 10, 10)
+    counts = set()
+    for share in (0.8, 0.6, 0.45):
+        with snnprune.attach(net, x, round_to=8, floor=0.01) as gated:
+            gated.set_budget({"macs": share})
+            small = gated.compact()
+        counts.add(small[0].out_channels)
+        assert small[0].out_channels % multiple == 0 or small[0].out_channels == width
+        assert small[2].out_channels % 8 == 0
+    assert len(counts) > 1
 
 
 def test_below_the_floor_names_the_least_that_works():

@@ -45,6 +45,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no distillation": {"distill": 0.0},
 }
 VARIANTS = {**OURS, **ABLATIONS}
+FINE = {"round_to": 1}  # torch-pruning rounds nothing either
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
 START_VERSION = 2  # raised when the same options come to mean another start
@@ -57,7 +58,7 @@ def methods(task: Any) -> list[str]:
 
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
-    options = snnprune.PruneConfig(**VARIANTS.get(method, {})).to_dict()
+    options = snnprune.PruneConfig(**FINE, **VARIANTS.get(method, {})).to_dict()
     if method in IMPORTANCE:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
@@ -105,6 +106,7 @@ def run(bout: Bout, method: str, share: float, knobs: dict[str, Any], *, final: 
             epochs=bout.task.steps / len(bout.train),
             lr=knobs["lr"],
             seed=bout.seed,
+            **FINE,
             **VARIANTS[method],
         )
         result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)

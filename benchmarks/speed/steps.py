@@ -20,7 +20,6 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "models")]
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
 
 import snnprune  # noqa: E402
 from snnprune.files import write_json  # noqa: E402
@@ -164,22 +163,34 @@ def _wait(device: str) -> None:
 
 
 def peak_memory(step: Any, device: str) -> int:
-    """Bytes at the highest point of a step, with what lives between steps.
+    """Bytes at the highest point of a step, with what lives between steps."""
+    step()
+    if not device.startswith("cuda"):
+        for parameter in _parameters(step):
+            parameter.grad = None  # gradients belong to the step
+        return peak_of(step, device) + _bytes(step.state(), set())
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def peak_of(step: Step, device: str) -> int:
+    """Bytes at the highest point of a call, above what was there before.
 
     On the CPU summed up from the allocator's own events, so that it does not depend on what the
     operating system gives back.
     """
-    step()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         step()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated() - before
     from torch.profiler import ProfilerActivity, profile
 
-    for parameter in _parameters(step):
-        parameter.grad = None  # gradients belong to the step
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
     results: Any = found.profiler and found.profiler.kineto_results
@@ -188,7 +199,7 @@ def peak_memory(step: Any, device: str) -> int:
     for event in sorted(events, key=lambda e: e.start_ns()):
         running += event.nbytes()
         peak = max(peak, running)
-    return peak + _bytes(step.state(), set())
+    return peak
 
 
 def _parameters(step: Any) -> list[nn.Parameter]:
@@ -239,7 +250,6 @@ def add_row(path: Path, row: dict[str, Any], args: argparse.Namespace) -> None:
 
 __all__ = [
     "NETWORKS",
-    "F",
     "PlainStep",
     "SearchStep",
     "add_row",
@@ -247,6 +257,7 @@ __all__ = [
     "build",
     "options",
     "peak_memory",
+    "peak_of",
     "side_by_side",
     "teacher_of",
 ]

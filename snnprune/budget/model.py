@@ -109,7 +109,8 @@ class CostModel:
             share: kept share of the dense cost, in (0, 1].
             scores: group id -> (size,) finite scores; higher is better.
             floor: least kept share of every group (at least one neuron).
-            round_to: keep multiples of this many channels in channel groups, where they are that wide.
+            round_to: keep multiples of this many channels in channel groups; of a smaller power of two where a
+                group is less than four times as wide.
 
         Raises:
             TargetError: even with every group at its floor the cost is higher.
@@ -137,7 +138,7 @@ class CostModel:
         threshold = float(candidates[high])
         kept = {name: b > threshold for name, b in blocks.items()}
         if share < 1.0:
-            kept = self._fill(metric, limit, blocks, kept, threshold)
+            kept = self._fill(metric, limit, blocks, kept, threshold, round_to)
         return Selection(kept, threshold, self.share(metric, kept))
 
     def _all_blocks(
@@ -166,6 +167,7 @@ class CostModel:
         blocks: dict[str, NDArray[np.float64]],
         kept: dict[str, NDArray[np.bool_]],
         threshold: float,
+        round_to: int,
     ) -> dict[str, NDArray[np.bool_]]:
         """Add the best blocks below the threshold that still fit, until half the tolerance is left."""
         enough = limit - 0.5 * TOLERANCE * self.dense[metric]
@@ -175,6 +177,9 @@ class CostModel:
         below = sorted({(float(v), name) for name, b in blocks.items() for v in b[b <= threshold]}, reverse=True)
         for value, name in below[:256]:
             trial = {**kept, name: kept[name] | (blocks[name] == value)}
+            odd = int(trial[name].sum()) % _step(self.groups[name], round_to)
+            if odd and not trial[name].all():
+                continue  # the last block of a width that is no multiple
             new = self.cost(metric, trial) - self._rest[metric]
             if new <= limit:
                 kept, cost = trial, new
@@ -232,7 +237,14 @@ def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_t
 
 
 def _step(group: NeuronGroup, round_to: int) -> int:
-    """Neurons that make up a multiple of `round_to` channels: a head is a multiple of 8 by itself."""
+    """Neurons that make up a multiple of `round_to` channels: a head is a multiple of 8 by itself.
+
+    A group that is less than four such multiples wide is rounded to a smaller power of two, so that rounding
+    never decides about more than a quarter of a layer.
+    """
     if group.kind != "channel":
         return 1
+    width = group.size * group.per_neuron
+    if width < 4 * round_to:
+        round_to = math.gcd(round_to, 1 << max(0, (width // 4).bit_length() - 1))
     return round_to // math.gcd(round_to, group.per_neuron)

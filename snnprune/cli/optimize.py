@@ -65,7 +65,7 @@ def optimize(
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
     ] = None,
     floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
-    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels")] = 1,
+    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
     trust_pickle: Trust = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""

@@ -59,7 +59,9 @@ class PruneConfig:
         temperature: of the distillation.
         freeze_norm: keep batch-norm statistics as they are.
         floor: least kept share of every group under a budget.
-        round_to: keep multiples of this many channels.
+        round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
+            power of two in groups less than four times as wide; 1 keeps any number. Without a meaning for
+            connections and in the free mode.
         keep: shell patterns of module names whose channels must stay.
         input_neurons: also switch single inputs of fully connected layers.
         patience: stop rule of the free mode: end the search when the validation loss has not fallen
@@ -101,7 +103,7 @@ class PruneConfig:
     temperature: float = 2.0
     freeze_norm: bool = False
     floor: float = 0.1
-    round_to: int = 1
+    round_to: int = 8
     keep: tuple[str, ...] = ()
     input_neurons: bool = True
     patience: int | None = None
@@ -121,14 +123,11 @@ class PruneConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
-        if self.granularity == "connection":
-            if self.target is not None and "macs" in self.target:
-                raise TargetError(
-                    f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
-                    "multiply-adds on common hardware; use params=..., drop=... or free."
-                )
-            if self.round_to != 1:
-                raise ConfigError("round_to has no meaning for connections; leave it at 1.")
+        if self.granularity == "connection" and self.target is not None and "macs" in self.target:
+            raise TargetError(
+                f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
+                "multiply-adds on common hardware; use params=..., drop=... or free."
+            )
         positive = (
             "epochs",
             "switcher_lr",

@@ -93,8 +93,6 @@ def test_a_sparse_result_can_be_pruned_again(result, caplog):
 def test_multiply_adds_are_no_target_for_connections():
     with pytest.raises(TargetError, match="use params="):
         PruneConfig(granularity="connection")
-    with pytest.raises(ConfigError, match="round_to"):
-        PruneConfig(granularity="connection", target={"params": 0.5}, round_to=8)
     with pytest.raises(ConfigError, match="granularity='weight' is unknown"):
         PruneConfig(granularity="weight")  # type: ignore[arg-type]
 
