@@ -45,7 +45,7 @@ def theirs(model: nn.Module, example: torch.Tensor, share: float) -> nn.Module:
     for _ in range(9):
         ratio = (low + high) / 2
         clone = copy.deepcopy(model)
-        outputs = [m for m in clone.modules() if isinstance(m, nn.Linear)]
+        outputs: list[nn.Module] = [m for m in clone.modules() if isinstance(m, nn.Linear)]
         pruner = tp.pruner.MagnitudePruner(
             clone, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=ratio,
             ignored_layers=outputs,

@@ -5,8 +5,9 @@
     python benchmarks/speed/overhead.py --table
 
 Every ratio is against the same network, batch and optimiser without a switcher. *together* is the default: the
-switcher runs and learns at every step. *in turn* is the mean of one step of the switcher and one of the network
-with held scales. *teacher* adds the original model's forward pass to both sides.
+switcher runs and learns at every step. *hold 8*: it does so at every eighth step and its scales are held between
+them. *in turn* is the mean of one step of the switcher and one of the network with held scales. *teacher* adds the
+original model's forward pass to both sides.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from steps import (
     teacher_of,
 )
 
+RATIOS = {"together": "plain", "together, teacher": "plain, teacher", "hold 8": "plain", "in turn": "plain"}
 
-def measure(name: str, batch: int, device: str, rounds: int) -> dict[str, Any]:
-    """One row of the table."""
+
+def measure(name: str, batch: int, device: str, rounds: int, block: int) -> dict[str, Any]:
+    """One row of the table; `block` steps are timed together, a multiple of the hold interval."""
     data = batch_of(name, batch, device)
     model = build(name, device)
     teacher = teacher_of(model)
@@ -39,27 +42,19 @@ def measure(name: str, batch: int, device: str, rounds: int) -> dict[str, Any]:
         "plain, teacher": lambda: PlainStep(copy.deepcopy(model), data, teacher),
         "together": lambda: SearchStep(copy.deepcopy(model), data, None),
         "together, teacher": lambda: SearchStep(copy.deepcopy(model), data, teacher),
+        "hold 8": lambda: SearchStep(copy.deepcopy(model), data, None, hold=8),
         "in turn": lambda: SearchStep(copy.deepcopy(model), data, None, alternate=1, gradient="held"),
     }
     memory = {}
     for kind, make in kinds.items():  # one at a time, so that nothing else is alive
         memory[kind] = peak_memory(make(), device)
     steps = {kind: make() for kind, make in kinds.items()}
-    steps["plain"]()
-    seconds = side_by_side(steps, device, rounds=rounds, block=2)
+    seconds = side_by_side(steps, device, rounds=rounds, block=block)
     return {
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "bytes": memory,
-        "time": {
-            "together": seconds["together"] / seconds["plain"],
-            "together, teacher": seconds["together, teacher"] / seconds["plain, teacher"],
-            "in turn": seconds["in turn"] / seconds["plain"],
-        },
-        "memory": {
-            "together": memory["together"] / memory["plain"],
-            "together, teacher": memory["together, teacher"] / memory["plain, teacher"],
-            "in turn": memory["in turn"] / memory["plain"],
-        },
+        "time": {kind: seconds[kind] / seconds[base] for kind, base in RATIOS.items()},
+        "memory": {kind: memory[kind] / memory[base] for kind, base in RATIOS.items()},
     }
 
 
@@ -68,7 +63,8 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="default: all")
     parser.add_argument("--batch", type=int, help="default: 64; on the CPU what fits")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--block", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
@@ -79,7 +75,7 @@ def main() -> None:
     for name in args.networks or NETWORKS:
         network = NETWORKS[name]
         batch = args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
-        row = measure(name, batch, args.device, args.rounds)
+        row = measure(name, batch, args.device, args.rounds, args.block)
         add_row(args.results, {"benchmark": "overhead", "case": name, "batch": batch, **row}, args)
 
 

@@ -1,0 +1,78 @@
+"""Tables of the speed benchmarks, from their results file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Speed
+
+Made by the commands in [../README.md](../README.md) from `results.json`, where date, device and versions of
+every row stand.
+"""
+OVERHEAD = """
+## A step of the search against a plain training step
+
+Ratios to the same network, batch and optimiser without a switcher, measured side by side. *together* is the
+default: switcher and network learn at every step. *hold 8*: the switcher at every eighth. *in turn*: one step of
+the switcher, one of the network with held scales. *teacher*: both sides also run the original model. By default the
+search is 5 % of a run's steps; the others cost what plain training with a teacher costs.
+
+| network | batch | device | together: time, memory | together, teacher | hold 8 | in turn |
+|---|---|---|---|---|---|---|
+"""
+GROWTH = """
+## One pass of the switcher against the number of parameters
+
+Forward and backward over all weights. *extra memory* is the peak without weights and their gradients, in sizes of
+the largest weight tensor.
+
+| network | params | neurons | device | seconds | ns per param | extra memory, largest tensors |
+|---|---|---|---|---|---|---|
+"""
+ONNX = """
+## Speed in ONNX Runtime against MACs
+
+Median of calls taken in turn. *yield* is speed-up over MACs reduction: 1 is ideal.
+
+| network, cut | batch | provider | MACs kept | median ms | speed-up | yield |
+|---|---|---|---|---|---|---|
+"""
+
+
+def write_speed(results: Path) -> str:
+    """Write speed.md beside the results; returns its text."""
+    rows: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
+    kinds = {kind: [r for r in rows if r["benchmark"] == kind] for kind in ("overhead", "growth", "onnx")}
+    text = HEAD + OVERHEAD
+    for r in kinds["overhead"]:
+        both = {kind: f"{r['time'][kind]:.2f}, {r['memory'][kind]:.2f}" for kind in r["time"]}
+        cells = [both[k] for k in ("together", "together, teacher", "hold 8", "in turn")]
+        text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
+    text += _missing(kinds["overhead"], "resnet50 at batch 64, vgg16, vit_b_16: `--device cuda`")
+    text += GROWTH
+    for r in sorted(kinds["growth"], key=lambda r: r["params"]):
+        text += (
+            f"| {r['case']} | {r['params'] / 1e6:.2f}M | {r['neurons']} | {_device(r)} | {r['seconds']:.3g} | "
+            f"{r['ns_per_param']:.0f} | {r['extra_over_largest_layer']:.1f} |\n"
+        )
+    text += ONNX
+    for r in kinds["onnx"]:
+        text += (
+            f"| {r['case']} | {r['batch']} | {r['provider'].removesuffix('ExecutionProvider')} | "
+            f"{r['macs']:.3f} | "
+            f"{r['median_ms']:.3g} | {r['speed_up']:.2f} | {r['yield']:.2f} |\n"
+        )
+    text += _missing(kinds["onnx"], "`--provider cuda --batch 32`", cuda="CUDAExecutionProvider")
+    (results.parent / "speed.md").write_text(text)
+    return text
+
+
+def _device(row: dict[str, Any]) -> str:
+    return row["device"] if not row["device"].startswith("cpu") else f"CPU, {row['threads']} thread(s)"
+
+
+def _missing(rows: list[dict[str, Any]], what: str, cuda: str | None = None) -> str:
+    done = any(r.get("provider") == cuda if cuda else not r["device"].startswith("cpu") for r in rows)
+    return "" if done else f"\nOn a GPU: not run ({what}).\n"
