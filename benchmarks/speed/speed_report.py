@@ -16,8 +16,8 @@ OVERHEAD = """
 
 Ratios to the same network, batch and optimiser without a switcher, measured side by side. *together* is the
 default: switcher and network learn at every step. *hold 8*: the switcher at every eighth. *in turn*: one step of
-the switcher, one of the network with held scales. *teacher*: both sides also run the original model. By default the
-search is 5 % of a run's steps; the others cost what plain training with a teacher costs.
+the switcher, one of the network with held scales. *teacher*: both sides also run the original model. By default
+the search is 5 % of a run's steps; the others cost what plain training with a teacher costs.
 
 | network | batch | device | together: time, memory | together, teacher | hold 8 | in turn |
 |---|---|---|---|---|---|---|

@@ -110,7 +110,8 @@ class CostModel:
             scores: group id -> (size,) finite scores; higher is better.
             floor: least kept share of every group (at least one neuron).
             round_to: keep multiples of this many channels in channel groups; of a smaller power of two where a
-                group is less than four times as wide.
+                group is less than four times as wide, and of half as many, in as few groups as it takes, where
+                the cost would else end more than the tolerance below the target.
 
         Raises:
             TargetError: even with every group at its floor the cost is higher.
@@ -138,7 +139,12 @@ class CostModel:
         threshold = float(candidates[high])
         kept = {name: b > threshold for name, b in blocks.items()}
         if share < 1.0:
-            kept = self._fill(metric, limit, blocks, kept, threshold, round_to)
+            kept = self._fill(metric, limit, blocks, kept, round_to)
+            while round_to > 1 and self.share(metric, kept) < share - TOLERANCE:
+                round_to //= 2  # whole blocks are too coarse for this model: as few odd widths as it takes
+                finer = self._all_blocks(metric, scores, floor, round_to)
+                wide = {name: b for name, b in finer.items() if self.groups[name].kind == "channel"}
+                kept = self._fill(metric, limit, wide, kept, round_to)
         return Selection(kept, threshold, self.share(metric, kept))
 
     def _all_blocks(
@@ -166,15 +172,14 @@ class CostModel:
         limit: float,
         blocks: dict[str, NDArray[np.float64]],
         kept: dict[str, NDArray[np.bool_]],
-        threshold: float,
         round_to: int,
     ) -> dict[str, NDArray[np.bool_]]:
-        """Add the best blocks below the threshold that still fit, until half the tolerance is left."""
+        """Add the best blocks that are not kept and still fit, until half the tolerance is left."""
         enough = limit - 0.5 * TOLERANCE * self.dense[metric]
         cost = self.cost(metric, kept) - self._rest[metric]
         if cost >= enough:
             return kept
-        below = sorted({(float(v), name) for name, b in blocks.items() for v in b[b <= threshold]}, reverse=True)
+        below = sorted({(float(v), name) for name, b in blocks.items() for v in b[~kept[name]]}, reverse=True)
         for value, name in below[:256]:
             trial = {**kept, name: kept[name] | (blocks[name] == value)}
             odd = int(trial[name].sum()) % _step(self.groups[name], round_to)
