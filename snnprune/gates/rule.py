@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..budget import CostModel, Metric
-from ..errors import CollapsedLayerError
+from ..errors import CollapsedLayerError, DivergedError
 from ..graph import NeuronGroup
 
 _LEAST_SCALE = 0.01
@@ -53,6 +53,7 @@ def keep_masks(
 
     Raises:
         CollapsedLayerError: without a budget, every neuron of a group is at or below 0.
+        DivergedError: a value is not finite.
         TargetError: the budget is below what the floors allow.
     """
     if budget is None:
@@ -66,6 +67,11 @@ def keep_masks(
         return masks
     sizes = [len(u) for u in values.values()]
     flat = torch.cat([u.detach() for u in values.values()])
+    if not bool(torch.isfinite(flat).all()):
+        raise DivergedError(
+            "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning "
+            "rate (--lr), or check the data for values that are not finite."
+        )
     parts = flat.double().cpu().split(sizes)  # one transfer for all groups
     scores = {name: u.numpy() + levels.get(name, 0.0) for name, u in zip(values, parts, strict=True)}
     chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
