@@ -69,8 +69,8 @@ def keep_masks(
     flat = torch.cat([u.detach() for u in values.values()])
     if not bool(torch.isfinite(flat).all()):
         raise DivergedError(
-            "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning "
-            "rate (--lr), or check the data for values that are not finite."
+            "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the "
+            "learning rate (--lr), or check the data for values that are not finite."
         )
     parts = flat.double().cpu().split(sizes)  # one transfer for all groups
     scores = {name: u.numpy() + levels.get(name, 0.0) for name, u in zip(values, parts, strict=True)}
