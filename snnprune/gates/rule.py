@@ -67,12 +67,13 @@ def keep_masks(
         return masks
     sizes = [len(u) for u in values.values()]
     flat = torch.cat([u.detach() for u in values.values()])
-    if not bool(torch.isfinite(flat).all()):
+    here = flat.double().cpu()  # one transfer for all groups
+    if not bool(torch.isfinite(here).all()):
         raise DivergedError(
             "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the "
             "learning rate (--lr), or check the data for values that are not finite."
         )
-    parts = flat.double().cpu().split(sizes)  # one transfer for all groups
+    parts = here.split(sizes)
     scores = {name: u.numpy() + levels.get(name, 0.0) for name, u in zip(values, parts, strict=True)}
     chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
     kept = torch.from_numpy(np.concatenate([chosen.kept[name] for name in values])).to(flat.device)
