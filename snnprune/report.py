@@ -55,7 +55,8 @@ class Report:
         history: validation figures per epoch; in the search also, per group, how many neurons were kept,
             weakened and strengthened.
         steps: training steps by stage.
-        trials: under a `drop` target, what each trial kept and lost on the validation data.
+        trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
+            target, what each cut kept and took, and last the final model.
     """
 
     dense: ModelFigures

@@ -37,7 +37,8 @@ def optimize(
     target: Annotated[
         str | None,
         typer.Option(
-            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, or free; "
+            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, latency=SHARE of the "
+            "dense time, or free; "
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, TargetError, first_line
-from ..gates import parse_drop, parse_target
+from ..gates import parse_drop, parse_latency, parse_target
 
 
 def target(text: str) -> dict[str, float] | None:
@@ -22,7 +22,7 @@ def target(text: str) -> dict[str, float] | None:
     if not equals or share != share:
         raise TargetError(f"target {text!r} is not of the form macs=0.5, params=0.3, drop=0.005 or free.")
     parsed = {name: share}
-    if parse_drop(parsed) is None:
+    if parse_drop(parsed) is None and parse_latency(parsed) is None:
         parse_target(parsed)
     return parsed
 

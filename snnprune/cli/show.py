@@ -36,6 +36,7 @@ _TITLES = {
     "data": "reading data",
     "load": "loading the model",
     "trace": "tracing groups",
+    "latency": "timing cuts",
     "probe": "probing neurons",
     "search": "searching",
     "check": "proving exactness",

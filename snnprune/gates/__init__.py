@@ -5,7 +5,7 @@ from .gated import GatedModel, Gradient, HeldState, Phase
 from .hooks import is_gated
 from .rule import Budget, GroupCounts, count_groups
 from .sensitivity import measure_sensitivity
-from .target import parse_drop, parse_target
+from .target import parse_drop, parse_latency, parse_target
 
 __all__ = [
     "Budget",
@@ -20,5 +20,6 @@ __all__ = [
     "is_gated",
     "measure_sensitivity",
     "parse_drop",
+    "parse_latency",
     "parse_target",
 ]

@@ -24,6 +24,22 @@ def parse_drop(target: Mapping[str, float] | None) -> float | None:
     return float(drop)
 
 
+def parse_latency(target: Mapping[str, float] | None) -> float | None:
+    """The share of `{"latency": share}`; None for any other target.
+
+    Raises:
+        TargetError: a share outside (0, 1], or another target beside it.
+    """
+    if target is None or "latency" not in target:
+        return None
+    if len(target) != 1:
+        raise TargetError(f"target {dict(target)} must name exactly one of macs, params, drop and latency.")
+    share = target["latency"]
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise TargetError(f"target latency={share} is no share of the dense time; use a number in (0, 1].")
+    return float(share)
+
+
 def parse_target(target: Mapping[str, float] | None) -> Budget | None:
     """`{"macs": 0.5}` or `{"params": 0.3}` to a budget; None is the papers' free mode.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..encoding import Scores, Start
 from ..errors import ConfigError, TargetError
-from ..gates import Gradient, parse_drop, parse_target
+from ..gates import Gradient, parse_drop, parse_latency, parse_target
 
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
@@ -22,6 +22,7 @@ class PruneConfig:
     Attributes:
         target: `{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1];
             `{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that;
+            `{"latency": share}`: the most MACs that run in that share of the dense time in ONNX Runtime;
             None is the papers' free mode, in which the switcher alone decides.
         granularity: what is switched: `neuron` (channels, units, inputs; removed physically) or `connection`
             (single weights of fully connected layers, arXiv 2103.15590; they become exact zeros).
@@ -110,7 +111,7 @@ class PruneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if parse_drop(self.target) is None:
+        if parse_drop(self.target) is None and parse_latency(self.target) is None:
             parse_target(self.target)
         choices = {
             "granularity": ("neuron", "connection"),

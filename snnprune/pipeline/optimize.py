@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, RunError
-from ..gates import is_gated, parse_drop
+from ..gates import is_gated, parse_drop, parse_latency
 from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
 from ..ranks import current
 from .drop import BOOK, DropSearch
 from .job import Job
+from .latency import LatencySearch
 from .result import Result
 
 
@@ -88,7 +90,14 @@ def optimize(
             result.report.target, result.report.config = config.target, config.to_dict()
             result.report.trials = trials.trials
             return result
-        job = make(config)
+        latency, wanted = None, parse_latency(config.target)
+        options = config
+        if wanted is not None:
+            folder = Path(checkpoint) if checkpoint else None
+            latency = LatencySearch(make, config, wanted, folder, resume=resume)
+            options = replace(config, target={"macs": latency.share()})
+            torch.manual_seed(config.seed)
+        job = make(options)
         store = None
         if checkpoint is not None:
             if resume and (Path(checkpoint) / BOOK).exists():
@@ -98,7 +107,12 @@ def optimize(
                 )
             store = Checkpoint(Path(checkpoint), job.fingerprint(), writes=current().first)
         compact = job.run(store, store.load() if store and resume else None)
-        return job.finish(compact, test, began, data_name)
+        result = job.finish(compact, test, began, data_name)
+        if latency is not None:
+            latency.note(job.dense, compact, job.sample)
+            result.report.target, result.report.config = config.target, config.to_dict()
+            result.report.trials = latency.trials
+        return result
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

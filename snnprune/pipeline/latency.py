@@ -1,0 +1,148 @@
+"""The `latency` target: the most MACs that run in a given share of the dense model's time."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..bench import bench_onnx
+from ..errors import ConfigError, RunError, TargetError
+from ..export import export_onnx
+from ..files import read_json, write_json
+from ..gates import GatedModel
+from ..inputs import Inputs
+from ..learner import PruneConfig
+from ..ranks import current
+from .job import Job
+
+LATENCY = "latency.json"
+_CUTS, _CALLS = 6, 30
+
+
+class LatencySearch:
+    """Bisection of the kept share of MACs by timing exported cuts beside the dense model.
+
+    A cut is what the threshold would keep before anything is learned, so that each takes one export and no
+    training. Latency falls with the MACs only roughly (odd widths, kernels that a GPU has to start), hence the
+    measuring. The share that was found is written down, because a second measurement might find another one.
+
+    Args:
+        make: a job for these options.
+        config: with a `latency` target.
+        wanted: share of the dense model's time, at batch size 1 in ONNX Runtime.
+        folder: of the checkpoints; None keeps nothing.
+        resume: take the share that lies there.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[PruneConfig], Job],
+        config: PruneConfig,
+        wanted: float,
+        folder: Path | None,
+        *,
+        resume: bool,
+    ) -> None:
+        self.make, self.config, self.wanted = make, config, wanted
+        self.path = None if folder is None else folder / LATENCY
+        self.resume = resume
+        self.trials: list[dict[str, Any]] = []
+
+    def share(self) -> float:
+        """The largest share of MACs that was seen to be fast enough.
+
+        Raises:
+            ConfigError: connections are switched, which saves no time.
+            ExportError: the model cannot be exported.
+            RunError: the share on file belongs to another run.
+            TargetError: even the smallest cut that the floors allow takes longer.
+        """
+        if self.config.granularity == "connection":
+            raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
+        job = self.make(replace(self.config, target={"macs": 1.0}))
+        self.fingerprint = hashlib.sha256((job.fingerprint() + repr(self.wanted)).encode()).hexdigest()
+        if self.resume and self.path is not None and self.path.exists():
+            return self._known()
+        ranks = current()
+        with job.attach(copy.deepcopy(job.dense)) as gated:
+            assert isinstance(gated, GatedModel)
+            found = self._search(job, gated) if ranks.first else 0.0
+        (found,) = ranks.same_values(found)
+        if self.path is not None and ranks.first:
+            write_json(self.path, {"fingerprint": self.fingerprint, "share": found, "trials": self.trials})
+        return found
+
+    def _search(self, job: Job, gated: GatedModel) -> float:
+        low, high = job.least_share(), 1.0
+        share, best = min(max(self.wanted, low), high), None
+        clock = Clock(job.dense, job.sample)
+        for at in range(_CUTS):
+            job.tell("latency", step=at + 1, total=_CUTS)
+            gated.set_budget({"macs": share})
+            trial = {"macs": round(share, 6), **clock(gated.compact())}
+            trial["passed"] = trial["latency"] <= self.wanted
+            self.trials.append(trial)
+            if trial["passed"]:
+                low, best = share, max(share, best or 0.0)
+            else:
+                high = share
+            share = (low + high) / 2
+        if best is None:
+            least = self.trials[-1]
+            raise TargetError(
+                f"latency={self.wanted:g} was not reached: with {least['macs']:.3f} of the MACs the model still "
+                f"takes {least['latency']:.2f} of the dense time ({least['provider']}). Ask for more, or lower "
+                "the floor; on a GPU compare larger batches with `snnprune bench`."
+            )
+        return best
+
+    def note(self, dense: nn.Module, compact: nn.Module, sample: Inputs) -> None:
+        """Add what the final model takes."""
+        if current().first:
+            self.trials.append({"final": True, **Clock(dense, sample)(compact)})
+
+    def _known(self) -> float:
+        assert self.path is not None
+        content = read_json(self.path)
+        try:
+            if content["fingerprint"] != self.fingerprint:
+                raise RunError(
+                    f"{self.path} belongs to another model, data set or options. Repeat the command of the "
+                    "interrupted run, or remove its folder to start anew."
+                )
+            self.trials = list(content["trials"])
+            return float(content["share"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path} is malformed ({error!r}). Remove its folder to start anew.") from error
+
+
+class Clock:
+    """Times models as exported files beside the dense one, in ONNX Runtime at batch size 1."""
+
+    def __init__(self, dense: nn.Module, sample: Inputs) -> None:
+        self.dense, self.sample = dense, sample
+        self.exported: bytes | None = None
+
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """Time as a share of the dense model's, both times, and who served them."""
+        with tempfile.TemporaryDirectory() as folder:
+            whole, small = (Path(folder) / name for name in ("dense.onnx", "compact.onnx"))
+            if self.exported is None:
+                export_onnx(self.dense, whole, self.sample)
+                self.exported = whole.read_bytes()
+            whole.write_bytes(self.exported)
+            export_onnx(model, small, self.sample)
+            slow, fast = bench_onnx([whole, small], batch_sizes=[1], calls=_CALLS)
+        return {
+            "latency": fast.median_ms / slow.median_ms,
+            "dense_ms": slow.median_ms,
+            "compact_ms": fast.median_ms,
+            "provider": fast.provider,
+        }
