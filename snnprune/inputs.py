@@ -76,16 +76,30 @@ def batch_size(inputs: Inputs) -> int:
     return tensors[0].shape[0]
 
 
+def is_samples(batch: Any) -> bool:
+    """Whether a batch is a list of samples (images, or tuples and dicts of one input each), not of fields."""
+    if not isinstance(batch, list) or not batch:
+        return False
+    if all(isinstance(entry, Tensor) for entry in batch):
+        return all(entry.dim() == 3 for entry in batch)
+    if all(isinstance(entry, dict) for entry in batch):
+        return True
+    if not all(isinstance(entry, tuple) and entry for entry in batch):
+        return False
+    heads = {(type(entry[0]), entry[0].dim() if isinstance(entry[0], Tensor) else 0) for entry in batch}
+    return len(heads) == 1  # (images, ..), (targets, ..) differ in their first entries
+
+
 def inputs_in(batch: Any) -> int:
     """Inputs in a batch of any form that a loss may take; 1 where its form is only known to the loss."""
-    if isinstance(batch, list) and batch:
-        samples = all(isinstance(part, Tensor) and part.dim() == 3 for part in batch)
-        if samples or not isinstance(batch[0], Tensor):
-            return len(batch)  # a list of images, or of (image, target): one entry each
-    try:
-        return batch_size(tuple(batch) if isinstance(batch, list) else batch)
-    except ConfigError:
-        return 1
+    if is_samples(batch):
+        return len(batch)
+    first = batch
+    while isinstance(first, (dict, tuple, list)) and first:
+        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
+        if isinstance(first, (tuple, list)):
+            return len(first)  # a field that is a sequence of inputs
+    return len(first) if isinstance(first, Tensor) and first.dim() else 1
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -47,8 +47,11 @@ class Ranks:
     # -- data ----------------------------------------------------------------------------------
 
     def part(self, count: int) -> slice:
-        """This process's share of `count` inputs; all of them where there are too few for everybody."""
-        if count < self.world:
+        """This process's share of `count` inputs; all of them where somebody would get fewer than two.
+
+        Batch norm over one input has nothing to normalise.
+        """
+        if count < 2 * self.world:
             return slice(0, count)
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 

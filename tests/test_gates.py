@@ -298,6 +298,21 @@ def test_weights_are_the_users_own_again_whatever_ends_a_call(error):
         assert list(now) == list(own)
 
 
+@pytest.mark.parametrize("name", ["lenet5_caffe", "digits_cnn"])
+def test_the_switcher_stays_in_full_precision_under_autocast(name):
+    _, model, x = make_network(name)
+    model, x = model.float(), x.float()
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"params": 0.5})
+        plain = gated.scales
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = gated(x)
+        output.float().square().mean().backward()
+        assert all(torch.equal(plain[n], s) for n, s in gated.scales.items())
+        assert all(s.dtype == torch.float32 for s in gated._scales.values())
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_checkpointing_repeats_a_forward_with_the_same_side_scaled():
     class Saving(nn.Module):
         def __init__(self) -> None:

@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from snnprune.cli.main import run
+from snnprune.errors import DataError
+from snnprune.inputs import inputs_in, tensors_in
+from snnprune.learner.loop import part_of
 from snnprune.ranks import Ranks, current
 
 NET = """
@@ -95,7 +98,7 @@ def torchrun(world: int, *args: str, lose: str = "none") -> subprocess.Completed
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-@pytest.mark.parametrize("count", [7, 8, 64, 131])
+@pytest.mark.parametrize("count", [14, 15, 64, 131])
 def test_parts_cover_a_batch_once(world, count):
     parts = [list(range(count))[Ranks(rank, world).part(count)] for rank in range(world)]
     assert [i for part in parts for i in part] == list(range(count))
@@ -103,7 +106,44 @@ def test_parts_cover_a_batch_once(world, count):
 
 
 def test_too_few_inputs_go_to_everybody():
-    assert all(Ranks(rank, 4).part(3) == slice(0, 3) for rank in range(4))
+    assert all(Ranks(rank, 4).part(7) == slice(0, 7) for rank in range(4))
+
+
+IMAGES = [torch.full((3, 4, 4), float(i)) for i in range(8)]
+TARGETS = [{"boxes": torch.full((i, 4), float(i))} for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        IMAGES,
+        (IMAGES, TARGETS),
+        [IMAGES, TARGETS],
+        (tuple(IMAGES), tuple(TARGETS)),
+        [tuple(IMAGES), tuple(TARGETS)],
+        list(zip(IMAGES, TARGETS, strict=True)),
+        [{"image": i} for i in IMAGES],
+        torch.stack(IMAGES),
+        (torch.stack(IMAGES), torch.arange(8)),
+        [torch.stack(IMAGES), torch.arange(8)],
+        {"x": torch.stack(IMAGES), "y": torch.arange(8), "scale": torch.tensor(2.0)},
+    ],
+)
+def test_every_form_of_a_batch_is_shared_out_along_its_inputs(batch):
+    assert inputs_in(batch) == 8
+    seen = []
+    for rank in range(2):
+        mine = part_of(batch, Ranks(rank, 2))
+        assert type(mine) is type(batch)
+        assert inputs_in(mine) == 4
+        images = [t for t in tensors_in(mine) if t.dim() in (3, 4)]
+        seen += [float(v) for image in images for v in (image.view(-1, 48)[:, 0])]
+    assert seen == [float(i) for i in range(8)]
+
+
+def test_a_batch_that_cannot_be_shared_out_says_so():
+    with pytest.raises(DataError, match="DistributedSampler"):
+        part_of((torch.zeros(8, 3), torch.zeros(5)), Ranks(0, 2))
 
 
 def test_alone_nothing_is_exchanged():
@@ -157,6 +197,14 @@ def test_two_processes_learn_what_one_learns(files, more):
     reports = [json.loads(Path(run, "report.json").read_text()) for run in ("one", "two")]
     assert reports[0]["groups"] == reports[1]["groups"]
     assert reports[0]["compact"]["accuracy"] == pytest.approx(reports[1]["compact"]["accuracy"], abs=0.005)
+
+
+def test_a_latency_is_measured_by_one_process_for_all(files):
+    args = [*COMMON, "--data", "digits", "--arch", "net.py:net", "--target", "latency=0.97", "--output", "fast"]
+    done = torchrun(2, "-m", "snnprune", *args)
+    assert done.returncode == 0 or "was not reached" in done.stderr, done.stderr
+    assert "different" not in done.stderr
+    assert "mismatch" not in done.stderr
 
 
 def test_a_lost_process_ends_the_run_and_the_checkpoint_goes_on_to_the_same_bits(files):

@@ -172,7 +172,8 @@ class ConnectionModel:
         stamp = None if held else self._version()
         if self._known is not None and not differentiable and self._known[0] == stamp:
             return self._known[1]
-        with torch.set_grad_enabled(differentiable):
+        device = next(iter(self.network.parameters())).device.type
+        with torch.set_grad_enabled(differentiable), torch.autocast(device, enabled=False):
             values = self.scorer(self.network)
             self._masks, self._alive = self._choose(values)
             current().same_([*self._masks.values(), *self._alive.values()])

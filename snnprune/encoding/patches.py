@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .sources import Source
@@ -86,7 +87,10 @@ class _Extract(torch.autograd.Function):
         return features.view(len(rows), -1), strength / rows.shape[1] / scale.square()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         weight, kernel, order, scale = ctx.saved_tensors
         extractor: Extractor = ctx.extractor
         of_features, of_energy = gradients

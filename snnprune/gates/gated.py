@@ -254,7 +254,8 @@ class GatedModel:
         A model's own forward calls this; a training loop need not.
         """
         grad = torch.is_grad_enabled()  # leaving inference mode would switch gradients on
-        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        device = next(iter(self.model.parameters())).device.type
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), torch.autocast(device, enabled=False):
             self._refresh()  # outside inference mode: the scales may be reused in a training step
 
     def _refresh(self) -> None:

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..errors import DataError, DivergedError
-from ..inputs import inputs_in, map_tensors
+from ..inputs import inputs_in, is_samples, map_tensors
 from ..ranks import Ranks, current
 from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
 from .events import Callback, Event
@@ -81,15 +81,35 @@ def epoch_batches(loader: Iterable[Any], epoch: int, start: int) -> Iterator[Any
         sampler.set_epoch(epoch)  # type: ignore[union-attr]
     shared_out = isinstance(sampler, DistributedSampler)
     for batch in itertools.islice(iter(loader), start, None):
-        yield batch if shared_out or ranks.world == 1 else _part(batch, ranks)
+        yield batch if shared_out or ranks.world == 1 else part_of(batch, ranks)
 
 
-def _part(batch: Any, ranks: Ranks) -> Any:
-    """A process's part of every tensor and list along the batch."""
-    chosen = ranks.part(inputs_in(batch))
-    if isinstance(batch, list) and batch and not isinstance(batch[0], Tensor):
-        return batch[chosen]  # a list of images, or of (image, target)
-    return map_tensors(lambda x: x[chosen] if x.dim() else x, batch)
+def part_of(batch: Any, ranks: Ranks) -> Any:
+    """A process's part of a batch: of a list of samples, or of every field that runs over the inputs.
+
+    Raises:
+        DataError: a field has another length.
+    """
+    count = inputs_in(batch)
+    chosen = ranks.part(count)
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: cut(item) for key, item in value.items()}
+        if isinstance(value, Tensor) and not value.dim():
+            return value
+        if isinstance(value, (Tensor, list, tuple)):
+            if len(value) != count:
+                raise DataError(
+                    f"a batch of {count} inputs holds a field of length {len(value)}, so it cannot be shared out "
+                    f"among {ranks.world} processes. Give a loader with a DistributedSampler."
+                )
+            return value[chosen]
+        return value
+
+    if is_samples(batch) or isinstance(batch, (Tensor, Mapping)):
+        return cut(batch)
+    return type(batch)(cut(field) for field in batch) if isinstance(batch, (list, tuple)) else batch
 
 
 def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:

@@ -59,6 +59,7 @@ class RecoverStage:
         loss = self.loss(self.model, batch)
         value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         if self.optimizer is None:
+            self.ranks.average_statistics_(self.model, share)
             return value
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)

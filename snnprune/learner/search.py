@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from ..connections import ConnectionModel
-from ..gates import GatedModel, Phase
+from ..gates import Budget, GatedModel, Phase
 from ..inputs import inputs_in, map_tensors
 from ..metrics import evaluate
 from ..ranks import current
@@ -151,6 +152,7 @@ class SearchStage:
             "best": self.best,
             "waited": self.waited,
             "held": self.gated.held_state(),
+            "budget": None if self.gated.budget is None else asdict(self.gated.budget),
             "model": self.gated.model.state_dict(),
             "scorer": self.gated.scorer.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
@@ -170,6 +172,7 @@ class SearchStage:
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
         if state["held"] is not None:
+            self.gated.budget = None if state["budget"] is None else Budget(**state["budget"])
             device = next(iter(self.gated.model.parameters())).device
             self.gated.hold(map_tensors(lambda x: x.to(device), state["held"]))
 

@@ -106,13 +106,27 @@ def optimize(
                     "interrupted run, or remove its folder to start anew."
                 )
             store = Checkpoint(Path(checkpoint), job.fingerprint(), writes=current().first)
-        compact = job.run(store, store.load() if store and resume else None)
+        saved = store.load() if store and resume else None
+        _check_alike(saved)
+        compact = job.run(store, saved)
         result = job.finish(compact, test, began, data_name)
         if latency is not None:
             latency.note(job.dense, compact, job.sample)
             result.report.target, result.report.config = config.target, config.to_dict()
             result.report.trials = latency.trials
         return result
+
+
+def _check_alike(saved: dict[str, Any] | None) -> None:
+    """Several processes must go on from the same point."""
+    ranks = current()
+    own = -1.0 if saved is None else saved["state"]["step"] + (1e9 if saved["stage"] == "recover" else 0.0)
+    (first,) = ranks.same_values(own)
+    if ranks.any(own != first)[0]:
+        raise RunError(
+            "the processes of this run do not see the same checkpoint. Its folder has to lie on storage that all "
+            "of them share; put --output there."
+        )
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

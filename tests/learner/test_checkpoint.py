@@ -21,7 +21,7 @@ HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
     [
         *[(stop_at, {}) for stop_at in (3, 7, 9, 14, 25)],
         *[(stop_at, {"hold": 3}) for stop_at in (6, 7, 8, 9)],
-        *[(stop_at, HELD) for stop_at in (8, 9, 10)],
+        *[(stop_at, HELD) for stop_at in (8, 10, 11, 12, 13)],
         *[(stop_at, {"hold": 3, "granularity": "connection"}) for stop_at in (7, 8, 9)],
     ],
 )
