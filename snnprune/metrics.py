@@ -6,6 +6,7 @@ sees them (half its floating-point operations). Biases, norms, activations and p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import attention
 from .errors import DataError
 from .inputs import Inputs, batch_size, call, device_of, logits_of, split_batch
+from .ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def evaluate(
     *,
     device: torch.device | str | None = None,
     on_batch: Callable[[], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Accuracy and mean cross-entropy over a loader of (images, labels).
 
@@ -79,6 +82,8 @@ def evaluate(
         loader: batches of images and integer labels.
         device: where to run; by default where the model is.
         on_batch: called after every batch, for progress.
+        ranks: the processes that call this together; each takes every so many-th batch, and all get the same
+            result. By default this process takes all.
 
     Raises:
         DataError: the loader is empty, or a label is not one of the model's classes.
@@ -90,8 +95,9 @@ def evaluate(
         module.eval()
     correct = total = 0
     loss = 0.0
+    ranks = ranks or Ranks()
     try:
-        for batch in loader:
+        for batch in itertools.islice(loader, ranks.rank, None, ranks.world):
             images, labels = split_batch(batch)
             if labels is None:
                 raise DataError("a batch holds no labels, so there is nothing to evaluate against.")
@@ -106,9 +112,10 @@ def evaluate(
     finally:
         for m, mode in modes.items():
             m.training = mode
+    correct, loss, total = ranks.total(correct, loss, total)
     if not total:
         raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
-    return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, total)
+    return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, int(total))
 
 
 def check_logits(logits: Any) -> None:

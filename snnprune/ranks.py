@@ -66,6 +66,13 @@ class Ranks:
             both = _sum(both)
         return float(both[0] / both[1]), weight / float(both[1])
 
+    def total(self, *values: float) -> tuple[float, ...]:
+        """Each number's sum over all processes."""
+        if self.world == 1:
+            return values
+        with _exchange():
+            return tuple(_sum(torch.tensor(values, dtype=torch.float64)).tolist())
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, true everywhere if it is true anywhere."""
         if self.world == 1:

@@ -38,6 +38,28 @@ def test_optimize_on_the_gpu_exports_a_file_that_the_cpu_agrees_with(tmp_path):
     assert result.report.exactness["onnx"] < 1e-4
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_batches_made_on_the_gpu_are_those_of_the_cpu(fits, monkeypatch):
+    train, _, _ = snnprune.load_data("digits", batch_size=64)
+    if not fits:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (0, 0))
+    moved = train.on(torch.device("cuda"))
+    assert moved.images.is_cuda == fits
+    for (x, y), (a, b) in zip(train.batches(3), moved.batches(3), strict=True):
+        assert a.is_cuda
+        assert b.is_cuda
+        assert torch.equal(y, b.cpu())
+        assert torch.allclose(x, a.cpu(), atol=1e-6)
+
+
+def test_half_precision_on_the_gpu():
+    _, model, _ = make_network("digits_cnn")
+    train, val, test = snnprune.load_data("digits", batch_size=64)
+    config = snnprune.PruneConfig(target={"params": 0.4}, epochs=3, precision="bfloat16")
+    result = snnprune.optimize(model.float(), train, val, config, test=test, device="cuda")
+    assert result.report.exactness["remove"] < 1e-10
+
+
 def test_interrupted_on_the_gpu_goes_on(tmp_path):
     _, model, _ = make_network("digits_cnn")
     train, val, _ = snnprune.load_data("digits", batch_size=64)

@@ -53,6 +53,7 @@ def loaders():
 WORKER = """
 import torch
 from snnprune.errors import RunError
+from snnprune.metrics import evaluate
 from snnprune.ranks import launched
 
 with launched("cpu") as (ranks, device):
@@ -87,6 +88,17 @@ with launched("cpu") as (ranks, device):
         assert "different weights" in str(error)
     else:
         raise AssertionError("a difference in the last bit must be seen")
+    model = torch.nn.Linear(4, 3)
+    ranks.same_(model.parameters())
+    torch.manual_seed(0)
+    for count in (1, 3, 4, 8):  # batches: fewer than processes, as many, more
+        batches = [(torch.randn(5 + i, 4), torch.randint(3, (5 + i,))) for i in range(count)]
+        seen = []
+        shared = evaluate(model, batches, ranks=ranks, on_batch=lambda: seen.append(1))
+        alone = evaluate(model, batches)
+        assert (shared.accuracy, shared.count) == (alone.accuracy, alone.count)
+        assert abs(shared.loss - alone.loss) < 1e-6
+        assert len(seen) == len(batches[me::3])
     print(f"rank {me} is content")
 """
 

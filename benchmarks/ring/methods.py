@@ -64,8 +64,9 @@ def recipe(task: Any, method: str) -> str:
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
-        if options["hold"] == 1:
-            del options["hold"]  # as it always was, before there was a choice
+        for name, before in (("hold", 1), ("precision", "float32")):
+            if options[name] == before:
+                del options[name]  # as it always was, before there was a choice
         options["start_version"] = START_VERSION
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]

@@ -67,6 +67,9 @@ def optimize(
     ] = None,
     floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
     round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
+    precision: Annotated[
+        str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
+    ] = "float32",
     trust_pickle: Trust = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
@@ -95,6 +98,7 @@ def optimize(
         seed=seed,
         keep=tuple(keep or ()),
         round_to=round_to,
+        precision=precision,  # type: ignore[arg-type]  # checked by the config
         floor=floor,
     )
     where = parse.device(device)

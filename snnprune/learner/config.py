@@ -13,6 +13,7 @@ from ..gates import Gradient, parse_drop, parse_latency, parse_target
 
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class PruneConfig:
         switcher_clip: largest gradient norm of the switcher and the offsets.
         distill: weight of the original model's outputs against the labels, in [0, 1].
         temperature: of the distillation.
+        precision: in which the network and its teacher compute while they learn, by `torch.autocast`. Weights,
+            switcher, threshold, proof and accuracies stay in float32 and above.
         freeze_norm: keep batch-norm statistics as they are.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
@@ -102,6 +105,7 @@ class PruneConfig:
     switcher_clip: float = 5.0
     distill: float = 0.9
     temperature: float = 2.0
+    precision: Precision = "float32"
     freeze_norm: bool = False
     floor: float = 0.1
     round_to: int = 8
@@ -120,6 +124,7 @@ class PruneConfig:
             "start": ("post-training", "fresh"),
             "switcher_optimizer": ("sgd", "adamw"),
             "optimizer": ("sgd", "adamw"),
+            "precision": ("float32", "bfloat16"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

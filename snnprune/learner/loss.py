@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from ..inputs import logits_of, split_batch
+from ..inputs import logits_of, split_batch, tensors_in
 from ..metrics import check_labels, check_logits
 
 AUXILIARY = 0.3
@@ -29,6 +29,7 @@ class TaskLoss:
         teacher: the original model; None for labels alone.
         distill: weight of the teacher, in [0, 1].
         temperature: softens both outputs.
+        precision: `bfloat16` lets networks and loss run under `torch.autocast`.
         loss_fn: a loss of the user's own, called as `loss_fn(model, batch)`; replaces all of this.
     """
 
@@ -38,13 +39,22 @@ class TaskLoss:
         *,
         distill: float,
         temperature: float,
+        precision: str = "float32",
         loss_fn: LossFunction | None = None,
     ) -> None:
         self.teacher = teacher if distill > 0 and loss_fn is None else None
         self.distill, self.temperature, self.loss_fn = distill, temperature, loss_fn
+        self.precision = precision
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
         """A scalar, differentiable in the model's weights and scales."""
+        if self.precision == "float32":
+            return self._at(model, batch)
+        where = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
+        with torch.autocast(where, getattr(torch, self.precision)):
+            return self._at(model, batch)
+
+    def _at(self, model: Callable[..., Any], batch: Any) -> Tensor:
         if self.loss_fn is not None:
             return self.loss_fn(model, batch)
         images, labels = split_batch(batch)

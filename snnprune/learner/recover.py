@@ -85,7 +85,7 @@ class RecoverStage:
         """Validate."""
         if self.val is None:
             return {}
-        result = evaluate(self.model, self.val)
+        result = evaluate(self.model, self.val, ranks=self.ranks)
         return {"val_accuracy": result.accuracy, "val_loss": result.loss}
 
     def values(self) -> dict[str, Any]:

@@ -129,8 +129,8 @@ class SearchStage:
             return {"counts": counts}
         self.gated.model.eval()
         with torch.no_grad():
-            result = evaluate(self.gated.model, self.val)
-        accuracy, loss = self.ranks.same_values(result.accuracy, result.loss)
+            result = evaluate(self.gated.model, self.val, ranks=self.ranks)
+        accuracy, loss = result.accuracy, result.loss
         if self.config.patience is not None:
             self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
             self.best = min(self.best, loss)

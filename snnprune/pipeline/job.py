@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..budget import CostModel
 from ..connections import ConnectionModel, switched_layers, weight_of
-from ..data import ArrayLoader, info_of
+from ..data import ArrayLoader, info_of, loader_on
 from ..gates import GatedModel
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
@@ -51,7 +51,8 @@ class Job:
         callbacks: list[Callback],
         example_inputs: Inputs | None,
     ) -> None:
-        self.dense, self.train, self.val, self.config = dense, train, val, config
+        self.dense, self.config = dense, config
+        self.train, self.val = loader_on(train, where), loader_on(val, where)
         self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
         self.callbacks: list[Callback] = [*callbacks, self._remember]
@@ -78,6 +79,7 @@ class Job:
             copy.deepcopy(dense).requires_grad_(False),
             distill=config.distill,
             temperature=config.temperature,
+            precision=config.precision,
             loss_fn=loss_fn,
         )
         self.sparse: list[str] = []
@@ -112,8 +114,8 @@ class Job:
         value.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         value.update(json.dumps([self.per_epoch, _first_shape(self.example), repr(info_of(self.train))]).encode())
         if isinstance(self.train, ArrayLoader):  # another folder of the same name is another data set
-            value.update(self.train.images[:64].numpy().tobytes())
-            value.update(self.train.labels.numpy().tobytes())
+            value.update(self.train.images[:64].cpu().numpy().tobytes())
+            value.update(self.train.labels.cpu().numpy().tobytes())
         return value.hexdigest()
 
     def attach(self, model: nn.Module) -> GatedModel | ConnectionModel:
@@ -208,14 +210,14 @@ class Job:
         """Measure both models once and put the result together."""
         check_finite(compact.state_dict(), "the compact model")
         compact.eval()
-        data = test if test is not None else self.val
+        data = loader_on(test, self.where) if test is not None else self.val
         split = "test" if test is not None else "val"
         found: list[ModelFigures] = []
         for model in (self.dense, compact):
             self.tell("test")
             result: Evaluation | None = None
             if data is not None and self.has_labels:
-                result = evaluate(model, data)
+                result = evaluate(model, data, ranks=self.ranks)
             found.append(
                 ModelFigures(
                     result.accuracy if result else None,

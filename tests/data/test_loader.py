@@ -23,6 +23,15 @@ def noise(n: int, info: DataInfo = GREY, seed: int = 0) -> tuple[Tensor, Tensor]
     return images, torch.arange(n) % 2
 
 
+def test_a_loader_on_a_device_leaves_the_other_as_it_is():
+    loader = ArrayLoader(*noise(50, COLOUR), COLOUR, batch_size=8, shuffle=True, augment=True, seed=3)
+    other = loader.on(torch.device("meta"))
+    assert {t.device.type for batch in other for t in batch} == {"meta"}
+    assert [x.shape for x, _ in other.batches(0)] == [x.shape for x, _ in loader.batches(0)]
+    assert loader.device.type == "cpu"
+    assert batches_equal(list(loader.on(torch.device("cpu")).batches(1)), list(loader.batches(1)))
+
+
 @pytest.mark.parametrize("info", [GREY, COLOUR], ids=["grey", "colour"])
 def test_a_batch_depends_on_seed_epoch_and_step_alone(info):
     data = noise(50, info)

@@ -43,3 +43,35 @@ def test_teacher_pulls_towards_the_original(trained):
     with torch.no_grad():
         student.head.weight.mul_(0.5)
     assert float(loss(student, (x, y)).detach()) > 1e-3
+
+
+def test_half_precision_reaches_the_networks_and_nothing_else(trained):
+    x, y = problem()
+    seen = []
+    copies = copy.deepcopy(trained), copy.deepcopy(trained)
+    with torch.no_grad():
+        copies[0].head.weight.mul_(0.05)
+    for network in copies:
+        network.head.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    losses = {
+        precision: TaskLoss(copies[1], distill=0.5, temperature=2.0, precision=precision)(copies[0], (x, y))
+        for precision in ("float32", "bfloat16")
+    }
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert losses["bfloat16"].dtype == torch.float32
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"].item() == pytest.approx(losses["float32"].item(), rel=0.02)
+
+
+def test_learning_in_half_precision_is_proved_and_measured_in_full(trained):
+    train, val = loaders()
+    config = PruneConfig(target={"params": 0.5}, epochs=6, precision="bfloat16")
+    result = snnprune.optimize(trained, train, val, config)
+    assert {p.dtype for p in result.model.parameters()} == {torch.float32}
+    assert max(result.report.exactness[k] for k in ("fold", "remove")) <= 1e-10
+    assert result.report.compact.accuracy >= result.report.dense.accuracy - 0.05
+    full = snnprune.optimize(trained, train, val, PruneConfig(target={"params": 0.5}, epochs=6))
+    assert any(
+        a.shape != b.shape or not torch.equal(a, b)
+        for a, b in zip(result.model.parameters(), full.model.parameters(), strict=True)
+    )

@@ -39,7 +39,7 @@ def judged(monkeypatch):
             asked.append(self.config.target["macs"])
             return made(self, *args)
 
-        def evaluate(model, _data):
+        def evaluate(model, _data, ranks):
             return Found(wanted(asked[-1]) if asked else 0.9)
 
         monkeypatch.setattr(module.Job, "run", run)
