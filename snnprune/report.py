@@ -55,6 +55,8 @@ class Report:
         history: validation figures per epoch; in the search also, per group, how many neurons were kept,
             weakened and strengthened.
         steps: training steps by stage.
+        curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
+        command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
             target, what each cut kept and took, and last the final model.
     """
@@ -74,6 +76,8 @@ class Report:
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    command: str = ""
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,6 +45,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_pages(request, monkeypatch) -> None:
+    """Runs are saved without their page, which takes a second to draw, but where it is what is tested."""
+    if "pages" not in request.keywords:
+        monkeypatch.setattr("snnprune.pipeline.runs.write_page", lambda _folder: None)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty working folder, on a machine without a GPU."""

@@ -36,6 +36,7 @@ RANK = {
     "encoding": 4,
     "saving": 4,
     "tracing": 4,
+    "visual": 4,
     "gates": 5,
     "connections": 6,
     "learner": 7,

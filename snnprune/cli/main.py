@@ -36,7 +36,7 @@ def run(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     command = typer.main.get_command(app)
     try:
-        result = command.main(arguments, prog_name="snnprune", standalone_mode=False)
+        result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=arguments)
     except SnnPruneError as error:
         if debug:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 def optimize(
+    context: typer.Context,
     model: ModelFile,
     data: Data,
     arch: Arch = None,
@@ -136,6 +138,7 @@ def optimize(
                     data_name=data,
                 )
                 learned = True
+                result.report.command = shlex.join(["snnprune", *(context.obj or ())])
                 if ranks.first:
                     result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
                     display.stage("export")

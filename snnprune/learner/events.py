@@ -17,12 +17,14 @@ class Event:
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
         values: loss, budget reached, validation accuracy, ...
+        mark: about fifty steps of each stage have this; always the same ones, so they make a record.
     """
 
     stage: str
     step: int = 0
     total: int = 0
     values: dict[str, Any] | None = None
+    mark: bool = False
 
 
 Callback = Callable[[Event], None]

@@ -22,6 +22,7 @@ from .events import Callback, Event
 
 _CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.1
+_MARKS = 50
 
 
 class Stage(Protocol):
@@ -147,10 +148,12 @@ def run_stage(
     saved = reported = time.monotonic()
     loss = math.nan
 
-    def tell(**values: Any) -> None:
+    def tell(*, mark: bool = False, **values: Any) -> None:
         for callback in callbacks:
-            callback(Event(stage.name, stage.step, stage.total, {"loss": loss, **stage.values(), **values}))
+            values = {"loss": loss, **stage.values(), **values}
+            callback(Event(stage.name, stage.step, stage.total, values, mark))
 
+    marks = math.ceil(stage.total / _MARKS)
     pause = _Pause()
     try:
         while stage.step < stage.total:
@@ -181,8 +184,9 @@ def run_stage(
                     )
                 stage.step += 1
                 now = time.monotonic()
-                if now - reported > _REPORT_SECONDS:
-                    tell()
+                mark = stage.step % marks == 0 or stage.step == stage.total
+                if mark or now - reported > _REPORT_SECONDS:
+                    tell(mark=mark)
                     reported = now
                 (pause.wanted,) = ranks.any(pause.wanted)  # all stop after the same step
                 if checkpoint and now - saved > _CHECKPOINT_SECONDS:

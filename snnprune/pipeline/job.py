@@ -30,6 +30,7 @@ from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes
+from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
 from .result import Result
 
@@ -55,6 +56,7 @@ class Job:
         self.train, self.val = loader_on(train, where), loader_on(val, where)
         self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
+        self.curve: list[dict[str, Any]] = []
         self.callbacks: list[Callback] = [*callbacks, self._remember]
         check_finite(dense.state_dict(), "the model")
         given = example_inputs is not None
@@ -104,6 +106,9 @@ class Job:
     def _remember(self, event: Event) -> None:
         if event.values and {"val_accuracy", "counts"} & set(event.values):
             self.history.append({"stage": event.stage, "step": event.step, **event.values})
+        elif event.mark and event.values:
+            known = {k: event.values[k] for k in ("loss", "budget", "metric") if k in event.values}
+            self.curve.append({"stage": event.stage, "step": event.step, **known})
 
     def fingerprint(self) -> str:
         """Identifies model, data and options, for checkpoints."""
@@ -138,7 +143,7 @@ class Job:
             self.scales = state["scales"]
             compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
             self.counts, self.exactness = state["counts"], state["exactness"]
-            self.kept, self.history = state["kept"], state["history"]
+            self.kept, self.history, self.curve = state["kept"], state["history"], state["curve"]
             self.searched, self.sparse = state["searched"], state["sparse"]
         else:
             compact, scales = self._search(store, saved)
@@ -153,6 +158,7 @@ class Job:
                 "exactness": self.exactness,
                 "kept": self.kept,
                 "history": self.history,
+                "curve": self.curve,
                 "searched": self.searched,
                 "sparse": self.sparse,
             }
@@ -177,6 +183,7 @@ class Job:
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         if saved is not None:
             self.history[:] = saved["state"]["history"]
+            self.curve[:] = saved["state"]["curve"]
         with self.attach(copy.deepcopy(self.dense)) as gated:
             self.searched = search(
                 gated,
@@ -189,7 +196,7 @@ class Job:
                 callbacks=self.callbacks,
                 checkpoint=store,
                 resume=saved,
-                extra={"history": self.history},
+                extra={"history": self.history, "curve": self.curve},
             )
             self.ranks.check_equal(gated.model.state_dict(), "weights after the search")
             self.tell("check")
@@ -242,6 +249,7 @@ class Job:
             config=self.config.to_dict(),
             kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
             history=self.history,
+            curve=self.curve,
             steps={
                 "probe": self.probe_steps,
                 "search": self.searched,
@@ -255,7 +263,8 @@ class Job:
             "classes": list(info.classes) if info else None,
             "sparse": self.sparse,
         }
-        return Result(compact, report, self.sample, details, self.scales)
+        pictures = feature_maps(self.dense, self.groups, self.scales, self.sample)
+        return Result(compact, report, self.sample, details, self.scales, pictures)
 
 
 def _warn_of_zeros(model: nn.Module) -> None:

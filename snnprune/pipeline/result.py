@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..inputs import Inputs
 from ..report import Report
+from ..visual import PICTURES, SCALES
 from .runs import save_run
 
 
@@ -23,6 +24,7 @@ class Result:
         sample: a few real inputs, for the export's check.
         details: goes into `structure.json`: kept indices, input shape, normalisation, classes.
         scales: group id -> (size,) scales at compaction, 0 for neurons that are gone.
+        pictures: an input, and feature maps of pruned and of strengthened kernels, for the page.
     """
 
     model: nn.Module
@@ -30,9 +32,10 @@ class Result:
     sample: Inputs
     details: dict[str, Any] = field(default_factory=dict)
     scales: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, folder: str | Path, *, onnx: bool = True) -> Path:
-        """Write a run folder: weights, structure, report and the verified ONNX file.
+        """Write a run folder: weights, structure, report, its page, and the verified ONNX file.
 
         Everything is written into `<folder>.partial` and moved into place at the end.
 
@@ -47,4 +50,5 @@ class Result:
             RunError: the folder exists or cannot be written.
             ExportError: ONNX Runtime does not compute what the model computes.
         """
-        return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx)
+        drawn = {SCALES: self.scales, PICTURES: self.pictures}
+        return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx, drawn=drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,15 +15,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import RunError
+from ..errors import RunError, first_line
 from ..export import export_onnx
 from ..files import STRUCTURE, write_atomically
 from ..inputs import Inputs, tensors_in
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
 from ..saving import digest, load, read_structure, save
+from ..visual import write_page
+from ..visual.material import REPORT
 
-REPORT, ONNX, CHECKPOINT = "report.json", "model.onnx", "checkpoint"
+logger = logging.getLogger(__name__)
+ONNX, CHECKPOINT = "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 _PROBE_SIZE = 4
 
@@ -70,8 +74,11 @@ def save_run(
     folder: Path,
     *,
     onnx: bool,
+    drawn: Mapping[str, Mapping[str, Tensor]],
 ) -> Path:
     """Write a finished run into `<folder>.partial`, then move it into place.
+
+    `drawn` is what the page is drawn from, besides the report: file name -> tensors.
 
     Raises:
         RunError: the folder exists, or cannot be written.
@@ -95,6 +102,14 @@ def save_run(
     if isinstance(sample, Tensor):
         _write_probe(model, sample[:_PROBE_SIZE], work / PROBE)
     report.to_json(work / REPORT)
+    for name, tensors in drawn.items():
+        if tensors:
+            plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+            write_atomically(work / name, lambda p, plain=plain: save_file(plain, p))
+    try:
+        write_page(work)
+    except Exception as error:  # the model is what matters, and it is proved and on file
+        logger.warning("the page of %s could not be drawn (%s); see `snnprune compare`", folder, first_line(error))
     try:
         os.rename(work, folder)
     except OSError as error:

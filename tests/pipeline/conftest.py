@@ -19,7 +19,16 @@ from snnprune.export import ExportCheck
 from snnprune.learner import PruneConfig
 from snnprune.registry import build
 
-MADE = {"model.onnx", "model.safetensors", "probe.safetensors", "report.json", "structure.json"}
+MADE = {
+    "model.onnx",
+    "model.safetensors",
+    "pictures.safetensors",
+    "probe.safetensors",
+    "report.json",
+    "scales.safetensors",
+    "structure.json",
+}
+PAGE = {"plots", "report.html"}
 # 10 steps an epoch: some steps of search, then a recovery with borders of epochs
 SHORT = ["--data", "digits", "--arch", DIGITS, "--epochs", "3", "--device", "cpu", "--target", "macs=0.4"]
 SEARCH = round(30 * PruneConfig().search)

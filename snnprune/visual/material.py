@@ -1,0 +1,82 @@
+"""What the figures are drawn from: the files of a run folder, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import RunError, first_line
+from ..files import STRUCTURE, read_json
+from ..report import Report
+
+REPORT, SCALES, PICTURES = "report.json", "scales.safetensors", "pictures.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A run, as far as it can be drawn.
+
+    Attributes:
+        name: of the run folder.
+        report: its `report.json`.
+        scales: group id -> (size,) scales at compaction; empty where there are none on file.
+        pictures: `input` (channels, height, width), and for some layers `<layer>|pruned` and
+            `<layer>|strengthened`, (maps, height, width); all uint8.
+        input_shape: of one input, where it is one tensor.
+    """
+
+    name: str
+    report: Report
+    scales: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
+
+    def pixels(self) -> tuple[str, tuple[int, int, int]] | None:
+        """The group whose neurons are the values of the input image, and the image's shape."""
+        if len(self.input_shape) != 3:
+            return None
+        for name, scale in self.scales.items():
+            if name.endswith(":in") and len(scale) == math.prod(self.input_shape):
+                channels, height, width = self.input_shape
+                return name, (channels, height, width)
+        return None
+
+
+def read_material(folder: Path) -> Material:
+    """Read a run folder.
+
+    Raises:
+        RunError: it holds no report, or a file of it is damaged.
+    """
+    if not (folder / REPORT).is_file():
+        raise RunError(f"{folder} is no finished run folder (it has no {REPORT}).")
+    structure = read_json(folder / STRUCTURE) if (folder / STRUCTURE).is_file() else {}
+    shape = structure.get("input_shape") if isinstance(structure, dict) else None
+    plain = isinstance(shape, list) and all(type(v) is int and 0 < v < 2**16 for v in shape)
+    return Material(
+        folder.resolve().name.removesuffix(".partial"),
+        Report.read(folder / REPORT),
+        _tensors(folder / SCALES, dims=1),
+        _tensors(folder / PICTURES, dims=3),
+        tuple(shape) if plain and shape else (),
+    )
+
+
+def _tensors(path: Path, *, dims: int) -> dict[str, Tensor]:
+    if not path.is_file():
+        return {}
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}); remove it to go without it.") from error
+    odd = [name for name, tensor in found.items() if tensor.dim() != dims or not tensor.numel()]
+    if odd:
+        raise RunError(
+            f"{path}: {odd[0]!r} has shape {tuple(found[odd[0]].shape)}; remove the file to go without it."
+        )
+    return found
