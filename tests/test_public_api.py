@@ -37,6 +37,7 @@ RANK = {
     "saving": 4,
     "tracing": 4,
     "visual": 4,
+    "doctor": 4,
     "gates": 5,
     "connections": 6,
     "learner": 7,
@@ -45,11 +46,21 @@ RANK = {
 }
 OWNERS = {
     "torch_pruning": set(),
-    "typer": {"cli/app.py", "cli/bench.py", "cli/look.py", "cli/main.py", "cli/optimize.py", "cli/options.py"},
+    "typer": {
+        "cli/app.py",
+        "cli/bench.py",
+        "cli/doctor.py",
+        "cli/look.py",
+        "cli/main.py",
+        "cli/optimize.py",
+        "cli/options.py",
+        "cli/sensitivity.py",
+    },
     "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/show.py"},
     "onnx": {"export.py"},
     "onnxruntime": {"bench.py", "export.py"},
     "sklearn": {"data/sources.py"},
+    "matplotlib": {"visual/figures.py", "visual/render.py"},
 }
 
 

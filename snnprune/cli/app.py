@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from . import look
 from .bench import bench
+from .doctor import doctor
 from .optimize import optimize
 from .show import console
 
@@ -54,5 +55,5 @@ def root(
         console.print(context.get_help())
 
 
-for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, bench):
+for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, bench, doctor):
     app.command()(command)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .show import console, say
+from .options import Json
+from .show import console, emit, say
 
 
 def bench(
@@ -19,7 +19,7 @@ def bench(
     calls: Annotated[int, typer.Option(help="timed calls per file and batch size")] = 50,
     warm_up: Annotated[int, typer.Option(help="calls before those")] = 10,
     threads: Annotated[int, typer.Option(help="of the CPU provider; 0: ONNX Runtime's choice")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Latency of ONNX files in ONNX Runtime, side by side."""
     from rich.markup import escape
@@ -37,7 +37,7 @@ def bench(
         threads=threads,
     )
     if as_json:
-        say(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        emit([dataclasses.asdict(one) for one in found])
         return
     table = Table()
     for name in ("file", "provider", "batch", "median ms", "p10-p90", "inputs/s", "speed-up"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,14 @@ from .options import (
     DataRoot,
     Device,
     ImageSize,
+    Json,
     Mean,
     ModelFile,
     Std,
     Trust,
     load_splits,
 )
-from .show import Display, console, groups_table, say, size
+from .show import Display, console, emit, groups_table, say, scripted, size, summary
 
 
 def export(
@@ -31,6 +33,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="file to write; default: inside the run folder")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
     arch: Arch = None,
+    as_json: Json = False,
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
     from ..errors import ConfigError
@@ -40,14 +43,18 @@ def export(
     if not onnx:
         raise ConfigError("say what to export: --onnx.")
     folder = run if run is not None else newest_run()
-    display = Display()
-    with display.running():
-        display.stage("export")
-        check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
-    say(
-        f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model within "
-        f"{check.max_abs_error:.1e} at batch sizes {', '.join(map(str, check.batch_sizes))}"
-    )
+    with scripted(as_json):
+        display = Display()
+        with display.running():
+            display.stage("export")
+            check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
+        if as_json:
+            emit({**dataclasses.asdict(check), "path": str(check.path), "bytes": check.path.stat().st_size})
+        sizes = ", ".join(map(str, check.batch_sizes))
+        say(
+            f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model within "
+            f"{check.max_abs_error:.1e} at batch sizes {sizes}"
+        )
 
 
 def inspect(
@@ -94,43 +101,61 @@ def evaluate(
     batch_size: BatchSize = 128,
     device: Device = "auto",
     trust_pickle: Trust = False,
+    as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
     from ..pipeline.evaluating import evaluator, onnx_normalization
 
     where = parse.device(device)
-    display = Display()
-    with display.running():
-        display.stage("load")
-        opened, measure = evaluator(
-            model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
-        )
-        recorded = opened if opened is not None else onnx_normalization(model)
-        splits = load_splits(
-            data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
-        )
-        display.stage("test")
-        result = measure(splits.test)
-    say(f"{model}: accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.count} test images of {data}")
+    with scripted(as_json):
+        display = Display()
+        with display.running():
+            display.stage("load")
+            opened, measure = evaluator(
+                model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
+            )
+            recorded = opened if opened is not None else onnx_normalization(model)
+            splits = load_splits(
+                data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
+            )
+            display.stage("test")
+            result = measure(splits.test)
+        if as_json:
+            emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
+        scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+        say(f"{model}: {scores} on {result.count} test images of {data}")
 
 
-def compare(runs: Annotated[list[Path], typer.Argument(help="run folders")]) -> None:
-    """Runs side by side."""
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    html: Annotated[
+        Path | None, typer.Option(help="also write a page; for one run by default its own report.html")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Runs side by side; of one run all there is, and its page drawn anew."""
     from rich.markup import escape
     from rich.table import Table
 
-    from ..pipeline.runs import REPORT
     from ..report import Report
+    from ..visual import HEAD, comparison, write_comparison, write_page
+    from ..visual.material import REPORT
 
-    table = Table()
-    for name in ("run", "data", "target", "dense", "compact", "points", "MACs kept", "params kept"):
-        left = name in ("run", "data", "target")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for path in runs:
-        r = Report.read(path / REPORT)
-        wanted = "free" if r.target is None else ", ".join(f"{k}={v:g}" for k, v in r.target.items())
-        a, b = r.dense.accuracy, r.compact.accuracy
-        scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
-        shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")
-        table.add_row(escape(str(path)), escape(r.data), wanted, *scores, *shares)
-    console.print(table)
+    found = [(str(path), Report.read(path / REPORT)) for path in runs]
+    with scripted(as_json):
+        if as_json:
+            emit([{"run": name, **report.to_dict()} for name, report in found])
+        if len(found) == 1 and not as_json:
+            summary(found[0][1], runs[0])
+        else:
+            table = Table()
+            for name in HEAD:
+                left = name in ("run", "data", "target")
+                table.add_column(name, justify="left" if left else "right", overflow="fold")
+            for row in comparison(found):
+                table.add_row(*map(escape, row))
+            console.print(table)
+        if len(found) == 1 and html is None:
+            say(f"wrote {write_page(runs[0])}")
+        elif html is not None:
+            say(f"wrote {write_comparison(found, html)}")

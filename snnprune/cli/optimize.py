@@ -18,6 +18,7 @@ from .options import (
     DataRoot,
     Device,
     ImageSize,
+    Json,
     Mean,
     ModelFile,
     Std,
@@ -72,7 +73,11 @@ def optimize(
     precision: Annotated[
         str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
     ] = "float32",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="also write TensorBoard files, into the run folder")
+    ] = False,
     trust_pickle: Trust = False,
+    as_json: Json = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..errors import ConfigError, LostRankError, RunError

@@ -26,6 +26,7 @@ Std = Annotated[str | None, typer.Option(help="per channel, of pixels in [0, 1]"
 ImageSize = Annotated[int | None, typer.Option(help="side of the square images, in pixels")]
 BatchSize = Annotated[int, typer.Option(help="images per step")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]
 
 

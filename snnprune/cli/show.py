@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,21 @@ from ..learner import Event
 from ..report import Report, human
 
 console = Console(highlight=False)
+
+
+@contextmanager
+def scripted(as_json: bool) -> Iterator[None]:
+    """With `--json` everything for people goes to stderr, so that stdout holds the JSON alone."""
+    before, console.stderr = console.stderr, as_json
+    try:
+        yield
+    finally:
+        console.stderr = before
+
+
+def emit(content: Any) -> None:
+    """Write JSON to stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def say(line: str, style: str | None = None) -> None:

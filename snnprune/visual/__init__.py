@@ -1,16 +1,18 @@
 """What a run looks like: figures and one page that needs nothing but itself."""
 
-from .compared import write_comparison
+from .compared import HEAD, comparison, write_comparison
 from .material import PICTURES, SCALES, Material, read_material
 from .page import PAGE, PLOTS, write_page
 
 __all__ = [
+    "HEAD",
     "PAGE",
     "PICTURES",
     "PLOTS",
     "SCALES",
     "Material",
     "read_material",
+    "comparison",
     "write_comparison",
     "write_page",
 ]
