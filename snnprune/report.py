@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -90,8 +91,8 @@ class Report:
         return content
 
     def to_json(self, path: str | Path) -> None:
-        """Write `report.json` atomically."""
-        write_json(Path(path), self.to_dict())
+        """Write `report.json` atomically; a loss that is not finite becomes null."""
+        write_json(Path(path), _finite(self.to_dict()))
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -207,3 +208,11 @@ def compare(
         seconds=0.0,
         device=device_name(device),
     )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

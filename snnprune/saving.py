@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import attention, layers
-from .errors import StructureError, first_line
+from .errors import RunError, StructureError, first_line
 from .files import STRUCTURE, read_json, write_atomically, write_json
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
@@ -60,7 +60,7 @@ def save(
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     stored = pack(state, sparse)
-    write_atomically(folder / WEIGHTS, lambda p: save_file(stored, p))
+    write_tensors(folder / WEIGHTS, stored)
     structure = {
         "format": FORMAT,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -70,6 +70,18 @@ def save(
         **(extra or {}),
     }
     write_json(folder / STRUCTURE, structure)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        write_atomically(path, lambda p: save_file(dict(tensors), p))
+    except SafetensorError as error:  # its way of saying that the disk is full
+        raise RunError(f"{path} cannot be written ({first_line(error)}).") from error
 
 
 def digest(path: Path) -> str:

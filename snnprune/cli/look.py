@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +53,8 @@ def export(
             emit({**dataclasses.asdict(check), "path": str(check.path), "bytes": check.path.stat().st_size})
         sizes = ", ".join(map(str, check.batch_sizes))
         say(
-            f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model within "
-            f"{check.max_abs_error:.1e} at batch sizes {sizes}"
+            f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model "
+            f"within {check.max_abs_error:.1e} at batch sizes {sizes}"
         )
 
 
@@ -121,7 +122,8 @@ def evaluate(
             display.stage("test")
             result = measure(splits.test)
         if as_json:
-            emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
+            loss = result.loss if math.isfinite(result.loss) else None
+            emit({"model": str(model), "data": data, **dataclasses.asdict(result), "loss": loss})
         scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         say(f"{model}: {scores} on {result.count} test images of {data}")
 

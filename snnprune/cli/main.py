@@ -1,15 +1,20 @@
 """Entry point: runs a command and turns every failure into one line and an exit code.
 
-0: done. 1: any failure and any bad value. 2: an unknown option or command. 130: Ctrl-C.
+0: done. 1: any failure and any bad value. 2: an unknown option or command. 130: Ctrl-C. 143: SIGTERM, which
+stops a run like Ctrl-C.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,6 +22,7 @@ from rich.markup import escape
 
 from ..errors import SnnPruneError
 from .app import Stopped, app
+from .show import Warnings
 
 _UNKNOWN = ("NoSuchOption", "NoSuchCommand")
 
@@ -35,8 +41,10 @@ def run(args: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")
     command = typer.main.get_command(app)
+    terminated: list[int] = []
     try:
-        result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=arguments)
+        with _terminable(terminated), Warnings():
+            result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=arguments)
     except SnnPruneError as error:
         if debug:
             raise
@@ -44,7 +52,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, Stopped) as stop:
         console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")
-        return 130
+        return 143 if terminated else 130
     except Exception as error:
         message = getattr(error, "format_message", None)
         name = type(error).__name__
@@ -57,6 +65,25 @@ def run(args: Sequence[str] | None = None) -> int:
         _complain(console, f"{name}: {error}. Set SNNPRUNE_DEBUG=1 to see where.")
         return 1
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _terminable(terminated: list[int]) -> Iterator[None]:
+    """SIGTERM, as schedulers send it, stops a command like Ctrl-C; it is noted in `terminated`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: Any) -> None:
+        if not terminated:  # a second one must not disturb the writing of the checkpoint
+            terminated.append(number)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(console: Console, text: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,11 +82,13 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..errors import ConfigError, LostRankError, RunError
+    from ..errors import ConfigError, LostRankError
+    from ..files import remove_leftovers
     from ..gates import parse_drop
     from ..learner import PruneConfig
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
+    from ..pipeline.lock import locked
     from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
     from ..ranks import launched
 
@@ -113,18 +117,18 @@ def optimize(
         if not ranks.first:
             console.quiet = True
         folder = _run_folder(model, output, resume, ranks)
-        if folder.exists():
-            raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
-        if partial_of(folder).exists() and not resume:
-            raise RunError(
-                f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start "
-                "anew."
-            )
+        _check_free(folder, resume)
         check_place(folder)
         ranks.wait()  # until all have looked, before the first one writes
         display = Display()
         learned = False
-        with display.running():
+        with display.running(), locked(partial_of(folder)):
+            if ranks.first:
+                _check_free(folder, resume)  # another run may have ended here meanwhile
+                remove_leftovers(partial_of(folder))
+            begun = (partial_of(folder) / CHECKPOINT).exists()
+            if resume and not begun:
+                say(f"there is no checkpoint in {partial_of(folder)} yet; starting from the beginning")
             display.stage("load")
             opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
             splits = load_splits(
@@ -156,10 +160,11 @@ def optimize(
                     ) from None
                 remove_partial(folder)
                 raise
-            except BaseException:
-                if learned:
+            except BaseException as error:
+                kept = (partial_of(folder) / CHECKPOINT).exists() and not isinstance(error, ConfigError)
+                if learned or (kept and not begun):
                     say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
-                elif not resume and ranks.first:
+                elif not kept and not begun and ranks.first:
                     remove_partial(folder)
                 raise
         _warn_about_chance(result.report, splits)
@@ -168,8 +173,24 @@ def optimize(
         say(f"wrote {folder} - next: snnprune export --onnx")
 
 
+def _check_free(folder: Path, resume: bool) -> None:
+    from ..errors import RunError
+    from ..pipeline.runs import CHECKPOINT, is_run, partial_of
+
+    if resume and is_run(folder):
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # left by a kill just after the end
+        raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
+    if folder.exists():
+        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+    if not resume and (partial_of(folder) / CHECKPOINT).exists():
+        raise RunError(
+            f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
+        )
+
+
 def _run_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
     from ..errors import RunError
+    from ..pipeline.runs import partial_of
 
     if output is not None:
         return output
@@ -181,7 +202,9 @@ def _run_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
         return found[-1].with_name(found[-1].name.removesuffix(".partial"))
     (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
     stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-{stamp}"
+    names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))
+    folders = (Path("runs") / f"{name}-{n}" for n in names)  # the clock may have been put back
+    return next(f for f in folders if not f.exists() and not partial_of(f).exists())
 
 
 def _warn_about_chance(report: Any, splits: Any) -> None:

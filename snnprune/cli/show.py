@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -47,6 +48,31 @@ def emit(content: Any) -> None:
 def say(line: str, style: str | None = None) -> None:
     """One line as it is: names in it are no markup, and it is not wrapped."""
     console.print(line, style=style, markup=False, soft_wrap=True)
+
+
+class Warnings(logging.Handler):
+    """Shows the library's warnings while it is entered, one line each.
+
+    Groups that fail their proof are left out: tables show them with the reason.
+    """
+
+    def __enter__(self) -> None:
+        log = logging.getLogger("snnprune")
+        self.before = log.level, log.propagate
+        log.setLevel(logging.WARNING)
+        log.propagate = False
+        log.addHandler(self)
+
+    def __exit__(self, *_rest: object) -> None:
+        log = logging.getLogger("snnprune")
+        log.removeHandler(self)
+        log.setLevel(self.before[0])
+        log.propagate = self.before[1]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        if record.levelno >= logging.WARNING and record.name != "snnprune.surgery.verify":
+            say(f"warning: {record.getMessage()}", style="yellow")
 
 
 _TITLES = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import RunError, first_line
-from ..files import write_atomically
+from ..files import atomic_path
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -34,8 +38,21 @@ class Checkpoint:
         self.fingerprint = fingerprint
         self._readable = False  # whether state.pt is known to be good
 
-    def save(self, stage: str, state: dict[str, Any], rng: dict[str, Any]) -> None:
-        """Write the state of a stage, with the random state of the model's stream."""
+    def save(
+        self, stage: str, state: dict[str, Any], rng: dict[str, Any], *, due: bool = False, loss: float = math.nan
+    ) -> None:
+        """Write the state of a stage, with the random state of the model's stream.
+
+        Args:
+            stage: its name.
+            state: made of tensors and plain values.
+            rng: from `rng_state`.
+            due: an epoch has ended and is still to be validated.
+            loss: of the last step.
+
+        Raises:
+            RunError: the file cannot be written; the checkpoint before it is as it was.
+        """
         if not self.writes:
             return
         content = {
@@ -44,41 +61,75 @@ class Checkpoint:
             "stage": stage,
             "state": state,
             "rng": rng,
+            "due": due,
+            "loss": loss,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._readable and self.path.exists():
-            os.replace(self.path, self.previous)  # a damaged file must not push out a good one
-        write_atomically(self.path, lambda p: torch.save(content, p))
+        try:
+            with atomic_path(self.path) as temporary:
+                _write(content, temporary)
+                if self._readable and self.path.exists():
+                    os.replace(self.path, self.previous)  # a damaged file must not push out a good one
+        except RunError as error:
+            raise RunError(
+                f"{error} The checkpoint before it is kept: mend the cause, then go on with --resume."
+                if self.path.exists() or self.previous.exists()
+                else f"{error} It would have been the first checkpoint; mend the cause, then start again."
+            ) from error
         self._readable = True
 
     def load(self) -> dict[str, Any] | None:
-        """The newest readable state, or None when there is none.
+        """The newest readable state, or None when there is none. A damaged file is passed over with a warning.
 
         Raises:
             RunError: it belongs to another run, or none of the files can be read.
         """
-        trouble = None
+        trouble = []
         for path in (self.path, self.previous):
             if not path.exists():
                 continue
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = _read(path)
             except Exception as error:
-                trouble = f"{path} cannot be read ({type(error).__name__}: {first_line(error)})"
+                trouble.append(f"{path} cannot be read ({type(error).__name__}: {first_line(error)})")
                 continue
             if not isinstance(content, dict) or content.get("format") != FORMAT:
-                trouble = f"{path} is no checkpoint of this version"
+                trouble.append(f"{path} is no checkpoint of this version")
                 continue
             if content["fingerprint"] != self.fingerprint:
                 raise RunError(
                     f"{path} belongs to another model, data set or options. Repeat the command of the "
                     "interrupted run, or remove its folder to start anew."
                 )
+            if trouble:
+                logger.warning("%s; going on from the checkpoint before it, %s", trouble[0], path)
             self._readable = path == self.path
             return content
         if trouble:
-            raise RunError(f"{trouble}. Remove its folder to start anew.")
+            raise RunError(f"{'; '.join(trouble)}. Remove its folder to start anew.")
         return None
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    sums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)  # by which `_read` finds damage
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # the writer's own complaint covers up what the system said
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    finally:
+        torch.serialization.set_crc32_options(sums)
+
+
+def _read(path: Path) -> Any:
+    """The content of a file whose checksums are right; `torch.load` does not look at them."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad is not None:
+        raise zipfile.BadZipFile(f"the checksum of {Path(bad).name} is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def rng_state() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The loop that both stages share: batches, random state, progress, checkpoints, Ctrl-C."""
+"""The loop that both stages share: batches, random state, progress, checkpoints, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..errors import DataError, DivergedError
-from ..inputs import inputs_in, is_samples, map_tensors
+from ..inputs import inputs_in, is_samples, map_tensors, tensors_in
 from ..ranks import Ranks, current
 from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
 from .events import Callback, Event
@@ -135,18 +135,23 @@ def run_stage(
     what an epoch draws does not depend on how the run got there, and a run that is resumed inside an
     epoch replays the data's stream and puts the model's state back. The end of a stage is saved too.
 
+    An epoch counts as done once it is validated: a checkpoint from before that says so, and the validation is
+    made up for at the start.
+
     Raises:
-        Interrupted: Ctrl-C; a checkpoint was written first.
+        Interrupted: Ctrl-C, or SIGTERM where it has a handler; a checkpoint was written first.
         DivergedError: the loss is not finite.
+        RunError: a checkpoint cannot be written.
     """
     per_epoch = steps_per_epoch(loader)
     callbacks, ranks = list(callbacks), current()
     model_rng: dict[str, Any] | None = None
+    due, loss = False, math.nan  # due: an epoch has ended and is still to be validated
     if resume is not None:
         stage.load(resume["state"])
-        model_rng = resume["rng"]
+        model_rng, due, loss = resume["rng"], resume.get("due", False), resume.get("loss", math.nan)
+        set_rng_state(resume["rng"])
     saved = reported = time.monotonic()
-    loss = math.nan
 
     def tell(*, mark: bool = False, **values: Any) -> None:
         for callback in callbacks:
@@ -154,17 +159,22 @@ def run_stage(
             callback(Event(stage.name, stage.step, stage.total, values, mark))
 
     marks = math.ceil(stage.total / _MARKS)
-    pause = _Pause()
+    pause = _Pause(terminable=ranks.world == 1)
     try:
-        while stage.step < stage.total:
+        while stage.step < stage.total or due:
             epoch, start = divmod(stage.step, per_epoch)
+            if due:
+                found = stage.after_epoch((stage.step - 1) // per_epoch)
+                due, model_rng = False, None
+                tell(**found)
+                continue
             torch.manual_seed(_mix(seed, stage.name, epoch, 0))
             batches = epoch_batches(loader, epoch, start)
             data_rng = torch.get_rng_state()
             torch.manual_seed(_mix(seed, stage.name, epoch, 1))
             if model_rng is None or start == 0:
                 model_rng = rng_state()
-            while True:
+            while not due:
                 torch.set_rng_state(data_rng)
                 batch = next(batches, None)
                 data_rng = torch.get_rng_state()
@@ -176,13 +186,11 @@ def run_stage(
                 batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
                 with pause:
                     loss = stage.train_step(batch)
-                model_rng = rng_state()
-                if not math.isfinite(loss):
-                    raise DivergedError(
-                        f"the loss became {loss} at step {stage.step} of the {stage.name}. Lower the learning "
-                        "rate (--lr), or check the data for values that are not finite."
-                    )
-                stage.step += 1
+                    if not math.isfinite(loss):
+                        raise DivergedError(_why(loss, stage, batch))
+                    model_rng = rng_state()
+                    stage.step += 1
+                    due = stage.step >= stage.total or stage.step % per_epoch == 0
                 now = time.monotonic()
                 mark = stage.step % marks == 0 or stage.step == stage.total
                 if mark or now - reported > _REPORT_SECONDS:
@@ -190,54 +198,77 @@ def run_stage(
                     reported = now
                 (pause.wanted,) = ranks.any(pause.wanted)  # all stop after the same step
                 if checkpoint and now - saved > _CHECKPOINT_SECONDS:
-                    checkpoint.save(stage.name, stage.state(), model_rng)
+                    checkpoint.save(stage.name, stage.state(), model_rng, due=due, loss=loss)
                     saved = now
-                if stage.step >= stage.total or stage.step % per_epoch == 0:
-                    break
-                if pause.wanted:
-                    raise KeyboardInterrupt
-            tell(**stage.after_epoch(epoch))
-            model_rng = None
-            if pause.wanted:
-                raise KeyboardInterrupt
+                pause.act()
         if checkpoint:  # what comes after the stage may fail, and need not cost it
             checkpoint.save(stage.name, stage.state(), rng_state())
     except KeyboardInterrupt:
         # Out of the middle of a step there is no state to keep; the last checkpoint stays.
         if checkpoint and not pause.inside:
-            checkpoint.save(stage.name, stage.state(), model_rng or rng_state())
+            checkpoint.save(stage.name, stage.state(), model_rng or rng_state(), due=due, loss=loss)
         raise Interrupted from None
+
+
+def _why(loss: float, stage: Stage, batch: Any) -> str:
+    """What to say of a loss that is not finite: the data are looked at first."""
+    count = sum(int((~x.isfinite()).sum()) for x in tensors_in(batch) if x.is_floating_point())
+    where = f"the loss became {loss} at step {stage.step} of the {stage.name}"
+    if count:
+        return f"{where}, because {count} values of its batch are not finite. Mend or leave out those inputs."
+    return f"{where}. Lower the learning rate (--lr), or check the data for values far out of range."
 
 
 class _Pause:
     """Holds Ctrl-C back until a training step is done, so that a checkpoint never holds half a step.
 
-    A second Ctrl-C within the step is let through. Outside the main thread nothing is held back.
+    SIGTERM too, where the program has a handler for it. A second Ctrl-C within the step is let through. Outside
+    the main thread nothing is held back.
+
+    Args:
+        terminable: hold back SIGTERM, too.
 
     Attributes:
         inside: a step is under way, or was left by an exception.
-        wanted: Ctrl-C came during a step.
+        wanted: a signal came during a step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, terminable: bool) -> None:
         self.inside = self.wanted = False
-        self._before: Any = None
+        self._terminable, self._terminated = terminable, False
+        self._before: dict[signal.Signals, Any] = {}
 
-    def _handle(self, _signal: int, _frame: Any) -> None:
+    def _interrupt(self, _signal: int, _frame: Any) -> None:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
 
+    def _terminate(self, _signal: int, _frame: Any) -> None:
+        self.wanted = self._terminated = True
+
     def __enter__(self) -> None:
         self.inside = True
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+            if self._terminable and callable(signal.getsignal(signal.SIGTERM)):
+                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
 
     def __exit__(self, kind: Any, *_rest: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        while self._before:
+            signal.signal(*self._before.popitem())
         self.inside = kind is not None
+
+    def act(self) -> None:
+        """Do what the signal asked for: Ctrl-C stops; of SIGTERM the program's own handler decides."""
+        if not self.wanted:
+            return
+        self.wanted = False
+        if not self._terminated:
+            raise KeyboardInterrupt
+        self._terminated = False
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            handler(signal.SIGTERM, None)
 
 
 def _mix(seed: int, name: str, epoch: int, stream: int) -> int:

@@ -86,8 +86,7 @@ class SearchStage:
         if not holding:
             gated.set_phase(phase, gradient=config.gradient)
         if config.target is not None and not holding:
-            ramp = max(1.0, config.ramp * self.total)
-            gated.set_budget(config.target, progress=(self.step + 1) / ramp)
+            self._set_budget(self.step + 1)
         movers = []
         if phase != "network" and self.scorer_optimizer is not None:
             movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
@@ -116,6 +115,10 @@ class SearchStage:
         if self.config.alternate == "together":
             return "both" if self.step % self.config.hold == 0 else "network"
         return "switcher" if (self.step // self.block) % 2 == 0 else "network"
+
+    def _set_budget(self, step: int) -> None:
+        ramp = max(1.0, self.config.ramp * self.total)
+        self.gated.set_budget(self.config.target, progress=step / ramp)
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> None:
         if self.config.decay:
@@ -171,6 +174,8 @@ class SearchStage:
             self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
+        if state["budget"] is not None and self.config.target is not None:  # for a validation that is due
+            self._set_budget(self.step)
         if state["held"] is not None:
             self.gated.budget = None if state["budget"] is None else Budget(**state["budget"])
             device = next(iter(self.gated.model.parameters())).device

@@ -70,10 +70,12 @@ class DropSearch:
             share = round((low + high) / 2, 6)
             first.tell("trial", step=at + 1, total=self.config.trials, **{self.metric: share})
             trial = known.get(share)
-            if trial is None:
-                trial = self._try(share, reference)
-            self.trials.append(trial)
-            self._note(trial)
+            self.trials.append(trial or self._try(share, reference))
+            if (
+                trial is None
+            ):  # those on file stay there, also if this run is killed before it has come so far again
+                self._note()
+            trial = self.trials[-1]
             first.tell("trial", step=at + 1, total=self.config.trials, **trial)
             low, high = (low, share) if trial["passed"] else (share, high)
         passed = [trial[self.metric] for trial in self.trials if trial["passed"]]
@@ -140,11 +142,10 @@ class DropSearch:
                 f"{self.folder / BOOK} is malformed ({error!r}). Remove its folder to start anew."
             ) from error
 
-    def _note(self, trial: dict[str, Any]) -> None:
+    def _note(self) -> None:
         """Write the book, then remove the checkpoints of trials that are not the best."""
         if self.folder is None or not current().first:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
         passed = [t[self.metric] for t in self.trials if t["passed"]]
         for other in self.trials:

@@ -20,6 +20,7 @@ from ..ranks import current
 from .drop import BOOK, DropSearch
 from .job import Job
 from .latency import LatencySearch
+from .lock import locked
 from .result import Result
 
 
@@ -63,6 +64,7 @@ def optimize(
         DataError: the data do not fit the model.
         DivergedError: the learning diverged.
         ExactnessError: the compact model does not compute what was learned.
+        RunError: the checkpoint cannot be written or read, belongs to another run, or is in use by one.
 
     Example:
         >>> result = snnprune.optimize(model, train, val, snnprune.PruneConfig(target={"macs": 0.5}))
@@ -76,7 +78,8 @@ def optimize(
     if is_gated(model):
         raise ConfigError("the model has gates attached; detach() them before optimize().")
     dense = copy.deepcopy(model).to(where).eval()
-    with torch.random.fork_rng(devices=_cuda_devices(where)):
+    place = None if checkpoint is None else Path(checkpoint)
+    with torch.random.fork_rng(devices=_cuda_devices(where)), locked(place):
         torch.manual_seed(config.seed)
 
         def make(options: PruneConfig) -> Job:
@@ -84,7 +87,7 @@ def optimize(
 
         drop = parse_drop(config.target)
         if drop is not None:
-            trials = DropSearch(make, config, drop, Path(checkpoint) if checkpoint else None, resume=resume)
+            trials = DropSearch(make, config, drop, place, resume=resume)
             job, compact = trials.run()
             result = job.finish(compact, test, began, data_name)
             result.report.target, result.report.config = config.target, config.to_dict()
@@ -93,19 +96,18 @@ def optimize(
         latency, wanted = None, parse_latency(config.target)
         options = config
         if wanted is not None:
-            folder = Path(checkpoint) if checkpoint else None
-            latency = LatencySearch(make, config, wanted, folder, resume=resume)
+            latency = LatencySearch(make, config, wanted, place, resume=resume)
             options = replace(config, target={"macs": latency.share()})
             torch.manual_seed(config.seed)
         job = make(options)
         store = None
-        if checkpoint is not None:
-            if resume and (Path(checkpoint) / BOOK).exists():
+        if place is not None:
+            if resume and (place / BOOK).exists():
                 raise RunError(
-                    f"{checkpoint} holds the trials of a run with a target drop=.... Repeat the command of the "
+                    f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
                     "interrupted run, or remove its folder to start anew."
                 )
-            store = Checkpoint(Path(checkpoint), job.fingerprint(), writes=current().first)
+            store = Checkpoint(place, job.fingerprint(), writes=current().first)
         saved = store.load() if store and resume else None
         _check_alike(saved)
         compact = job.run(store, saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -12,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import RunError, first_line
 from ..export import export_onnx
-from ..files import STRUCTURE, write_atomically
+from ..files import STRUCTURE, remove_leftovers
 from ..inputs import Inputs, tensors_in
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
-from ..saving import digest, load, read_structure, save
+from ..saving import digest, load, read_structure, save, write_tensors
 from ..visual import write_page
 from ..visual.material import REPORT
 
@@ -104,12 +104,13 @@ def save_run(
     report.to_json(work / REPORT)
     for name, tensors in drawn.items():
         if tensors:
-            plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-            write_atomically(work / name, lambda p, plain=plain: save_file(plain, p))
+            write_tensors(work / name, {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()})
     try:
         write_page(work)
     except Exception as error:  # the model is what matters, and it is proved and on file
         logger.warning("the page of %s could not be drawn (%s); see `snnprune compare`", folder, first_line(error))
+    _make_newest(work / REPORT, folder.parent)
+    remove_leftovers(work)
     try:
         os.rename(work, folder)
     except OSError as error:
@@ -124,7 +125,7 @@ def save_run(
 def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
     inputs = inputs.detach().cpu().contiguous()
     outputs = tensors_in(copy.deepcopy(model).cpu().eval()(inputs))[0]
-    write_atomically(path, lambda p: save_file({"inputs": inputs, "outputs": outputs.contiguous()}, p))
+    write_tensors(path, {"inputs": inputs, "outputs": outputs.contiguous()})
 
 
 def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -135,6 +136,16 @@ def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
         "snnprune.input_shape": details.get("input_shape"),
         "snnprune.accuracy": {"split": report.split, "value": report.compact.accuracy},
     }
+
+
+def _make_newest(report: Path, root: Path) -> None:
+    """Let a report be the last one written, also where the clock went back since the one before."""
+    own = report.stat().st_mtime_ns
+    with contextlib.suppress(OSError):
+        others = (p / REPORT for p in root.iterdir() if is_run(p))
+        last = max((p.stat().st_mtime_ns for p in others if p.is_file()), default=0)
+        if last >= own:
+            os.utime(report, ns=(last + 10**6, last + 10**6))
 
 
 def is_run(path: Path) -> bool:

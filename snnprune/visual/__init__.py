@@ -11,8 +11,8 @@ __all__ = [
     "PLOTS",
     "SCALES",
     "Material",
-    "read_material",
     "comparison",
+    "read_material",
     "write_comparison",
     "write_page",
 ]

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_at, tree, weights
 from snnprune.errors import ExportError
-from snnprune.learner import PruneConfig, loop
+from snnprune.learner import PruneConfig
 from snnprune.learner.loss import TaskLoss
 from snnprune.learner.recover import RecoverStage
 from snnprune.learner.search import SearchStage
@@ -156,13 +156,25 @@ def test_an_end_in_the_export_keeps_what_was_learned(made, model, said, capsys, 
     assert same(weights(Path("out")), weights(made / "run"))
 
 
-def test_a_failure_in_the_middle_leaves_nothing(model, said, here, monkeypatch):
+def test_a_failure_before_the_first_checkpoint_leaves_nothing(model, said, here, monkeypatch):
     before = tree(here)
-    stop_at(monkeypatch, RecoverStage, 6, by=RuntimeError("the disk is on fire"))
-    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+    stop_at(monkeypatch, SearchStage, 2, by=RuntimeError("the disk is on fire"))
     assert "the disk is on fire" in said(optimize(model, *SHORT, "--output", "out"))
     assert tree(here) == before
     assert not Path("out.partial").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failure_in_the_middle_keeps_the_last_checkpoint(made, model, said, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 6, by=RuntimeError("the disk is on fire"))
+        code = optimize(model, *SHORT, "--output", "out")
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "the disk is on fire" in captured.err
+    assert "--output out --resume" in captured.out
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
 
 
 def test_learning_that_diverges_says_what_to_do_and_leaves_nothing(model, said, here):
