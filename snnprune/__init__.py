@@ -30,6 +30,7 @@ _EXPORTS = {
     "load_data": "data",
     "optimize": "pipeline",
     "save": "saving",
+    "sensitivity": "pipeline",
     "trace": "tracing",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "load_data",
     "optimize",
     "save",
+    "sensitivity",
     "trace",
 ]
 
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     from .layers import IndexedLinear
     from .learner import Event, PruneConfig
     from .metrics import evaluate
-    from .pipeline import Result, optimize
+    from .pipeline import Result, optimize, sensitivity
     from .report import Report, compare
     from .saving import load, save
     from .switcher import Switcher

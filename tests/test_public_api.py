@@ -56,11 +56,11 @@ OWNERS = {
         "cli/options.py",
         "cli/sensitivity.py",
     },
-    "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/show.py"},
+    "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/sensitivity.py", "cli/show.py"},
     "onnx": {"export.py"},
     "onnxruntime": {"bench.py", "export.py"},
     "sklearn": {"data/sources.py"},
-    "matplotlib": {"visual/figures.py", "visual/render.py"},
+    "matplotlib": {"visual/figures.py", "visual/page.py", "visual/render.py"},
 }
 
 

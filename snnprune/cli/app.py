@@ -11,6 +11,7 @@ from . import look
 from .bench import bench
 from .doctor import doctor
 from .optimize import optimize
+from .sensitivity import sensitivity
 from .show import console
 
 
@@ -55,5 +56,5 @@ def root(
         console.print(context.get_help())
 
 
-for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, bench, doctor):
+for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, sensitivity, bench, doctor):
     app.command()(command)

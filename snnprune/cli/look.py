@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,15 @@ from .options import (
     load_splits,
 )
 from .show import Display, console, emit, groups_table, say, scripted, size, summary
+
+if TYPE_CHECKING:
+    from ..pipeline.inspecting import Inspection
+
+_ORDERS = {
+    "start": "cut to the target in the order of the norms",
+    "cheapest": "the cheapest cut that meets the target",
+    "dearest": "the dearest cut that meets the target",
+}
 
 
 def export(
@@ -67,17 +76,35 @@ def inspect(
     keep: Annotated[
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
     ] = None,
+    target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
+    floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
+    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
+    as_json: Json = False,
 ) -> None:
-    """List what can be pruned, what cannot and why, and what a target would cost."""
+    """List what can be pruned, what cannot and why, and what a target would leave."""
     from ..pipeline import open_model
     from ..pipeline.inspecting import inspect_model
 
-    display = Display()
-    with display.running():
-        display.stage("load")
-        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
-        display.stage("trace")
-        found = inspect_model(opened, image_size=image_size, keep=tuple(keep or ()))
+    with scripted(as_json):
+        display = Display()
+        with display.running():
+            display.stage("load")
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            display.stage("trace")
+            found = inspect_model(
+                opened,
+                image_size=image_size,
+                keep=tuple(keep or ()),
+                target=None if target is None else parse.target(target),
+                floor=floor,
+                round_to=round_to,
+            )
+        if as_json:
+            emit({"model": str(model), **found.to_dict()})
+        _tell(found, floor)
+
+
+def _tell(found: Inspection, floor: float) -> None:
     console.print(groups_table(found.groups, found.shares))
     say(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
     if found.nonzero < 0.9 * found.params:
@@ -87,7 +114,11 @@ def inspect(
         )
     say(f"layers that can lose neurons: {found.reach['macs']:.1%} of MACs, {found.reach['params']:.1%} of params")
     for metric, share in found.least.items():
-        say(f"smallest {metric} target with 10% of every group kept: {metric}={share:.3f}")
+        say(f"smallest {metric} target with {floor:.0%} of every group kept: {metric}={share:.3f}")
+    for name, meaning in _ORDERS.items():
+        if name in found.allowed:
+            shares = ", ".join(f"{share:.1%} of {metric}" for metric, share in found.allowed[name].items())
+            say(f"{meaning}: {shares}")
 
 
 def evaluate(

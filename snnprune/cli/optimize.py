@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import itertools
 import shlex
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,10 +24,8 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import Display, console, say, summary
-
-if TYPE_CHECKING:
-    from ..ranks import Ranks
+from .session import find_folder, session
+from .show import Display, console, emit, say, scripted, show_plan, summary
 
 
 def optimize(
@@ -75,6 +70,12 @@ def optimize(
     precision: Annotated[
         str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
     ] = "float32",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="say what the run would start from, and its time and memory; write nothing"
+        ),
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="also write TensorBoard files, into the run folder")
     ] = False,
@@ -82,15 +83,23 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..errors import ConfigError, LostRankError
-    from ..files import remove_leftovers
+    from ..errors import ConfigError
     from ..gates import parse_drop
     from ..learner import PruneConfig
+    from ..learner.tensorboard import TensorBoard
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
-    from ..pipeline.lock import locked
-    from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
     from ..ranks import launched
+
+    def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
+        display = display or Display()
+        display.stage("load")
+        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        splits = load_splits(
+            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+        )
+        opened.model.to(where)
+        return opened, splits
 
     if target is None:
         target = "params=0.5" if granularity == "connection" else "macs=0.5"
@@ -113,98 +122,53 @@ def optimize(
         floor=floor,
     )
     where = parse.device(device)
-    with launched(where) as (ranks, where):
+    with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:
             console.quiet = True
-        folder = _run_folder(model, output, resume, ranks)
-        _check_free(folder, resume)
-        check_place(folder)
-        ranks.wait()  # until all have looked, before the first one writes
+        if dry_run:
+            _dry_run(*load(where), config, where, as_json=as_json)
+            return
+        folder = find_folder(model, output, resume, ranks)
         display = Display()
-        learned = False
-        with display.running(), locked(partial_of(folder)):
-            if ranks.first:
-                _check_free(folder, resume)  # another run may have ended here meanwhile
-                remove_leftovers(partial_of(folder))
-            begun = (partial_of(folder) / CHECKPOINT).exists()
-            if resume and not begun:
-                say(f"there is no checkpoint in {partial_of(folder)} yet; starting from the beginning")
-            display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
-            splits = load_splits(
-                data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+        with display.running(), session(folder, ranks, resume=resume) as run:
+            board = TensorBoard(run.work / "tensorboard") if tensorboard and ranks.first else None
+            opened, splits = load(where, display)
+            result = run_optimize(
+                opened.model,
+                splits.train,
+                splits.val,
+                config,
+                test=splits.test,
+                callbacks=[display] if board is None else [display, board],
+                checkpoint=run.checkpoint,
+                resume=resume,
+                data_name=data,
             )
-            try:
-                result = run_optimize(
-                    opened.model.to(where),
-                    splits.train,
-                    splits.val,
-                    config,
-                    test=splits.test,
-                    callbacks=[display],
-                    checkpoint=partial_of(folder) / CHECKPOINT,
-                    resume=resume,
-                    data_name=data,
-                )
-                learned = True
-                result.report.command = shlex.join(["snnprune", *(context.obj or ())])
-                if ranks.first:
-                    result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
-                    display.stage("export")
-                    result.model.cpu()
-                    result.save(folder)
-            except (KeyboardInterrupt, LostRankError) as stop:
-                if (partial_of(folder) / CHECKPOINT).exists():
-                    raise type(stop)(
-                        f"{stop} go on with: the same command, --output {folder} --resume".strip()
-                    ) from None
-                remove_partial(folder)
-                raise
-            except BaseException as error:
-                kept = (partial_of(folder) / CHECKPOINT).exists() and not isinstance(error, ConfigError)
-                if learned or (kept and not begun):
-                    say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
-                elif not kept and not begun and ranks.first:
-                    remove_partial(folder)
-                raise
+            run.learned = True
+            if board is not None:
+                board.close()
+            result.report.command = shlex.join(["snnprune", *(context.obj or ())])
+            if ranks.first:
+                result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
+                display.stage("export")
+                result.model.cpu()
+                result.save(folder)
         _warn_about_chance(result.report, splits)
         if ranks.first:
             summary(result.report, folder, model)
+            if as_json:
+                emit({"run": str(folder), **result.report.to_dict()})
         say(f"wrote {folder} - next: snnprune export --onnx")
 
 
-def _check_free(folder: Path, resume: bool) -> None:
-    from ..errors import RunError
-    from ..pipeline.runs import CHECKPOINT, is_run, partial_of
+def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool) -> None:
+    from ..pipeline import plan
 
-    if resume and is_run(folder):
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # left by a kill just after the end
-        raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
-    if folder.exists():
-        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
-    if not resume and (partial_of(folder) / CHECKPOINT).exists():
-        raise RunError(
-            f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
-        )
-
-
-def _run_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
-    from ..errors import RunError
-    from ..pipeline.runs import partial_of
-
-    if output is not None:
-        return output
-    name = model.stem if model.suffix else model.name
-    if resume:
-        found = sorted(Path("runs").glob(f"{name}-*.partial"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
-        return found[-1].with_name(found[-1].name.removesuffix(".partial"))
-    (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
-    stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
-    names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))
-    folders = (Path("runs") / f"{name}-{n}" for n in names)  # the clock may have been put back
-    return next(f for f in folders if not f.exists() and not partial_of(f).exists())
+    found = plan(opened.model, splits.train, splits.val, config, device=where)
+    if as_json:
+        emit(found.to_dict())
+    show_plan(found)
+    say("nothing was written")
 
 
 def _warn_about_chance(report: Any, splits: Any) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,6 +26,9 @@ from rich.table import Table
 from ..graph import NeuronGroup
 from ..learner import Event
 from ..report import Report, human
+
+if TYPE_CHECKING:
+    from ..pipeline import Plan
 
 console = Console(highlight=False)
 
@@ -80,6 +83,7 @@ _TITLES = {
     "load": "loading the model",
     "trace": "tracing groups",
     "latency": "timing cuts",
+    "cuts": "measuring cuts",
     "probe": "probing neurons",
     "search": "searching",
     "check": "proving exactness",
@@ -118,6 +122,10 @@ class Display:
     def stage(self, name: str) -> None:
         """A stage without steps begins."""
         self(Event(name))
+
+    def cuts(self, done: int, total: int) -> None:
+        """Progress of measuring cuts."""
+        self(Event("cuts", done, total))
 
     def reading(self, what: str, done: int, total: int) -> None:
         """Progress of reading data."""
@@ -195,6 +203,33 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
     for kept in report.kept_whole:
         if kept["reason"] != "it is an output of the model":
             console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")
+
+
+def show_plan(plan: Plan) -> None:
+    """What a run would start from and take."""
+    table = Table(title="the cut that the search would start from", title_justify="left")
+    for name in ("group", "size", "kept"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for name, (size, kept) in plan.widths.items():
+        table.add_row(escape(name), str(size), f"{kept} ({kept / size:.0%})")
+    console.print(table)
+    say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params")
+    for metric, share in plan.least.items():
+        say(f"targets within reach: {metric} from {share:.3f} to 1")
+    stages = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
+    times = f"{plan.trials} times " if plan.trials > 1 else ""
+    say(f"training steps: {times}{stages}")
+    say(f"time: about {_duration(plan.seconds['in all'])} on {plan.device}, of which the search takes "
+        f"{_duration(plan.seconds['search'] + plan.seconds['probe'])}")  # fmt: skip
+    say(f"memory of a search step: about {human(plan.memory)}B")
+    for note in plan.notes:
+        say(note)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def counts_table(report: Report) -> Table:

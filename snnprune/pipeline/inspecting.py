@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import layers
-from ..budget import CostModel
+from ..budget import CostModel, Metric
 from ..encoding import Scorer
 from ..errors import ConfigError, UnsupportedModelError
+from ..gates import Budget, parse_target
 from ..graph import NeuronGroup, layer_shapes
 from ..metrics import count_nonzero
 from ..tracing import trace
 from .runs import Opened
 
+_METRICS: tuple[Metric, Metric] = ("macs", "params")
 _SIDES = (224, 32, 28, 64, 96, 8, 16, 299, 128)
 
 
@@ -32,6 +36,8 @@ class Inspection:
         least: metric -> smallest target that the default floors allow.
         input_shape: (channels, height, width) that was used.
         nonzero: params that are not exactly 0.
+        allowed: under a target, the shares of MACs and params that are left by the `start` (the order of the
+            norms), by the `cheapest` cut that meets it, and by the `dearest`; empty without a target.
     """
 
     groups: list[NeuronGroup]
@@ -42,12 +48,47 @@ class Inspection:
     macs: int
     params: int
     nonzero: int
+    allowed: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        groups = [
+            {
+                "id": g.id,
+                "kind": "heads" if g.heads else g.kind,
+                "size": g.size,
+                "layers": len(g.members),
+                "kept": g.reason,
+                "note": g.note,
+                **dict(zip(("macs", "params"), self.shares.get(g.id, (None, None)), strict=True)),
+            }
+            for g in self.groups
+        ]
+        plain = {name: getattr(self, name) for name in ("reach", "least", "macs", "params", "nonzero", "allowed")}
+        return {"groups": groups, "input_shape": list(self.input_shape), **plain}
 
 
-def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequence[str] = ()) -> Inspection:
+def inspect_model(
+    opened: Opened,
+    *,
+    image_size: int | None = None,
+    keep: Sequence[str] = (),
+    target: Mapping[str, float] | None = None,
+    floor: float = 0.1,
+    round_to: int = 8,
+) -> Inspection:
     """Trace an opened model and price its groups.
 
+    Args:
+        opened: the model.
+        image_size: side of its images; by default recorded or found by trying.
+        keep: shell patterns of module names whose channels must stay.
+        target: `macs` or `params`, to see what it leaves.
+        floor: least kept share of every group.
+        round_to: keep multiples of this many channels.
+
     Raises:
+        TargetError: the target is below what floors allow.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
     example = example_for(opened, image_size)
@@ -65,7 +106,9 @@ def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequen
     with torch.no_grad():
         values = Scorer(opened.model, groups)(opened.model)
     scores = {name: u.double().numpy() for name, u in values.items()}
-    least = {"macs": cost.floor_share("macs", scores), "params": cost.floor_share("params", scores)}
+    least = {m: cost.floor_share(m, scores, floor=floor, round_to=round_to) for m in _METRICS}
+    budget = parse_target(target)
+    allowed = {} if budget is None else _allowed(cost, budget, scores, floor, round_to)
     reach = {"macs": cost.prunable_share("macs"), "params": cost.prunable_share("params")}
     return Inspection(
         groups,
@@ -76,7 +119,27 @@ def inspect_model(opened: Opened, *, image_size: int | None = None, keep: Sequen
         cost.dense["macs"],
         cost.dense["params"],
         count_nonzero(opened.model),
+        allowed,
     )
+
+
+def _allowed(
+    cost: CostModel, budget: Budget, scores: dict[str, NDArray[np.float64]], floor: float, round_to: int
+) -> dict[str, dict[str, float]]:
+    """What is left of both costs by three orders of the groups: of the norms, and by what groups save of each."""
+    other: Metric = "params" if budget.metric == "macs" else "macs"
+    ratio = {
+        n: cost.saving_per_neuron(other, n) / max(cost.saving_per_neuron(budget.metric, n), 1e-12)
+        for n in cost.groups
+    }
+    found = {}
+    for name, sign in (("start", 0.0), ("cheapest", -1.0), ("dearest", 1.0)):
+        # Whole groups first; within a group the norms decide, which lie within a few per cent of 1.
+        order = scores if not sign else {n: sign * ratio[n] + 1e-6 * scores[n] for n in cost.groups}
+        kept = cost.select(budget.metric, budget.share, order, floor=floor, round_to=round_to).kept
+        found[name] = {m: cost.share(m, kept) for m in _METRICS}
+    low, high = sorted(found.values(), key=lambda shares: shares[other])[:: len(found) - 1]
+    return {"start": found["start"], "cheapest": low, "dearest": high}
 
 
 def example_for(opened: Opened, image_size: int | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel
+from ..budget import CostModel, Metric
 from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import ArrayLoader, info_of, loader_on
 from ..gates import GatedModel
@@ -93,7 +93,7 @@ class Job:
         for callback in self.callbacks:
             callback(Event(stage, step, total, values or None))
 
-    def least_share(self) -> float:
+    def least_share(self, metric: Metric = "macs") -> float:
         """The smallest share of the dense cost that can be asked for, for neurons that are all alike."""
         if self.config.granularity == "connection":
             names = switched_layers(self.dense, self.config.keep)
@@ -101,7 +101,7 @@ class Job:
             weights = sum(weight_of(self.dense, name).numel() for name in names)
             return (total - weights + len(names)) / total
         cost = CostModel(self.dense, self.groups, self.example)
-        return cost.floor_share("macs", alike(cost), floor=self.config.floor, round_to=self.config.round_to)
+        return cost.floor_share(metric, alike(cost), floor=self.config.floor, round_to=self.config.round_to)
 
     def _remember(self, event: Event) -> None:
         if event.values and {"val_accuracy", "counts"} & set(event.values):

@@ -1,6 +1,7 @@
 """What a run looks like: figures and one page that needs nothing but itself."""
 
 from .compared import HEAD, comparison, write_comparison
+from .curves import write_sensitivity
 from .material import PICTURES, SCALES, Material, read_material
 from .page import PAGE, PLOTS, write_page
 
@@ -15,4 +16,5 @@ __all__ = [
     "read_material",
     "write_comparison",
     "write_page",
+    "write_sensitivity",
 ]

@@ -221,3 +221,33 @@ def trade_off(points: Sequence[tuple[str, float, float]]) -> Figure:
     axis.margins(0.15)
     axis.grid(alpha=0.25)
     return figure
+
+
+def accuracy_curve(points: Sequence[Mapping[str, float]], dense: float, metric: str) -> Figure:
+    """Accuracy over the kept share of the cost; the dense model at 1."""
+    figure = _figure(2.6)
+    axis = figure.subplots()
+    xs, ys = [1.0, *(p[metric] for p in points)], [dense, *(p["accuracy"] for p in points)]
+    axis.plot(xs, ys, marker="o", color=WEAKENED)
+    axis.axhline(dense, color=PRUNED, lw=0.8)
+    axis.set(xlabel=f"{metric} kept", ylabel="accuracy", xlim=(0, 1.02))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(lambda v, _: f"{v:.0%}")
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def accuracy_grid(groups: Sequence[Mapping[str, Any]], dense: float) -> Figure:
+    """Per group and kept share, the points of accuracy that are lost, as numbers on a shade."""
+    lost = np.array([[100 * (dense - p["accuracy"]) for p in g["points"]] for g in groups])
+    figure = _figure(0.6 + 0.2 * len(groups))
+    axis = figure.subplots()
+    axis.imshow(lost, cmap="Oranges", vmin=0, vmax=max(1.0, float(lost.max())), aspect="auto")
+    for (row, column), value in np.ndenumerate(lost):
+        dark = value > 0.6 * max(1.0, float(lost.max()))
+        axis.text(column, row, f"{value:.1f}", ha="center", va="center", color="white" if dark else "#000001")
+    shares = [f"{p['kept'] / groups[0]['size']:.0%}" for p in groups[0]["points"]]
+    axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="neurons kept")
+    axis.set(yticks=range(len(groups)), yticklabels=[_short(g["id"]) for g in groups])
+    axis.tick_params(length=0)
+    return figure

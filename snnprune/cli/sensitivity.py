@@ -1,0 +1,95 @@
+"""`snnprune sensitivity`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import parse
+from .options import (
+    Arch,
+    BatchSize,
+    Classes,
+    Data,
+    DataRoot,
+    Device,
+    ImageSize,
+    Json,
+    Mean,
+    ModelFile,
+    Std,
+    Trust,
+    load_splits,
+)
+from .show import Display, console, emit, say, scripted
+
+
+def sensitivity(
+    model: ModelFile,
+    data: Data,
+    arch: Arch = None,
+    num_classes: Classes = None,
+    metric: Annotated[str, typer.Option(help="cost of the whole model's curve: macs or params")] = "macs",
+    data_root: DataRoot = Path("data"),
+    mean: Mean = None,
+    std: Std = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 128,
+    limit: Annotated[int, typer.Option(help="validation images to measure on")] = 1000,
+    device: Device = "auto",
+    keep: Annotated[
+        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
+    trust_pickle: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Accuracy against the kept share of every group and of the whole, before any training."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..errors import ConfigError
+    from ..pipeline import open_model
+    from ..pipeline import sensitivity as measure
+    from ..visual import write_sensitivity
+
+    where = parse.device(device)
+    if limit < 1:
+        raise ConfigError(f"--limit {limit} must be at least 1.")
+    with scripted(as_json):
+        display = Display()
+        with display.running():
+            display.stage("load")
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            splits = load_splits(
+                data, data_root, batch_size, image_size, mean, std, 0, display, opened, num_classes=num_classes
+            )
+            display.stage("trace")
+            val = list(itertools.islice(splits.val, max(1, -(-limit // batch_size))))
+            found = measure(
+                opened.model.to(where),
+                val,
+                metric=metric,
+                keep=tuple(keep or ()),
+                batches=list(itertools.islice(splits.train, 4)),
+                on_step=display.cuts,
+            )
+        if as_json:
+            emit({"model": str(model), "data": data, **found.to_dict()})
+        table = Table(title=f"{escape(str(model))}: accuracy without recovery", title_justify="left")
+        table.add_column("group", overflow="fold")
+        shares = [point["kept"] / found.groups[0]["size"] for point in found.groups[0]["points"]]
+        for name in ("neurons", *(f"{share:.0%} kept" for share in shares)):
+            table.add_column(name, justify="right")
+        for group in found.groups:
+            scores = [f"{point['accuracy']:.2%}" for point in group["points"]]
+            table.add_row(escape(group["id"]), str(group["size"]), *scores)
+        console.print(table)
+        say(f"dense: {found.accuracy:.2%} on {found.count} validation images of {data}")
+        for point in found.whole:
+            say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}")
+        if html is not None:
+            say(f"wrote {write_sensitivity(model.stem, found.to_dict(), html)}")

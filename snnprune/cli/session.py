@@ -1,0 +1,131 @@
+"""A run's folder from the first look to the last word: whose it is, what is kept when it stops, how to go on."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .show import say
+
+if TYPE_CHECKING:
+    from ..ranks import Ranks
+
+
+@dataclass(slots=True)
+class Session:
+    """A run under way.
+
+    Attributes:
+        folder: where it ends.
+        learned: whether only the writing is left.
+    """
+
+    folder: Path
+    learned: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Where it works until then."""
+        from ..pipeline.runs import partial_of
+
+        return partial_of(self.folder)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its folder of checkpoints."""
+        from ..pipeline.runs import CHECKPOINT
+
+        return self.work / CHECKPOINT
+
+
+def find_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
+    """The run folder that the user named, the newest unfinished one, or a new one.
+
+    Raises:
+        RunError: it is taken, cannot be written, or there is none to go on with.
+    """
+    from ..pipeline.runs import check_place
+
+    folder = _named(model, output, resume, ranks)
+    _check_free(Session(folder), resume)
+    check_place(folder)
+    ranks.wait()  # until all have looked, before the first one writes
+    return folder
+
+
+@contextmanager
+def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
+    """Hold a run's folder; whatever ends the block, what was learned stays, and the user hears how to go on.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    from ..errors import ConfigError, LostRankError
+    from ..files import remove_leftovers
+    from ..pipeline.lock import locked
+    from ..pipeline.runs import remove_partial
+
+    run = Session(folder)
+    again = f"go on with: the same command, --output {folder} --resume"
+    with locked(run.work):
+        if ranks.first:
+            _check_free(run, resume)  # another run may have ended here meanwhile
+            remove_leftovers(run.work)
+        begun = run.checkpoint.exists()
+        if resume and not begun:
+            say(f"there is no checkpoint in {run.work} yet; starting from the beginning")
+        try:
+            yield run
+        except (KeyboardInterrupt, LostRankError) as stop:
+            if run.checkpoint.exists():
+                raise type(stop)(f"{stop} {again}".strip()) from None
+            remove_partial(folder)
+            raise
+        except BaseException as error:
+            kept = run.checkpoint.exists() and not isinstance(error, ConfigError)
+            if run.learned or (kept and not begun):
+                say(f"what was learned is kept; {again}")
+            elif not kept and not begun and ranks.first:
+                remove_partial(folder)
+            raise
+
+
+def _check_free(run: Session, resume: bool) -> None:
+    from ..errors import RunError
+    from ..pipeline.runs import CHECKPOINT, is_run
+
+    folder = run.folder
+    if resume and is_run(folder):
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # left by a kill just after the end
+        raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
+    if folder.exists():
+        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+    if not resume and run.checkpoint.exists():
+        raise RunError(
+            f"{run.work} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
+        )
+
+
+def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
+    from ..errors import RunError
+    from ..pipeline.runs import partial_of
+
+    if output is not None:
+        return output
+    name = model.stem if model.suffix else model.name
+    if resume:
+        found = sorted(Path("runs").glob(f"{name}-*.partial"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
+        return found[-1].with_name(found[-1].name.removesuffix(".partial"))
+    (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
+    stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
+    names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))
+    folders = (Path("runs") / f"{name}-{n}" for n in names)  # the clock may have been put back
+    return next(f for f in folders if not f.exists() and not partial_of(f).exists())

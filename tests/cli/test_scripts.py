@@ -1,0 +1,143 @@
+"""Output for scripts: JSON alone on stdout, the rest on stderr; and runs that are only planned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DIGITS
+
+from snnprune.cli.main import run
+from snnprune.registry import build
+
+COMMON = ["--arch", DIGITS, "--device", "cpu", "--data", "digits"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scripts")
+    torch.manual_seed(0)
+    torch.save(build(DIGITS).state_dict(), folder / "digits.pt")
+    return folder
+
+
+@pytest.fixture
+def model(made, here) -> str:
+    shutil.copy(made / "digits.pt", "digits.pt")
+    return "digits.pt"
+
+
+@pytest.fixture
+def told(capsys):
+    """What a command printed as JSON, and for people."""
+
+    def call(*args: str):
+        code = run(list(args))
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return json.loads(captured.out), captured.err
+
+    return call
+
+
+@pytest.mark.pages
+def test_a_run_from_the_first_to_the_last_command(model, told, capsys, here):
+    run_report, words = told("optimize", model, *COMMON, "--epochs", "1", "--output", "run", "--json")
+    assert run_report["run"] == "run"
+    assert {k: v for k, v in run_report.items() if k != "run"} == json.loads(Path("run/report.json").read_text())
+    assert "wrote run" in words
+    assert run_report["command"].startswith("snnprune optimize digits.pt --arch ")
+    assert run_report["command"].endswith("--epochs 1 --output run --json")
+    assert len(run_report["curve"]) == run_report["steps"]["search"] + run_report["steps"]["recover"]
+    exported, _ = told("export", "run", "--onnx", "--output", "m.onnx", "--json")
+    assert (exported["path"], exported["bytes"]) == ("m.onnx", Path("m.onnx").stat().st_size)
+    measured, words = told("evaluate", "m.onnx", "--data", "digits", "--device", "cpu", "--json")
+    assert measured["accuracy"] == pytest.approx(run_report["compact"]["accuracy"])
+    assert "accuracy" in words
+    (compared,), words = told("compare", "run", "--json")
+    assert compared == run_report
+    assert "wrote run/report.html" in words
+    page = Path("run/report.html").read_text()
+    assert "snnprune optimize digits.pt" in page
+    Path("run/report.html").unlink()
+    assert run(["compare", "run"]) == 0
+    assert "weakened" in capsys.readouterr().out
+    assert Path("run/report.html").read_text() == page
+    _, words = told("compare", "run", "run", "--html", "both.html", "--json")
+    assert "wrote both.html" in words
+    assert Path("both.html").read_text().count("run") > 2
+    assert {p.name for p in Path("run/plots").iterdir()} == {
+        f"{name}.png" for name in ("counts", "course", "groups", "maps", "scales")
+    }
+
+
+def test_inspect(model, told):
+    found, words = told("inspect", model, "--arch", DIGITS, "--target", "params=0.3", "--json")
+    assert [g["id"] for g in found["groups"]] == [
+        "features.0",
+        "features.3",
+        "hidden.0:in",
+        "hidden.0",
+        "classifier",
+    ]
+    assert found["groups"][-1]["kept"] == "it is an output of the model"
+    assert found["groups"][0]["kept"] is None
+    assert (found["macs"], found["params"], found["input_shape"]) == (720_944, 54_362, [1, 8, 8])
+    allowed = found["allowed"]
+    assert all(0.28 <= shares["params"] <= 0.3 for shares in allowed.values())
+    assert allowed["cheapest"]["macs"] < allowed["start"]["macs"] < allowed["dearest"]["macs"]
+    assert "the cheapest cut that meets the target" in words
+
+
+def test_inspect_refuses_a_target_out_of_reach(model, capsys):
+    assert run(["inspect", model, "--arch", DIGITS, "--target", "params=0.001"]) == 1
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_dry_run_writes_nothing(model, capsys, more):
+    before = set(Path().iterdir())
+    assert run(["optimize", model, *COMMON, "--target", "params=0.3", "--epochs", "3", "--dry-run", *more]) == 0
+    captured = capsys.readouterr()
+    assert set(Path().iterdir()) == before
+    words = captured.err if more else captured.out
+    for line in (
+        "it keeps ",
+        "targets within reach: macs from ",
+        "training steps: probe 4, ",
+        "time: about ",
+        "memory",
+    ):
+        assert line in words, line
+    if more:
+        assert json.loads(captured.out)["steps"]["probe"] == 4
+
+
+@pytest.mark.pages
+def test_sensitivity(model, told):
+    found, words = told("sensitivity", model, *COMMON, "--html", "s.html", "--json")
+    assert [g["id"] for g in found["groups"]] == ["features.0", "features.3", "hidden.0:in", "hidden.0"]
+    assert [len(g["points"]) for g in found["groups"]] == [3] * 4
+    assert found["count"] == 144
+    assert "75% kept" in words
+    assert "wrote s.html" in words
+    assert Path("s.html").read_text().count("<figure") == 2
+    assert run(["sensitivity", model, *COMMON, "--limit", "0"]) == 1
+
+
+def test_tensorboard_files_lie_in_the_run_folder(model, told):
+    pytest.importorskip("tensorboard")
+    told("optimize", model, *COMMON, "--epochs", "1", "--output", "run", "--tensorboard", "--json")
+    assert [p.name.split(".")[0] for p in Path("run/tensorboard").iterdir()] == ["events"]
+
+
+def test_without_tensorboard_nothing_is_begun(model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    before = set(Path().iterdir())
+    assert run(["optimize", model, *COMMON, "--output", "run", "--tensorboard"]) == 1
+    assert "snnprune[tensorboard]" in capsys.readouterr().err
+    assert set(Path().iterdir()) == before
