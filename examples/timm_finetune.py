@@ -26,7 +26,9 @@ def fine_tune(model: nn.Module, train, epochs: int, lr: float) -> None:
             optimizer.step()
 
 
-def main(data: str = "digits", name: str = "resnet10t", out: str = "timm-small.onnx") -> nn.Module | None:
+def main(
+    data: str = "digits", name: str = "resnet10t", out: str = "timm-small.onnx", epochs: int = 4
+) -> nn.Module | None:
     if timm is None:
         print("timm is not installed: pip install timm")
         return None
@@ -35,9 +37,9 @@ def main(data: str = "digits", name: str = "resnet10t", out: str = "timm-small.o
     images, _ = next(iter(train))
     # with pretrained=True timm downloads weights; load_data takes other --mean and --std by mean=, std=
     model = timm.create_model(name, num_classes=10, in_chans=images.shape[1])
-    fine_tune(model, train, epochs=4, lr=0.02)
+    fine_tune(model, train, epochs, lr=0.02)
 
-    config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=2, lr=0.02)
+    config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=epochs / 2, lr=0.02)
     result = snnprune.optimize(model, train, val, config, test=test)
     print(result.report)
     small = result.model  # of timm's own class, with narrower layers

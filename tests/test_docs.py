@@ -207,9 +207,11 @@ def test_named_names_and_files_exist(page):
 
 @pytest.mark.parametrize("page", TEXTS, ids=ids)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for label, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith(("https://", "http://")):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+            if re.fullmatch(r"[\w./]+/[\w./]*", label):
+                assert (ROOT / label).exists(), f"{page.name} names {label}"
 
 
 def test_every_page_and_example_is_in_the_index():
@@ -283,7 +285,7 @@ def test_every_key_of_a_run_is_explained(workplace, monkeypatch):
         )
     ):
         result = snnprune.optimize(model, train, val, snnprune.PruneConfig(**options, lr=0.01))
-        folder = result.save(f"runs/{at}")
+        folder = result.save(f"runs/{at}", onnx=at == 1)
         files |= {p.name for p in folder.iterdir()}
         for name in ("report.json", "structure.json"):
             collect(json.loads((folder / name).read_text()))

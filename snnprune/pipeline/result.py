@@ -45,6 +45,6 @@ class Result:
 
         Raises:
             RunError: the folder exists or cannot be written.
-            ExportError: ONNX Runtime does not compute what the model computes.
+            ExportError: the model cannot be exported, or ONNX Runtime does not compute what it computes.
         """
         return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx)
