@@ -304,3 +304,16 @@ def test_every_event_is_explained():
     stages = set(re.findall(r"`(\w+)`", snnprune.Event.__doc__.partition("step:")[0])) - {"drop"}
     assert {"search", "recover", "trial"} <= stages
     assert all(f"`{stage}`" in text for stage in stages - {"export"}), stages
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=ids)
+def test_issue_forms_are_well_formed(path):
+    form = pytest.importorskip("yaml").safe_load(path.read_text())
+    assert form["name"]
+    assert form["description"]
+    fields = [entry for entry in form["body"] if entry["type"] != "markdown"]
+    assert all(entry["attributes"]["label"] for entry in fields)
+    assert len({entry["id"] for entry in fields}) == len(fields)
+    assert {entry["type"] for entry in fields} <= {"textarea", "input"}
+    for name in re.findall(r"docs/[\w-]+\.md", path.read_text()):
+        assert (ROOT / name).is_file(), name

@@ -1,8 +1,8 @@
 """Run the tests with the oldest and with the newest supported versions: `python tests/versions.py [folder]`.
 
 Two virtual environments are made in the folder (a temporary one by default) and used again if they are there;
-pip brings about 6 GB for each. What stands after `--` goes to pytest: `python tests/versions.py envs -- tests/cli`.
-Ends with 1 if either fails.
+pip brings about 6 GB for each. What stands after `--` goes to pytest, as in
+`python tests/versions.py envs -- tests/cli`. Ends with 1 if either fails.
 """
 
 from __future__ import annotations
