@@ -298,6 +298,15 @@ def test_every_key_of_a_run_is_explained(workplace, monkeypatch):
     assert "`checkpoint/`" in text
 
 
+def test_reasons_are_those_of_the_source():
+    text = (ROOT / "docs" / "own-models.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+?) \| [^|]*\|$", text.partition("| reason |")[2], re.MULTILINE)
+    source = "".join(path.read_text() for path in (ROOT / "snnprune" / "graph").glob("*.py"))
+    assert len(rows) >= 5
+    for row in rows:
+        assert row == "---" or re.split(r" ?\(?\.\.", row)[0] in source, row
+
+
 def test_every_event_is_explained():
     text = (ROOT / "docs" / "own-loop.md").read_text()
     assert snnprune.Event.__doc__ is not None
