@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+"""Version of the package, after semantic versioning."""
 
 _EXPORTS = {
     "ArrayLoader": "data",

@@ -66,11 +66,20 @@ def export_onnx(
         path: file to write.
         example_inputs: real inputs, a batch of at least 2; their number bounds the batches tried.
         metadata: stored in the file as JSON strings (classes, mean, std, ...).
-        fp16: convert the weights to half precision; inputs and outputs stay float32.
+        fp16: convert the weights to half precision; inputs and outputs stay float32. The check then allows
+            0.5 % of the largest output.
+
+    Returns:
+        How far file and model are apart, at which batch sizes, and the file's opset.
 
     Raises:
         ExportError: the model has hooks, cannot be exported, has no dynamic batch, or ONNX Runtime
             computes something else.
+
+    Example:
+        >>> check = snnprune.export_onnx(small, "small.onnx", images[:8], metadata={"classes": ["a", "b"]})
+        >>> check.batch_sizes
+        (1, 2, 3, 8)
     """
     path = Path(path)
     _refuse_hooks(model)

@@ -33,8 +33,17 @@ class IndexedLinear(nn.Linear):
     as they were; `index` is a buffer. It exports to ONNX as one Gather in front of the Gemm.
 
     Args:
-        index: features of the input to read, (in_features,) integers in [0, source_features).
+        in_features: features that are read: columns of the weight.
+        out_features: rows of the weight.
+        bias: whether the layer has one, (out_features,).
         source_features: width of the input before the selection.
+        index: features of the input to read, (in_features,) integers in [0, source_features); by default
+            the first ones.
+
+    Example:
+        >>> layer = snnprune.IndexedLinear(2, 3, source_features=5, index=torch.tensor([0, 4]))
+        >>> layer(torch.rand(7, 5)).shape
+        torch.Size([7, 3])
     """
 
     index: Tensor
@@ -54,6 +63,9 @@ class IndexedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Select, then multiply: (..., source_features) -> (..., out_features).
+
+        Args:
+            input: (..., source_features), of the weight's type and device.
 
         Raises:
             RuntimeError: the input has another width, which the selection alone would not notice.

@@ -56,6 +56,13 @@ def save(
         folder: made if it is not there; files of the same names are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
         sparse: names of weights with many zeros, which are stored without them.
+
+    Raises:
+        RunError: the folder or a file cannot be written.
+
+    Example:
+        >>> snnprune.save(small, "runs/small")
+        >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
@@ -132,6 +139,12 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         StructureError: the structure does not fit the model, or the weights are not those that
             belong to the structure.
         RunError: a file is missing or damaged.
+
+    Example:
+        >>> snnprune.save(small, "runs/loaded")
+        >>> again = snnprune.load("runs/loaded", model=digits_cnn())
+        >>> torch.equal(again(images), small(images))
+        True
     """
     folder = Path(folder)
     structure = read_structure(folder)

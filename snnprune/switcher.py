@@ -27,6 +27,10 @@ class Switcher(nn.Module):
         stride: stride of the first convolution along the width; the full-resolution level dominates
             the cost, and its width is divided by this.
         zero_head: start with all outputs exactly 0, so that other paths decide at first.
+
+    Example:
+        >>> snnprune.Switcher(1, 1, width=27)(torch.rand(1, 64, 27)).shape
+        torch.Size([1, 64])
     """
 
     def __init__(
@@ -75,7 +79,11 @@ class Switcher(nn.Module):
         return (width + 2 * (kernel // 2) - kernel) // stride + 1
 
     def forward(self, matrix: Tensor) -> Tensor:
-        """(in_channels, rows, width) -> (out_channels, rows), before the last ReLU."""
+        """(in_channels, rows, width) -> (out_channels, rows), before the last ReLU.
+
+        Args:
+            matrix: (in_channels, rows, width) weights, one row per neuron.
+        """
         rows, width = matrix.shape[1:]
         step = 2**self.levels
         pad_width = max(self.min_width - width, -width % self.stride)

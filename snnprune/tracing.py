@@ -39,7 +39,7 @@ def trace(
         UnsupportedModelError: the model does not run, or nothing in it can be pruned.
 
     Example:
-        >>> groups = trace(torchvision.models.resnet18(), torch.randn(2, 3, 64, 64))
+        >>> groups = snnprune.trace(torchvision.models.resnet18(), torch.randn(2, 3, 64, 64))
         >>> print(groups[0])
         conv1 (channel, 64 neurons; prunable)
     """

@@ -38,6 +38,36 @@ def test_torchvision_model(tmp_path):
     assert result.report.exactness["onnx"] is not None
 
 
+def test_resume():
+    assert load("resume").main(epochs=1.5) is True
+
+
+def test_onnx_runtime(tmp_path):
+    assert load("onnx_runtime").main("digits", str(tmp_path / "run")) < 1e-4
+
+
+def test_own_criterion():
+    found = load("own_criterion").main("digits", 1, 0.3)
+    assert set(found) == {"learned scales", "L1 norms"}
+    for accuracy, macs in found.values():
+        assert accuracy > 0.8
+        assert 0.28 * 720_944 < macs <= 0.3 * 720_944
+
+
+def test_timm_finetune(tmp_path):
+    pytest.importorskip("timm")
+    small = load("timm_finetune").main("digits", "resnet10t", str(tmp_path / "small.onnx"), epochs=1)
+    assert type(small).__module__.startswith("timm.")
+    assert (tmp_path / "small.onnx").is_file()
+
+
+def test_timm_finetune_without_timm(monkeypatch, capsys):
+    example = load("timm_finetune")
+    monkeypatch.setattr(example, "timm", None)
+    assert example.main() is None
+    assert "pip install timm" in capsys.readouterr().out
+
+
 def fences(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 

@@ -69,8 +69,19 @@ def load_data(
         seed: of split, order and augmentation.
         progress: called with (what, done, total) while images are read.
 
+    Returns:
+        (train, val, test): loaders of (images, labels). Images are float32 (batch, channels, height, width),
+        normalised; labels int64 (batch,). Those of `file.py:function` are as that function returns them.
+
     Raises:
-        DataError: the data set is missing, empty or malformed.
+        DataError: the data set is missing, empty or malformed, or a number makes no sense.
+        ModelFileError: the code of `file.py:function` cannot be loaded.
+
+    Example:
+        >>> train, val, test = snnprune.load_data("digits", batch_size=64)
+        >>> images, labels = next(iter(train))
+        >>> images.shape
+        torch.Size([64, 1, 8, 8])
     """
     if ":" in name and not Path(name).exists():
         return _from_code(name)

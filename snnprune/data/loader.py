@@ -52,6 +52,9 @@ class ArrayLoader:
         augment: random shift by up to 1/8 of the image, and for colour images a random mirror image.
         drop_last: leave out the last, smaller batch (unless it is the only one).
         seed: of order and augmentation.
+
+    Raises:
+        DataError: images that are no bytes of that shape, or not as many labels.
     """
 
     def __init__(
@@ -81,6 +84,9 @@ class ArrayLoader:
 
     def on(self, device: torch.device) -> ArrayLoader:
         """The same loader with batches made on `device`.
+
+        Args:
+            device: of the batches that it will give.
 
         Images that fit into a quarter of a GPU's free memory lie there from now on, so that no step waits
         for the CPU; of others the bytes of each batch are sent from pinned memory.

@@ -64,6 +64,13 @@ def attach(
         ConfigError: `batches` without `loss` or a switcher to inform, or an unknown metric.
         DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
+
+    Example:
+        >>> with snnprune.attach(model, images[:2]) as gated:
+        ...     gated.set_budget({"macs": 0.5})
+        ...     small = gated.compact()
+        >>> sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+        True
     """
     model = unwrap(model)
     if is_gated(model):

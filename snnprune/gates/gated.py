@@ -225,6 +225,10 @@ class GatedModel:
     def set_scales(self, scales: Mapping[str, Tensor]) -> None:
         """Set fixed scales by hand: tests, rivals, own criteria. The scorer is ignored from now on.
 
+        Args:
+            scales: group id -> (size,) finite numbers >= 0, not all 0; neurons of scale 0 are off. Groups that
+                are not named are not scaled.
+
         Raises:
             ConfigError: a scale of the wrong group, shape or sign.
             CollapsedLayerError: all scales of a group are 0.
@@ -316,6 +320,9 @@ class GatedModel:
 
         It is of the user's own classes, without hooks; where single inputs of an FC layer were
         removed, that layer is a `snnprune.IndexedLinear`. The gated model stays as it is.
+
+        Returns:
+            The model in the mode (training or evaluation) and on the device of the gated one.
 
         Raises:
             CollapsedLayerError: a layer would be left empty.

@@ -74,6 +74,12 @@ class PruneConfig:
 
     Raises:
         ConfigError: a value makes no sense; the message names it.
+        TargetError: so does the target.
+
+    Example:
+        >>> config = snnprune.PruneConfig(target={"params": 0.3}, epochs=5, keep=("features.0",))
+        >>> config.to_dict()["target"]
+        {'params': 0.3}
     """
 
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
@@ -184,6 +190,9 @@ class PruneConfig:
         fine-tuning, stop when the loss no longer falls. Three things are added, without which the published
         learning rate diverges or every neuron comes back: the switcher's gradient is clipped, its output is
         standardised per layer, and the rates fall along a cosine.
+
+        Args:
+            changes: options that differ from the preset.
         """
         preset = cls(
             target=None,

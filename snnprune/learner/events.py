@@ -16,8 +16,14 @@ class Event:
             and at the end of each trial of a `drop` target.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
-        values: loss, budget reached, validation accuracy, ...
+        values: `loss`, and `budget` with `metric` in the search; at the end of an epoch `val_accuracy` and
+            `val_loss`; None for a stage that only begins.
         mark: about fifty steps of each stage have this; always the same ones, so they make a record.
+
+    Example:
+        >>> def tell(event: snnprune.Event) -> None:
+        ...     if event.values and "val_accuracy" in event.values:
+        ...         print(event.stage, event.step, event.values["val_accuracy"])
     """
 
     stage: str

@@ -58,17 +58,25 @@ def optimize(
         resume: go on from the checkpoint in that folder, if there is one.
         data_name: for the report.
 
+    Returns:
+        The compact model in eval mode, on `device`, with its report; `result.save(folder)` writes it.
+
     Raises:
+        ConfigError: the model has gates attached, or `drop` without labelled validation data.
         UnsupportedModelError: nothing can be pruned exactly.
         TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
         DataError: the data do not fit the model.
         DivergedError: the learning diverged.
         ExactnessError: the compact model does not compute what was learned.
         RunError: the checkpoint cannot be written or read, belongs to another run, or is in use by one.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
 
     Example:
-        >>> result = snnprune.optimize(model, train, val, snnprune.PruneConfig(target={"macs": 0.5}))
-        >>> result.save("runs/resnet18")
+        >>> config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+        >>> result = snnprune.optimize(model, train, val, config, test=test)
+        >>> result.report.compact.macs <= 0.5 * result.report.dense.macs
+        True
+        >>> folder = result.save("runs/digits")
     """
     config = config or PruneConfig()
     callbacks = list(callbacks)

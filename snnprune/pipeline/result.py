@@ -48,7 +48,7 @@ class Result:
 
         Raises:
             RunError: the folder exists or cannot be written.
-            ExportError: ONNX Runtime does not compute what the model computes.
+            ExportError: the model cannot be exported, or ONNX Runtime does not compute what it computes.
         """
         drawn = {SCALES: self.scales, PICTURES: self.pictures}
         return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx, drawn=drawn)
