@@ -75,14 +75,14 @@ def optimize(
     trust_pickle: Trust = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..errors import ConfigError, LostRankError
+    from ..errors import ConfigError, LostRankError, RunError
     from ..files import remove_leftovers
     from ..gates import parse_drop
     from ..learner import PruneConfig
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
     from ..pipeline.lock import locked
-    from ..pipeline.runs import CHECKPOINT, check_place, partial_of, remove_partial
+    from ..pipeline.runs import CHECKPOINT, check_place, has_checkpoint, partial_of, remove_partial
     from ..ranks import launched
 
     if target is None:
@@ -117,9 +117,10 @@ def optimize(
         learned = False
         with display.running(), locked(partial_of(folder)):
             if ranks.first:
-                _check_free(folder, resume)  # another run may have ended here meanwhile
+                if folder.exists():
+                    raise RunError(f"{folder} has been written meanwhile by another run.")
                 remove_leftovers(partial_of(folder))
-            begun = (partial_of(folder) / CHECKPOINT).exists()
+            begun = has_checkpoint(folder)
             if resume and not begun:
                 say(f"there is no checkpoint in {partial_of(folder)} yet; starting from the beginning")
             display.stage("load")
@@ -146,14 +147,14 @@ def optimize(
                     result.model.cpu()
                     result.save(folder)
             except (KeyboardInterrupt, LostRankError) as stop:
-                if (partial_of(folder) / CHECKPOINT).exists():
+                if has_checkpoint(folder):
                     raise type(stop)(
                         f"{stop} go on with: the same command, --output {folder} --resume".strip()
                     ) from None
                 remove_partial(folder)
                 raise
             except BaseException as error:
-                kept = (partial_of(folder) / CHECKPOINT).exists() and not isinstance(error, ConfigError)
+                kept = has_checkpoint(folder) and not isinstance(error, ConfigError)
                 if learned or (kept and not begun):
                     say(f"what was learned is kept; go on with: the same command, --output {folder} --resume")
                 elif not kept and not begun and ranks.first:
@@ -167,14 +168,16 @@ def optimize(
 
 def _check_free(folder: Path, resume: bool) -> None:
     from ..errors import RunError
-    from ..pipeline.runs import CHECKPOINT, is_run, partial_of
+    from ..pipeline.lock import locked
+    from ..pipeline.runs import CHECKPOINT, has_checkpoint, is_run, partial_of
 
     if resume and is_run(folder):
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # left by a kill just after the end
+        with locked(partial_of(folder)):  # what a kill just after the end has left goes
+            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
         raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
-    if not resume and (partial_of(folder) / CHECKPOINT).exists():
+    if not resume and has_checkpoint(folder):
         raise RunError(
             f"{partial_of(folder)} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
         )
@@ -188,10 +191,12 @@ def _run_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
         return output
     name = model.stem if model.suffix else model.name
     if resume:
-        found = sorted(Path("runs").glob(f"{name}-*.partial"), key=lambda p: p.stat().st_mtime)
+        places = Path("runs").glob(f"{name}-*.partial*")  # of a run that was killed early there is only the lock
+        found = [p for p in places if p.name.endswith((".partial", ".partial.lock"))]
         if not found:
             raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
-        return found[-1].with_name(found[-1].name.removesuffix(".partial"))
+        last = max(found, key=lambda p: p.stat().st_mtime).name
+        return Path("runs") / last.removesuffix(".lock").removesuffix(".partial")
     (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
     stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
     names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import RunError, first_line
-from ..files import atomic_path
+from ..files import write_atomically
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
@@ -65,10 +64,9 @@ class Checkpoint:
             "loss": loss,
         }
         try:
-            with atomic_path(self.path) as temporary:
-                _write(content, temporary)
-                if self._readable and self.path.exists():
-                    os.replace(self.path, self.previous)  # a damaged file must not push out a good one
+            # a damaged file must not push out a good one
+            keep = self.previous if self._readable else None
+            write_atomically(self.path, lambda p: _write(content, p), keep)
         except RunError as error:
             raise RunError(
                 f"{error} The checkpoint before it is kept: mend the cause, then go on with --resume."
