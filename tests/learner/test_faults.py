@@ -200,14 +200,14 @@ def test_a_clock_that_goes_back_changes_nothing(trained, tmp_path, monkeypatch):
         return ticks[0]
 
     def save(self, *args, **kwargs):
-        saves.append(args[0])
+        saves.append((args[0], args[1]["step"]))
         original(self, *args, **kwargs)
 
     monkeypatch.setattr(Checkpoint, "save", save)
     monkeypatch.setattr(time, "time", back)
     monkeypatch.setattr(loop.time, "monotonic", tick)  # 10 s a step, 10 steps a stage
     result = run(loaders()[0], tmp_path)(trained)
-    assert saves == ["search", "search", "recover", "recover"]
+    assert saves == [("search", 7), ("search", 10), ("recover", 7), ("recover", 11)]
     assert result.report.seconds >= 0
     assert equal(result, whole)
 

@@ -70,13 +70,12 @@ def sigterm():
 
 
 def raised(monkeypatch, owner, name: str, call: int) -> None:
-    """SIGTERM comes in the n-th call, and again."""
+    """SIGTERM comes in the n-th call."""
     original, count = getattr(owner, name), [0]
 
     def patched(*args, **kwargs):
         count[0] += 1
         if count[0] == call:
-            signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
         return original(*args, **kwargs)
 
@@ -107,6 +106,13 @@ def test_sigterm_stops_with_a_checkpoint(made, model, said, monkeypatch, owner, 
     assert first["history"] == second["history"]
 
 
+def test_a_second_sigterm_does_not_cost_the_checkpoint(model, said, monkeypatch):
+    raised(monkeypatch, RecoverStage, "after_epoch", 1)
+    raised(monkeypatch, Checkpoint, "save", 2)  # the first one is of the end of the search
+    said(optimize(model, *SHORT, "--output", "out"), 143)
+    assert torch.load("out.partial/checkpoint/state.pt")["stage"] == "recover"
+
+
 def test_sigterm_before_the_first_step_leaves_nothing(model, said, here, monkeypatch):
     before = tree(here)
     raised(monkeypatch, snnprune.pipeline.job, "trace", 1)
@@ -122,6 +128,7 @@ def test_a_loader_that_fails_in_an_epoch(model, said, capsys, monkeypatch, here)
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
     message = said(optimize(model, *OWN, "--output", "out"))
     assert "LookupError: image 600 is gone" in message
+    assert torch.load("out.partial/checkpoint/state.pt")["state"]["step"] > 0
     monkeypatch.delenv("FAULT")
     assert optimize(model, *OWN, "--output", "out", "--resume") == 0
     assert same(weights(Path("out")), weights(Path("whole")))
