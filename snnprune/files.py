@@ -16,8 +16,12 @@ STRUCTURE = "structure.json"  # how a saved model is built; beside its weights
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well.
+
+    Args:
+        path: of the file.
+        keep: where the file that is replaced goes.
 
     Raises:
         RunError: the folder cannot be written to.
@@ -34,6 +38,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:  # some file systems report a full disk only now
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror or error}).") from error
@@ -54,9 +60,9 @@ def _umask() -> int:
     return mask
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, then put it in place."""
-    with atomic_path(path) as temporary:
+def write_atomically(path: Path, write: Callable[[Path], Any], keep: Path | None = None) -> None:
+    """Let `write` fill a temporary file, then put it in place, and the one before it into `keep`."""
+    with atomic_path(path, keep) as temporary:
         write(temporary)
 
 

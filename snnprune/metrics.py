@@ -142,7 +142,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Refuse labels that the model has no output for.
 
     Raises:
-        DataError: the outputs are not (batch, classes), or a label is out of range.
+        DataError: the outputs are not (batch, classes), or a label is out of range or not finite.
     """
     check_logits(logits)
     if logits.dim() != 2 or len(logits) != len(labels):
@@ -150,6 +150,8 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             f"the model's output has shape {tuple(logits.shape)} for {len(labels)} labels; "
             "a classifier's (batch, classes) is needed."
         )
+    if labels.is_floating_point() and not bool(labels.isfinite().all()):
+        raise DataError("there are labels that are not finite. Mend or leave out those inputs.")
     if len(labels) and (int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0):
         raise DataError(
             f"the data has labels up to {int(labels.max())}, but the model has {logits.shape[1]} outputs. "

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import os
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from ..errors import RunError, first_line
-from ..files import atomic_path
+from ..files import write_atomically
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+_MARK, _DIGEST = b"snnprune", 32  # what follows a checkpoint's content: a mark, then its SHA-256
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,10 +65,9 @@ class Checkpoint:
             "loss": loss,
         }
         try:
-            with atomic_path(self.path) as temporary:
-                _write(content, temporary)
-                if self._readable and self.path.exists():
-                    os.replace(self.path, self.previous)  # a damaged file must not push out a good one
+            # a damaged file must not push out a good one
+            keep = self.previous if self._readable else None
+            write_atomically(self.path, lambda p: _write(content, p), keep)
         except RunError as error:
             raise RunError(
                 f"{error} The checkpoint before it is kept: mend the cause, then go on with --resume."
@@ -110,26 +109,39 @@ class Checkpoint:
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    sums = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)  # by which `_read` finds damage
+    """Write a file that ends with its own checksum, so that no kill can part the two."""
     try:
-        with path.open("wb") as file:
+        with path.open("w+b") as file:
             torch.save(content, file)
+            length = file.tell()
+            file.seek(0)
+            digest = _digest(file, length)
+            file.seek(length)
+            file.write(_MARK + digest)
     except RuntimeError as error:  # the writer's own complaint covers up what the system said
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-    finally:
-        torch.serialization.set_crc32_options(sums)
 
 
 def _read(path: Path) -> Any:
-    """The content of a file whose checksums are right; `torch.load` does not look at them."""
-    with zipfile.ZipFile(path) as archive:
-        bad = archive.testzip()
-    if bad is not None:
-        raise zipfile.BadZipFile(f"the checksum of {Path(bad).name} is wrong")
+    """The content of a file whose checksum is right; `torch.load` looks at none, and passes over what follows."""
+    with path.open("rb") as file:
+        length = path.stat().st_size - len(_MARK) - _DIGEST
+        found = _digest(file, length)
+        if file.read(len(_MARK)) != _MARK:
+            raise ValueError("it is cut off")
+        if file.read() != found:
+            raise ValueError("its checksum is wrong")
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    value = hashlib.sha256()
+    while length > 0 and (chunk := file.read(min(length, 2**20))):
+        value.update(chunk)
+        length -= len(chunk)
+    return value.digest()
 
 
 def rng_state() -> dict[str, Any]:

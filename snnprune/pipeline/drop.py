@@ -71,9 +71,7 @@ class DropSearch:
             first.tell("trial", step=at + 1, total=self.config.trials, **{self.metric: share})
             trial = known.get(share)
             self.trials.append(trial or self._try(share, reference))
-            if (
-                trial is None
-            ):  # those on file stay there, also if this run is killed before it has come so far again
+            if trial is None:  # the book of a run that goes on is whole already, and stays so if it is killed
                 self._note()
             trial = self.trials[-1]
             first.tell("trial", step=at + 1, total=self.config.trials, **trial)

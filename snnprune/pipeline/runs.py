@@ -53,6 +53,11 @@ def partial_of(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether an unfinished run can be gone on with, from a checkpoint or from figures of its trials."""
+    return any(p.suffix in (".pt", ".json") for p in (partial_of(folder) / CHECKPOINT).rglob("*"))
+
+
 def check_place(folder: Path) -> None:
     """Refuse a run folder that could not be written, before any work is done.
 

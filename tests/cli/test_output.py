@@ -24,6 +24,7 @@ def test_an_output_folder_that_cannot_be_made(refused):
 
 def test_a_stopped_run_is_not_overwritten(refused):
     Path("out.partial/checkpoint").mkdir(parents=True)
+    Path("out.partial/checkpoint/state.pt").write_bytes(b"?")
     refused(
         *command("digits.pt", "digits", *ARCH, "--output", "out"),
         says=("out.partial holds an unfinished run", "--resume"),

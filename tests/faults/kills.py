@@ -29,7 +29,7 @@ COMMAND = [
         "--arch",
         f"{ROOT / 'models' / 'digits_cnn.py'}:digits_cnn",
     ),
-    *("--data", "digits", "--target", "params=0.3", "--epochs", "6", "--device", "cpu", "--output", "out"),
+    *("--data", "digits", "--target", "params=0.3", "--epochs", "20", "--device", "cpu", "--output", "out"),
 ]
 
 
@@ -44,7 +44,13 @@ def child(seconds: float) -> None:
 
 def launch(folder: Path, seconds: float, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(seconds), "--", *options]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONUNBUFFERED": "1",
+    }
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -56,8 +62,8 @@ def launch(folder: Path, seconds: float, *options: str) -> subprocess.Popen[str]
     )
 
 
-def state(folder: Path) -> str:
-    """How far a killed run had come, by what lies in its folder."""
+def state(folder: Path, output: str) -> str:
+    """How far a killed run had come, by what lies in its folder and what it had said."""
     work = folder / "out.partial"
     if (folder / "out").exists():
         return "after the last rename"
@@ -69,7 +75,8 @@ def state(folder: Path) -> str:
         return "before the first checkpoint"
     if any((work / "checkpoint").glob(".*.tmp")):
         return "in the writing of a checkpoint"
-    return "between checkpoints"
+    lines = output.splitlines()
+    return " ".join(w for w in lines[-1].split("  ")[0].split() if w.isalpha()) if lines else "starting"
 
 
 def check(run: Path, reference: Path) -> list[str]:
@@ -118,18 +125,15 @@ def main() -> int:
         going_on = (folder / "out.partial").exists()
         process = launch(folder, options.every, *(["--resume"] if going_on else []))
         starts += not going_on
+        moment = rng.uniform(0, length) if kills < options.kills else None
         try:
-            moment = rng.uniform(0, length) if kills < options.kills else None
             output = process.communicate(timeout=moment)[0]
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            found = state(folder, process.communicate()[0])
             kills += 1
-            where[state(folder)] += 1
-            print(
-                f"kill {kills:3d} at {moment:5.1f} s {'resumed' if going_on else 'new':7}: {state(folder)}",
-                flush=True,
-            )
+            where[found] += 1
+            print(f"kill {kills:3d} at {moment:5.1f} s {'resumed' if going_on else 'new':7}: {found}", flush=True)
             if not (folder / "out").exists():
                 continue
             last = launch(folder, options.every, "--resume")  # it is there already: says so, and clears up
