@@ -66,29 +66,30 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
     Raises:
         RunError: another process holds it.
     """
-    from ..errors import ConfigError, LostRankError
+    from ..errors import ConfigError, LostRankError, RunError
     from ..files import remove_leftovers
     from ..pipeline.lock import locked
-    from ..pipeline.runs import remove_partial
+    from ..pipeline.runs import has_checkpoint, remove_partial
 
     run = Session(folder)
     again = f"go on with: the same command, --output {folder} --resume"
     with locked(run.work):
         if ranks.first:
-            _check_free(run, resume)  # another run may have ended here meanwhile
+            if folder.exists():
+                raise RunError(f"{folder} has been written meanwhile by another run.")
             remove_leftovers(run.work)
-        begun = run.checkpoint.exists()
+        begun = has_checkpoint(folder)
         if resume and not begun:
             say(f"there is no checkpoint in {run.work} yet; starting from the beginning")
         try:
             yield run
         except (KeyboardInterrupt, LostRankError) as stop:
-            if run.checkpoint.exists():
+            if has_checkpoint(folder):
                 raise type(stop)(f"{stop} {again}".strip()) from None
             remove_partial(folder)
             raise
         except BaseException as error:
-            kept = run.checkpoint.exists() and not isinstance(error, ConfigError)
+            kept = has_checkpoint(folder) and not isinstance(error, ConfigError)
             if run.learned or (kept and not begun):
                 say(f"what was learned is kept; {again}")
             elif not kept and not begun and ranks.first:
@@ -98,18 +99,23 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
 
 def _check_free(run: Session, resume: bool) -> None:
     from ..errors import RunError
-    from ..pipeline.runs import CHECKPOINT, is_run
+    from ..pipeline.lock import locked
+    from ..pipeline.runs import CHECKPOINT, has_checkpoint, is_run
 
     folder = run.folder
     if resume and is_run(folder):
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # left by a kill just after the end
+        with locked(run.work):  # what a kill just after the end has left goes
+            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
         raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
-    if not resume and run.checkpoint.exists():
+    if not resume and has_checkpoint(folder):
         raise RunError(
             f"{run.work} holds an unfinished run. Go on with it by --resume, or remove it to start anew."
         )
+    lock = run.work.with_name(run.work.name + ".lock")  # of a run that was killed early there is only this
+    if resume and not run.work.exists() and not lock.exists():
+        raise RunError(f"there is nothing to go on with: {run.work} does not exist. Leave out --resume to begin.")
 
 
 def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
@@ -120,10 +126,12 @@ def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path
         return output
     name = model.stem if model.suffix else model.name
     if resume:
-        found = sorted(Path("runs").glob(f"{name}-*.partial"), key=lambda p: p.stat().st_mtime)
+        places = Path("runs").glob(f"{name}-*.partial*")
+        found = [p for p in places if p.name.endswith((".partial", ".partial.lock"))]
         if not found:
             raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
-        return found[-1].with_name(found[-1].name.removesuffix(".partial"))
+        last = max(found, key=lambda p: p.stat().st_mtime).name
+        return Path("runs") / last.removesuffix(".lock").removesuffix(".partial")
     (now,) = ranks.same_values(datetime.datetime.now().timestamp())  # one folder for all processes
     stamp = datetime.datetime.fromtimestamp(now).strftime("%Y%m%d-%H%M%S")
     names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))
