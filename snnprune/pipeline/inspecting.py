@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from ..metrics import count_nonzero
 from ..tracing import trace
 from .runs import Opened
 
+_MAX_INPUT = 2**26  # numbers in one input that a file may ask for: 3 x 4096 x 4096 fit
 _SIDES = (224, 32, 28, 64, 96, 8, 16, 299, 128)
 
 
@@ -85,7 +87,8 @@ def example_for(opened: Opened, image_size: int | None = None) -> Tensor:
     if (
         image_size is None
         and isinstance(recorded, list)
-        and all(type(v) is int and 0 < v < 2**16 for v in recorded)
+        and all(type(v) is int and v > 0 for v in recorded)
+        and math.prod(recorded) <= _MAX_INPUT
     ):
         return torch.rand(2, *recorded)
     if image_size is not None and image_size < 1:
