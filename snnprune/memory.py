@@ -64,7 +64,7 @@ def check_unpacked(path: Path, size: int, stored: int, error: type[SnnPruneError
     """
     if size > SMALL and size > RATIO * stored:
         raise error(
-            f"{path} has {stored} bytes and would unpack to {_gib(size)}, which is more than {RATIO} times as much, "
+            f"{path} has {stored} bytes and would unpack to {_gib(size)}, more than {RATIO} times as much, "
             "as in a file that was made to fill the memory. If you made it yourself, save it without compression."
         )
     check_memory(path, size, error, remedy)

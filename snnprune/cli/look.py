@@ -132,5 +132,5 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="run folders")]) -> 
         a, b = r.dense.accuracy, r.compact.accuracy
         scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
         shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")
-        table.add_row(escape(str(path)), escape(r.data), wanted, *scores, *shares)
+        table.add_row(escape(str(path)), escape(r.data), escape(wanted), *scores, *shares)
     console.print(table)

@@ -15,7 +15,7 @@ from ..memory import check_memory
 from .sources import GREY, IMAGENET, Raw
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-# Told by their content, and only these: among all that Pillow knows, EPS files are programs, which Ghostscript runs.
+# Told by their content, and only these: of all that Pillow knows, EPS files are programs for Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF")
 _MAX_PIXELS = 2**28  # of one image on its way to its size
 Progress = Callable[[str, int, int], None]

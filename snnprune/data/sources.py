@@ -128,7 +128,7 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
         raise
     except Exception as error:  # torchvision lets through whatever reading a damaged file gives
         raise DataError(
-            f"the files of {name} in {root} are damaged ({first_line(error)}). Remove them to have them loaded anew."
+            f"the files of {name} in {root} are damaged ({first_line(error)}). Remove them to load them anew."
         ) from error
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import RunError, first_line
+from ..errors import RunError, SnnPruneError, first_line
 from ..files import write_atomically
+from ..registry import scan
 
 FORMAT = 1
 
@@ -62,11 +65,15 @@ class Checkpoint:
             if not path.exists():
                 continue
             try:
+                scan(path)
                 content = torch.load(path, map_location="cpu", weights_only=True)
+            except SnnPruneError as error:
+                trouble = f"{path} cannot be read: {str(error).removeprefix(f'{path} ').rstrip('.')}"
+                continue
             except Exception as error:
                 trouble = f"{path} cannot be read ({type(error).__name__}: {first_line(error)})"
                 continue
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
+            if not _is_state(content):
                 trouble = f"{path} is no checkpoint of this version"
                 continue
             if content["fingerprint"] != self.fingerprint:
@@ -79,6 +86,38 @@ class Checkpoint:
         if trouble:
             raise RunError(f"{trouble}. Remove its folder to start anew.")
         return None
+
+
+def _is_state(content: Any) -> bool:
+    """Whether the outer form is that of a checkpoint; what is inside, each stage reads within `reading`."""
+    return (
+        isinstance(content, dict)
+        and content.get("format") == FORMAT
+        and isinstance(content.get("fingerprint"), str)
+        and content.get("stage") in ("search", "recover")
+        and isinstance(content.get("state"), dict)
+        and type(content["state"].get("step")) is int
+        and content["state"]["step"] >= 0
+        and isinstance(content.get("rng"), dict)
+    )
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turns whatever a malformed state raises into one error.
+
+    Raises:
+        RunError: the state does not fit.
+    """
+    try:
+        yield
+    except SnnPruneError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"the checkpoint is malformed ({type(error).__name__}: {first_line(error)}). Remove its folder to "
+            "start anew."
+        ) from error
 
 
 def rng_state() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.utils.data import DistributedSampler
 from ..errors import DataError, DivergedError
 from ..inputs import inputs_in, is_samples, map_tensors
 from ..ranks import Ranks, current
-from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
+from .checkpoint import Checkpoint, Interrupted, reading, rng_state, set_rng_state
 from .events import Callback, Event
 
 _CHECKPOINT_SECONDS = 60.0
@@ -142,8 +142,12 @@ def run_stage(
     callbacks, ranks = list(callbacks), current()
     model_rng: dict[str, Any] | None = None
     if resume is not None:
-        stage.load(resume["state"])
-        model_rng = resume["rng"]
+        with reading():
+            stage.load(resume["state"])
+            model_rng = resume["rng"]
+            before = rng_state()
+            set_rng_state(resume["rng"])
+            set_rng_state(before)
     saved = reported = time.monotonic()
     loss = math.nan
 

@@ -120,7 +120,11 @@ class LatencySearch:
                 )
             self.trials = list(content["trials"])
             share = content["share"]
-            if type(share) not in (int, float) or not 0 < share <= 1 or not all(type(t) is dict for t in self.trials):
+            if (
+                type(share) not in (int, float)
+                or not 0 < share <= 1
+                or not all(type(t) is dict for t in self.trials)
+            ):
                 raise ValueError("the share is none")
             return float(share)
         except (KeyError, TypeError, ValueError) as error:

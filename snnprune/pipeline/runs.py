@@ -192,7 +192,9 @@ def open_model(
 def _check_size(path: Path, arch: str, kwargs: Mapping[str, Any]) -> None:
     """The number of classes comes from the file; the layers that it makes must fit into memory."""
     if not 0 < kwargs.get("num_classes", 1) < _MAX_CLASSES:
-        raise RunError(f"{path}: {kwargs['num_classes']} classes in its {STRUCTURE} make no sense; give --num-classes.")
+        raise RunError(
+            f"{path}: {kwargs['num_classes']} classes in its {STRUCTURE} make no sense; give --num-classes."
+        )
     state = build(arch, meta=True, **kwargs).state_dict()
     check_memory(
         f"{path}: {arch} with {dict(kwargs)}",

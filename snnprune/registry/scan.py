@@ -92,8 +92,8 @@ def scan(path: Path, classes: Collection[str] = ()) -> None:
     if foreign:
         names = ", ".join(sorted(foreign)[:10]) + (" and more" if len(foreign) > 10 else "")
         raise ModelFileError(
-            f"{path} is a pickle that needs {names}; loading it can run code. Save the model's state_dict() and name "
-            "its architecture with --arch, or, if you trust the file, add --trust-pickle."
+            f"{path} is a pickle that needs {names}; loading it can run code. Save the model's state_dict() and "
+            "name its architecture with --arch, or, if you trust the file, add --trust-pickle."
         )
     if why:
         raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({why}).")
@@ -266,8 +266,14 @@ class _Machine:
     def _storage(self, entry: Any) -> _Thing:
         parts = entry.items if isinstance(entry, _Tuple) else []
         if parts and parts[0] in ("module", b"module"):
-            raise _Refused("it is a whole model in a format that torch.save no longer writes; save its state_dict()")
-        if len(parts) not in (5, 6) or parts[0] not in ("storage", b"storage") or not isinstance(parts[1], _Global):
+            raise _Refused(
+                "it is a whole model in a format that torch.save no longer writes; save its state_dict()"
+            )
+        if (
+            len(parts) not in (5, 6)
+            or parts[0] not in ("storage", b"storage")
+            or not isinstance(parts[1], _Global)
+        ):
             raise _Refused("a tensor's storage is malformed")
         item, count, key = _STORAGES.get(parts[1].name), parts[4], parts[2]
         if item is None or type(count) is not int or count < 0 or not isinstance(key, (str, bytes, int)):
@@ -295,7 +301,7 @@ class _Machine:
 
 
 def _counts(value: Any) -> list[int]:
-    items = value.items if isinstance(value, _Tuple) else [None]
+    items: list[Any] = value.items if isinstance(value, _Tuple) else [None]
     if len(items) > 64 or not all(type(i) is int and 0 <= i < 2**62 for i in items):
         raise _Refused("the shape of a tensor is malformed")
     return items
@@ -335,4 +341,3 @@ _CALLS: dict[str, Callable[[list[Any]], Any]] = {
     "torch.serialization._get_layout": _made("layout", _scalars),
     "_codecs.encode": _made("bytes", lambda a: len(a) == 2 and isinstance(a[0], str) and a[1] == "latin1"),
 }
-

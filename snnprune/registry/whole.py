@@ -51,7 +51,7 @@ def _wrong(module: nn.Module) -> str | None:
     content = module.__dict__
     for table, kind in (("_parameters", nn.Parameter), ("_buffers", Tensor), ("_modules", nn.Module)):
         entries = content.get(table)
-        if type(entries) not in _DICTS:
+        if not isinstance(entries, dict):
             return f"has no {table}"
         for name, value in entries.items():
             if not isinstance(name, str) or not name or "." in name or len(name) > _NAME:
@@ -62,7 +62,10 @@ def _wrong(module: nn.Module) -> str | None:
                 return f"has {name} in {table}, which is {type(value).__name__}"
             if isinstance(value, Tensor) and not _is_plain(value):
                 return f"has {name}, which is no plain tensor"
-    if not isinstance(content.get("_non_persistent_buffers_set"), set) or type(content.get("training")) is not bool:
+    if (
+        not isinstance(content.get("_non_persistent_buffers_set"), set)
+        or type(content.get("training")) is not bool
+    ):
         return "is incomplete"
     for name, value in content.items():
         if name in ("_parameters", "_buffers", "_modules"):
@@ -76,9 +79,6 @@ def _wrong(module: nn.Module) -> str | None:
         if not _is_value(value):
             return f"has an attribute {name}, which is no plain value"
     return None
-
-
-_DICTS = (dict, type(nn.Module()._modules))
 
 
 def _is_plain(tensor: Tensor) -> bool:
