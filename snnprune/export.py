@@ -167,12 +167,18 @@ def open_session(
     options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
-            source if isinstance(source, bytes) else str(source), options, providers=list(providers)
+            source if isinstance(source, bytes) else str(source),
+            options,
+            providers=list(providers),
+            enable_fallback=0,
         )
+        session.disable_fallback()
+        for entry in (*session.get_inputs(), *session.get_outputs()):
+            _ = entry.name, entry.shape  # names that are no UTF-8 fail here and not later
+        _ = session.get_modelmeta().custom_metadata_map
     except Exception as error:
         name = "the exported model" if isinstance(source, bytes) else source
         raise ExportError(f"ONNX Runtime cannot load {name} ({first_line(error)}).") from error
-    session.disable_fallback()
     return session
 
 
