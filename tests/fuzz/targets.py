@@ -153,7 +153,7 @@ def small(num_classes: int = 3) -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 6),
         nn.ReLU(),
-        nn.Linear(6, 3),
+        nn.Linear(6, min(num_classes, 9)),
     ).eval()
 
 
