@@ -162,7 +162,10 @@ def test_nothing_is_unpacked_to_a_size_that_the_model_lacks(saved, monkeypatch):
         content["sparse"] = {"fc1.weight": [size, size]}
 
     def bits(state):
-        state["fc1.weight.nonzero"], state["fc1.weight.bits"] = torch.zeros(0), torch.zeros(size * size // 8).byte()
+        state["fc1.weight.nonzero"], state["fc1.weight.bits"] = (
+            torch.zeros(0),
+            torch.zeros(size * size // 8).byte(),
+        )
 
     forged(folder, bits)
     rewrite(folder, change)

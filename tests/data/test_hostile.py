@@ -94,7 +94,9 @@ def test_a_program_named_like_an_image_is_not_run(tmp_path, monkeypatch):
     from PIL import EpsImagePlugin
 
     ran = []
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a) or Image.new("RGB", (8, 8)).im)
+    monkeypatch.setattr(
+        EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a) or Image.new("RGB", (8, 8)).im
+    )
     file = good_folder(tmp_path)
     Image.new("RGB", (8, 8)).save(file, "EPS")
     with Image.open(file) as image:
@@ -125,5 +127,5 @@ def test_damaged_files_of_a_named_set(tmp_path):
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"no numbers")
-    with pytest.raises(DataError, match="the files of mnist in .* are damaged"):
+    with pytest.raises(DataError, match=r"the files of mnist in .* are damaged"):
         load_data("mnist", tmp_path, download=False)

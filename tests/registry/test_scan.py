@@ -34,16 +34,24 @@ def text(value: str) -> bytes:
 def crafted(path, program: bytes, storage: bytes = bytes(16), how=zipfile.ZIP_STORED):
     """An archive as torch.save writes it, with a pickle of one's own."""
     with zipfile.ZipFile(path, "w", how) as archive:
-        for entry, content in (("data.pkl", b"\x80\x02" + program + b"."), ("data/0", storage), ("version", b"3\n")):
+        for entry, content in (
+            ("data.pkl", b"\x80\x02" + program + b"."),
+            ("data/0", storage),
+            ("version", b"3\n"),
+        ):
             archive.writestr(f"archive/{entry}", content)
     return path
 
 
 def tensor(shape: bytes, strides: bytes, count: int = 4) -> bytes:
     """A dict with one tensor on a storage that is said to hold `count` floats."""
-    storage = b"(" + text("storage") + name("torch", "FloatStorage") + text("0") + text("cpu") + number(count) + b"tQ"
+    storage = (
+        b"(" + text("storage") + name("torch", "FloatStorage") + text("0") + text("cpu") + number(count) + b"tQ"
+    )
     order = name("collections", "OrderedDict") + b")R"
-    rebuilt = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + b"K\x00" + shape + strides + b"\x89" + order
+    rebuilt = (
+        name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + b"K\x00" + shape + strides + b"\x89" + order
+    )
     return b"}" + text("weight") + rebuilt + b"tRs"
 
 
@@ -81,7 +89,10 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "SMALL", 2**20)
     size = 2**22
     bomb = crafted(
-        tmp_path / "w.pt", tensor(number(size) + b"\x85", b"K\x01\x85", size), bytes(4 * size), zipfile.ZIP_DEFLATED
+        tmp_path / "w.pt",
+        tensor(number(size) + b"\x85", b"K\x01\x85", size),
+        bytes(4 * size),
+        zipfile.ZIP_DEFLATED,
     )
     refused(bomb, "would unpack to", "without compression")
     crafted(tmp_path / "w.pt", tensor(number(size) + b"\x85", b"K\x01\x85", size), bytes(4 * size))
@@ -200,7 +211,9 @@ def test_whole_models_with_values_in_place_of_code(tmp_path, change, message, wr
 
 def test_a_call_that_was_compiled_may_not_be_there(tmp_path):
     model = net().eval()
-    model.__dict__["_compiled_call_impl"] = nn.Identity  # torch.save leaves it out; a file may hold it all the same
+    model.__dict__["_compiled_call_impl"] = (
+        nn.Identity
+    )  # torch.save leaves it out; a file may hold it all the same
     with pytest.raises(ModelFileError, match="is compiled"):
         check_whole(model, tmp_path)
 
