@@ -321,7 +321,9 @@ def _change_tensors(random: Random, data: bytes) -> bytes:
         elif kind == 4:
             name = random.choice((name + "x", "num_batches_tracked", "", "\x1b[2J", "x" * 3000))
         elif kind == 5:
-            tensor = torch.full(tensor.shape, float("nan")) if tensor.is_floating_point() else tensor - 1
+            tensor = (
+                torch.full(tensor.shape, float("nan")) if tensor.is_floating_point() else torch.zeros_like(tensor)
+            )
         elif len(tensors) and random.random() < 0.7:
             continue  # dropped
         tensors[name] = tensor.contiguous().clone()
