@@ -113,6 +113,9 @@ def test_names_that_are_no_text_are_refused_without_a_word_on_the_terminal(tmp_p
     (tmp_path / "m.onnx").write_bytes(broken.SerializeToString().replace(b"value", b"va\xffue"))
     with pytest.raises(ExportError, match="utf-8"):
         onnx_metadata(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"Add", b"A\xffd"))
+    with pytest.raises(ExportError, match="utf-8"):
+        open_session(tmp_path / "m.onnx")
     broken.graph.node[0].op_type = "\x1b[2JNo"
     (tmp_path / "m.onnx").write_bytes(broken.SerializeToString())
     with pytest.raises(ExportError):

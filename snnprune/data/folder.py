@@ -17,6 +17,7 @@ from .sources import GREY, IMAGENET, Raw
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 # Told by their content, and only these: of all that Pillow knows, EPS files are programs for Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF")
+_SMALL, _PER_BYTE = 2**24, 200  # pixels that any file may have, and per byte of larger ones; photos have 2 to 20
 _MAX_PIXELS = 2**28  # of one image on its way to its size
 Progress = Callable[[str, int, int], None]
 
@@ -136,6 +137,8 @@ def _read(file: Path, side: int, mode: str) -> Tensor:
             width, height = image.size
             if side * side * max(width, height) > _MAX_PIXELS * min(width, height):
                 raise ValueError(f"{width}x{height} pixels cannot be brought to {side}x{side}")
+            if width * height > max(_SMALL, _PER_BYTE * file.stat().st_size):
+                raise ValueError(f"{width}x{height} pixels in so small a file fill the memory; scale it down")
             image = image.convert(mode)
             if (width, height) != (side, side):
                 scale = side / min(width, height)

@@ -115,6 +115,16 @@ def test_an_image_that_would_become_huge(tmp_path):
         load_data(str(tmp_path), image_size=512)
 
 
+def test_a_small_file_of_many_pixels(tmp_path):
+    file = good_folder(tmp_path)
+    Image.new("1", (5000, 5000)).save(file)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(DataError, match="5000x5000 pixels in so small a file"):
+        load_data(str(tmp_path), image_size=8)
+    Image.new("1", (5000, 5000)).save(file, "BMP")  # three million bytes
+    assert load_data(str(tmp_path), image_size=8).train.info.shape[1:] == (8, 8)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_a_pipe_named_like_an_image_is_passed_over(tmp_path):
     file = good_folder(tmp_path)
