@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from .errors import ConfigError, ExportError
+from .errors import ConfigError, ExportError, first_line
 from .export import open_session
 
 Provider = Literal["auto", "cuda", "cpu"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_MAX_INPUT = 2**26  # numbers in one input that a file may ask for: 3 x 4096 x 4096 fit
 CURE = (
     "Install it with its libraries (pip install 'onnxruntime-gpu[cuda,cudnn]'), uninstall a plain onnxruntime "
     "beside it, and check that nvidia-smi shows a driver of at least 580."
@@ -139,23 +141,26 @@ def _call(name: str, session: Any, batch: int) -> Callable[[], None]:
     binding = session.io_binding()
     generator = np.random.default_rng(0)
     for entry in session.get_inputs():
+        if entry.shape is None or entry.type not in _TYPES:
+            raise ExportError(f"{name}: no input can be made for {entry.name}: {entry.type}, shape {entry.shape}.")
         shape = [batch if i == 0 and not isinstance(n, int) else n for i, n in enumerate(entry.shape)]
-        dtype = _TYPES.get(entry.type)
-        if dtype is None or not all(isinstance(n, int) and n > 0 for n in shape):
+        if not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > _MAX_INPUT * batch:
             raise ExportError(f"{name}: no input can be made for {entry.name}: {entry.type}, shape {entry.shape}.")
         if shape and shape[0] != batch:
             raise ExportError(f"{name}: its batch size is fixed at {shape[0]}; {batch} was asked for.")
-        values = generator.standard_normal(shape).astype(dtype)
+        values = np.asarray(generator.standard_normal(shape)).astype(_TYPES[entry.type])
         binding.bind_ortvalue_input(entry.name, onnxruntime.OrtValue.ortvalue_from_numpy(values, device, 0))
-    for entry in session.get_outputs():
-        binding.bind_output(entry.name, device)
 
     def call() -> None:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
     try:
+        for entry in session.get_outputs():
+            binding.bind_output(entry.name, device)
         call()
     except Exception as error:
-        raise ExportError(f"{name}: ONNX Runtime cannot run it at batch size {batch} ({error}).") from error
+        raise ExportError(
+            f"{name}: ONNX Runtime cannot run it at batch size {batch} ({first_line(error)})."
+        ) from error
     return call

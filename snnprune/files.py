@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError
+from .errors import RunError, first_line
 
 STRUCTURE = "structure.json"  # how a saved model is built; beside its weights
 
@@ -73,16 +75,55 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, *, limit: int = 64 * 2**20) -> Any:
-    """Read JSON of a bounded size.
+    """Read JSON of a bounded size; numbers are finite and of 64 bits, and no name stands twice in an object.
 
     Raises:
-        RunError: missing, too large or malformed.
+        RunError: missing, no regular file, too large or malformed.
     """
     try:
-        if path.stat().st_size > limit:
-            raise RunError(f"{path} is larger than {limit >> 20} MiB, which is no file of ours.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        with os.fdopen(_open_regular(path), "rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}).") from error
+        raise RunError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if len(data) > limit:
+        raise RunError(f"{path} is larger than {limit >> 20} MiB, which is no file of ours.")
+    try:
+        return json.loads(
+            data.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_unique,
+        )
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is no valid JSON ({error}).") from error
+        raise RunError(f"{path} is no valid JSON ({first_line(error)}).") from error
+
+
+def _open_regular(path: Path) -> int:
+    """A pipe would wait for ever, a device never end; a symbolic link may lead to either."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("it is no regular file")
+    return handle
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"the number {text[:20]}... is too large")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is not finite")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found

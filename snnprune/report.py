@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import RunError
+from .errors import RunError, first_line
 from .files import read_json, write_json
 from .inputs import Inputs
 from .metrics import count_macs, count_nonzero, count_params, evaluate
@@ -126,9 +126,13 @@ class Report:
         content = read_json(Path(path))
         try:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
-            return cls(**figures, **content)
+            found = cls(**figures, **content)
+            wrong = _malformed(found)
         except (TypeError, AttributeError, KeyError) as error:
-            raise RunError(f"{path} is no report of this version ({error}).") from error
+            raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
+        if wrong:
+            raise RunError(f"{path} is no report of this version: its {wrong} is malformed.")
+        return found
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(what, dense, compact, change) for tables; accuracies in per cent."""
@@ -163,6 +167,43 @@ class Report:
         for g in self.groups:
             lines.append(f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}")
         return "\n".join(lines)
+
+
+def _malformed(report: Report) -> str | None:
+    """The first part of a report from a file that is not of its form."""
+    for name in ("dense", "compact"):
+        figures: ModelFigures = getattr(report, name)
+        counts = (figures.macs, figures.params, 0 if figures.nonzero is None else figures.nonzero)
+        if not all(type(count) is int for count in counts) or min(counts) < 0 or 0 in counts[:2]:
+            return name
+        if not _number_or_none(figures.accuracy) or not _number_or_none(figures.loss):
+            return name
+    forms = {
+        "groups": lambda v: all(type(g["id"]) is str and _counted(g) for g in v),
+        "exactness": lambda v: all(_number_or_none(x) for x in v.values()),
+        "target": lambda v: v is None or all(_number(x) for x in v.values()),
+        "seconds": _number,
+        "kept_whole": lambda v: all(type(k["id"]) is type(k["reason"]) is str for k in v),
+        "versions": lambda v: all(type(x) is str for x in v.values()),
+        "seed": lambda v: type(v) is int,
+        **dict.fromkeys(("data", "split", "device"), lambda v: type(v) is str),
+        **dict.fromkeys(("config", "steps"), lambda v: type(v) is dict),
+        **dict.fromkeys(("history", "trials"), lambda v: all(type(entry) is dict for entry in v)),
+    }
+    return next((name for name, fits in forms.items() if not fits(getattr(report, name))), None)
+
+
+def _counted(group: Mapping[str, Any]) -> bool:
+    counts = [group[key] for key in ("kept", "weakened", "strengthened")]
+    return type(group["size"]) is int and group["size"] > 0 and all(type(c) is int and c >= 0 for c in counts)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _number_or_none(value: Any) -> bool:
+    return value is None or _number(value)
 
 
 def human(number: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
             for k, v in entry.items()
         )
         if not good or not {"out", "heads"} & set(entry):
-            raise StructureError(f"{path}: the sizes of layer {name!r} are malformed: {entry!r}.")
+            raise StructureError(f"{path}: the sizes of layer {name[:100]!r} are malformed: {repr(entry)[:200]}.")
     return content
 
 
@@ -155,21 +155,22 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         raise StructureError(
             f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed."
         )
+    check_sizes(model, structure["layers"])  # before anything is unpacked to these sizes
     try:
         state = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # its own, and those of element types that PyTorch lacks
         raise StructureError(f"{weights} is no readable safetensors file ({first_line(error)}).") from error
     state = unpack(state, structure.get("sparse", {}), structure["layers"])
     shrink_(model, structure["layers"], state)
     try:
         load_state_(model, state)
-    except RuntimeError as error:
-        raise StructureError(f"{folder} does not fit {type(model).__name__}: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        raise StructureError(f"{folder} does not fit {type(model).__name__} ({first_line(error)}).") from error
     return model.eval()
 
 
-def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Mapping[str, Tensor]) -> None:
-    """Cut the layers of a fresh model down to recorded sizes, in place; which channels go does not matter.
+def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse sizes that are not those of parts of a model's layers.
 
     Raises:
         StructureError: a layer is missing, of another kind, or smaller than recorded.
@@ -178,14 +179,26 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
         raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
-    for name, wanted in sorted(sizes.items(), key=lambda item: "heads" not in item[1]):  # attention opens first
+    for name, wanted in sizes.items():
         have = own[name]
-        if have == dict(wanted):
-            continue  # untouched, so that weights tied between layers stay tied
         if set(have) - {"source"} != set(wanted) - {"source"}:
             raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no size of {have}.")
         if any(wanted[key] > have[key] for key in ("in", "out", "heads") if key in wanted):
             raise StructureError(f"layer {name} has {dict(wanted)} in the file but only {have} in the model.")
+
+
+def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Mapping[str, Tensor]) -> None:
+    """Cut the layers of a fresh model down to recorded sizes, in place; which channels go does not matter.
+
+    Raises:
+        StructureError: a layer is missing, of another kind, or smaller than recorded.
+    """
+    check_sizes(model, sizes)
+    own = layer_sizes(model)
+    for name, wanted in sorted(sizes.items(), key=lambda item: "heads" not in item[1]):  # attention opens first
+        have = own[name]
+        if have == dict(wanted):
+            continue  # untouched, so that weights tied between layers stay tied
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear):
             source = wanted.get("source", wanted["in"])
@@ -207,7 +220,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         else:
             _same_groups(name, have, wanted)
             select_(model, name, outputs=torch.arange(wanted["out"]))
-    _shrink_parameters_(model, state)
+    _shrink_parameters_(model, state, {name for name, wanted in sizes.items() if "out" in wanted})
     attention.unnest_(model)
 
 
@@ -221,11 +234,11 @@ def _same_groups(name: str, have: Mapping[str, int], wanted: Mapping[str, int]) 
         raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no part of {dict(have)}.")
 
 
-def _shrink_parameters_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Cut parameters and buffers outside the layers down to the sizes of the file."""
+def _shrink_parameters_(model: nn.Module, state: Mapping[str, Tensor], done: Collection[str]) -> None:
+    """Cut parameters and buffers outside the layers that are done down to the sizes of the file."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         stored = state.get(name)
-        if stored is None or stored.dim() != tensor.dim():
+        if stored is None or stored.dim() != tensor.dim() or name.rpartition(".")[0] in done or not stored.numel():
             continue
         for dim, size in enumerate(stored.shape):
             if size < tensor.shape[dim]:

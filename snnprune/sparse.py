@@ -36,8 +36,8 @@ def unpack(state: Mapping[str, Tensor], entries: Any, sizes: Mapping[str, Mappin
     Args:
         state: the content of the weights file.
         entries: parameter name -> shape, from the structure file.
-        sizes: layer name -> sizes, from the structure file; a shape has to be that of its layer, so that a
-            malformed file cannot ask for more memory than the model itself would.
+        sizes: layer name -> sizes, from the structure file; a shape has to be that of its layer. Whoever
+            has compared these with the model's own knows that no more memory is taken than the model takes.
 
     Raises:
         StructureError: the entries are malformed or do not fit the file.
@@ -46,9 +46,12 @@ def unpack(state: Mapping[str, Tensor], entries: Any, sizes: Mapping[str, Mappin
         raise StructureError(f"the table of sparse parameters is {type(entries).__name__}, not a mapping.")
     found = dict(state)
     for name, shape in entries.items():
-        layer = sizes.get(str(name).removesuffix(".weight"), {})
-        if not str(name).endswith(".weight") or shape != [layer.get("out"), layer.get("in")]:
-            raise StructureError(f"the sparse parameter {name!r} has the shape {shape!r}, which no layer has.")
+        layer = sizes.get(name.removesuffix(".weight"), {})
+        known = name.endswith(".weight") and {"in", "out"} <= set(layer) and isinstance(shape, list)
+        if not known or shape != [layer["out"], layer["in"]] or not all(type(size) is int for size in shape):
+            raise StructureError(
+                f"the sparse parameter {name[:100]!r} has the shape {repr(shape)[:100]}, which no layer has."
+            )
         values, bits = found.pop(f"{name}.{_VALUES}", None), found.pop(f"{name}.{_BITS}", None)
         if values is None or bits is None:
             raise StructureError(f"the sparse parameter {name} is missing in the weights file.")

@@ -17,6 +17,7 @@ ROOT = Path(snnprune.__file__).parent
 RANK = {
     "errors": 0,
     "windows": 0,
+    "memory": 1,
     "files": 1,
     "inputs": 1,
     "attention": 1,

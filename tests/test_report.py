@@ -81,3 +81,28 @@ def test_compare_measures_both():
     found = snnprune.compare(model, small, [(x, torch.zeros(4).long())], example_inputs=x)
     assert found.compact.params <= 0.3 * found.dense.params
     assert found.dense.accuracy is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("dense", {"accuracy": None, "loss": None, "macs": 0, "params": 1}),
+        ("dense", {"accuracy": "1", "loss": None, "macs": 1, "params": 1}),
+        ("compact", {"accuracy": None, "loss": None, "macs": 1.5, "params": 1}),
+        ("groups", [{"id": "a", "size": 0, "kept": 1, "weakened": 0, "strengthened": 0}]),
+        ("groups", [{"id": 3, "size": 1, "kept": 1, "weakened": 0, "strengthened": 0}]),
+        ("groups", 3),
+        ("exactness", {"fold": "x"}),
+        ("target", {"macs": "[red]"}),
+        ("seconds", None),
+        ("data", ["x"]),
+        ("kept_whole", [{"id": 1, "reason": ""}]),
+        ("history", [3]),
+    ],
+)
+def test_reports_with_values_of_another_form_are_refused(tmp_path, part, value):
+    content = report().to_dict()
+    content[part] = value
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="no report of this version"):
+        Report.read(tmp_path / "report.json")

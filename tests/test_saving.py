@@ -14,6 +14,7 @@ import snnprune
 from snnprune.errors import RunError, StructureError
 from snnprune.files import STRUCTURE
 from snnprune.saving import WEIGHTS, digest
+from snnprune.sparse import unpack
 from snnprune.surgery import fold_, random_scales, remove_
 from snnprune.tracing import trace
 
@@ -114,3 +115,60 @@ def test_frozen_parameters_stay_frozen_through_surgery():
     compact = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
     assert not compact.features[0].weight.requires_grad
     assert compact.features[3].weight.requires_grad
+
+
+def forged(folder, change):
+    """Weights of one's own, with the digest that belongs to them."""
+    state = load_file(folder / WEIGHTS)
+    change(state)
+    save_file(state, folder / WEIGHTS)
+    rewrite(folder, lambda c: c.update(weights_sha256=digest(folder / WEIGHTS)))
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_weights_smaller_than_their_layer_are_refused(saved, rows):
+    folder, compact, _ = saved
+    assert compact.conv1.out_channels > 3
+    forged(folder, lambda state: state.update({"conv1.weight": state["conv1.weight"][:rows].contiguous()}))
+    with pytest.raises(StructureError, match="does not fit"):
+        snnprune.load(folder, model=fresh())
+
+
+def test_weights_of_a_type_that_pytorch_lacks_are_refused(saved):
+    folder = saved[0]
+    data = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b'"F64"', b'"F99"')
+    (folder / WEIGHTS).write_bytes(data[:8] + header + data[8 + length :])
+    rewrite(folder, lambda c: c.update(weights_sha256=digest(folder / WEIGHTS)))
+    with pytest.raises(StructureError, match="no readable safetensors"):
+        snnprune.load(folder, model=fresh())
+
+
+@pytest.mark.parametrize("shape", [[None, None], "x", None, [1.0, 2.0], [True, True]])
+def test_sparse_shapes_that_no_layer_has_are_refused(shape):
+    for sizes in ({"a": {"heads": 2}}, {"a": {"out": 1, "in": 2}}, {}):
+        with pytest.raises(StructureError, match="which no layer has"):
+            unpack({}, {"a.weight": shape}, sizes)
+
+
+def test_nothing_is_unpacked_to_a_size_that_the_model_lacks(saved, monkeypatch):
+    """A bit per weight becomes four bytes: sizes are compared before."""
+    folder = saved[0]
+    size = 2**12
+
+    def change(content):
+        content["layers"]["fc1"].update({"in": size, "out": size})
+        content["sparse"] = {"fc1.weight": [size, size]}
+
+    def bits(state):
+        state["fc1.weight.nonzero"], state["fc1.weight.bits"] = (
+            torch.zeros(0),
+            torch.zeros(size * size // 8).byte(),
+        )
+
+    forged(folder, bits)
+    rewrite(folder, change)
+    monkeypatch.setattr("snnprune.saving.unpack", lambda *a: pytest.fail("it was unpacked"))
+    with pytest.raises(StructureError, match="fc1 has"):
+        snnprune.load(folder, model=fresh())

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..errors import SnnPruneError
 from .app import Stopped, app
-from .show import Warnings
+from .show import PlainConsole, Warnings, visible
 
+_LONGEST = 2000
 _UNKNOWN = ("NoSuchOption", "NoSuchCommand")
 
 
@@ -36,7 +36,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     debug = bool(os.environ.get("SNNPRUNE_DEBUG"))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     if not debug:
         warnings.simplefilter("ignore")
@@ -86,9 +86,11 @@ def _terminable(terminated: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _complain(console: Console, text: str) -> None:
+def _complain(console: PlainConsole, text: str) -> None:
     rank = os.environ.get("RANK", "0")
     if rank != "0":  # one of several processes, which torchrun started
         text = f"process {rank}: {text}"
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    line = visible(" ".join(text.split()))
+    if len(line) > _LONGEST:  # a file may hold names of any length
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     console.print(f"[red]error:[/] {escape(line)}")

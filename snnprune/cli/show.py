@@ -6,12 +6,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 from ..graph import NeuronGroup
@@ -30,7 +31,28 @@ from ..report import Report, human
 if TYPE_CHECKING:
     from ..pipeline import Plan
 
-console = Console(highlight=False)
+
+class PlainConsole(Console):
+    """A console on which only this program steers the terminal.
+
+    Names of layers, classes and files come from files of others, and may hold what moves the cursor, renames the
+    window or reverses the text; every such character is shown as `?`.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of what is printed, cleaned; those that steer the terminal are rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def visible(text: str) -> str:
+    """The text with every control, format and lone surrogate character as `?`; line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+console = PlainConsole(highlight=False)
 
 
 @contextmanager

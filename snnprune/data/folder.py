@@ -11,10 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError, first_line
+from ..memory import check_memory
 from .sources import GREY, IMAGENET, Raw
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-_MAX_BYTES = 8 * 2**30
+# Told by their content, and only these: of all that Pillow knows, EPS files are programs for Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF")
+_SMALL, _PER_BYTE = 2**24, 200  # pixels that any file may have, and per byte of larger ones; photos have 2 to 20
+_MAX_PIXELS = 2**28  # of one image on its way to its size
 Progress = Callable[[str, int, int], None]
 
 
@@ -39,11 +43,7 @@ def folder(path: Path, image_size: int | None, progress: Progress | None = None)
         side = image_size or (max(first.size) if max(first.size) <= 64 else 224)
         mode = "L" if first.mode in ("1", "L", "I;16") else "RGB"
     total = sum(len(files) for files in found.values())
-    if total * side * side * 3 > _MAX_BYTES:
-        raise DataError(
-            f"{path}: {total} images at {side}x{side} need more than {_MAX_BYTES >> 30} GiB of memory. "
-            "Give a smaller --image-size, or your own loaders with --data file.py:function."
-        )
+    _check_memory(path, total, side, 1 if mode == "L" else 3)
     done = 0
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     for kind, files in found.items():
@@ -71,6 +71,7 @@ def mini_imagenet(path: Path, image_size: int | None, seed: int, progress: Progr
     side = image_size or 84
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     files = _files(inner, classes)
+    _check_memory(path, len(files), side, 3)
     for label in range(len(classes)):
         own = [item for item in files if item[1] == label]
         own = [own[i] for i in generator.permutation(len(own))]
@@ -90,6 +91,15 @@ def mini_imagenet(path: Path, image_size: int | None, seed: int, progress: Progr
     return Raw(made["train"], made["test"], tuple(classes), *IMAGENET)
 
 
+def _check_memory(path: Path, count: int, side: int, channels: int) -> None:
+    check_memory(
+        f"{path}: {count} images at {side}x{side}",
+        count * side * side * channels,
+        DataError,
+        "Give a smaller --image-size, or your own loaders with --data file.py:function.",
+    )
+
+
 def _classes(path: Path) -> list[str]:
     names = sorted(p.name for p in path.iterdir() if p.is_dir())
     if len(names) < 2:
@@ -104,7 +114,9 @@ def _files(path: Path, classes: list[str]) -> list[tuple[Path, int]]:
     found = []
     for label, name in enumerate(classes):
         own = path / name
-        files = sorted(p for p in own.iterdir() if p.suffix.lower() in _ENDINGS) if own.is_dir() else []
+        files = []
+        if own.is_dir():  # a pipe named like an image would never end
+            files = sorted(p for p in own.iterdir() if p.suffix.lower() in _ENDINGS and p.is_file())
         if not files:
             raise DataError(f"{own} holds no image. Remove the class from the data, or add images to it.")
         found += [(file, label) for file in files]
@@ -113,7 +125,7 @@ def _files(path: Path, classes: list[str]) -> list[tuple[Path, int]]:
 
 def _open(file: Path) -> Image.Image:
     try:
-        return Image.open(file)
+        return Image.open(file, formats=_FORMATS)
     except Exception as error:
         raise DataError(f"{file} is no readable image ({first_line(error)}).") from error
 
@@ -121,9 +133,13 @@ def _open(file: Path) -> Image.Image:
 def _read(file: Path, side: int, mode: str) -> Tensor:
     """One image: shorter side to `side`, centre crop."""
     try:
-        with Image.open(file) as image:
-            image = image.convert(mode)
+        with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
+            if side * side * max(width, height) > _MAX_PIXELS * min(width, height):
+                raise ValueError(f"{width}x{height} pixels cannot be brought to {side}x{side}")
+            if width * height > max(_SMALL, _PER_BYTE * file.stat().st_size):
+                raise ValueError(f"{width}x{height} pixels in so small a file fill the memory; scale it down")
+            image = image.convert(mode)
             if (width, height) != (side, side):
                 scale = side / min(width, height)
                 size = max(side, round(width * scale)), max(side, round(height * scale))

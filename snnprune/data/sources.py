@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, first_line
+from ..memory import check_unpacked
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = ((0.5,), (0.5,))
@@ -34,8 +36,12 @@ _CLASSES = {
     "stl10": "STL10",
 }
 NAMES = ("digits", "fake", "mini-imagenet", *_CONSTANTS)
-_MAX_ARRAY_BYTES = 16 * 2**30
 _MAX_LABEL = 2**20
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_HEADERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(slots=True)
@@ -114,9 +120,16 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
                 "Give the folder that holds it with --data-root."
             ) from error
 
-    sets = [part(True), part(False)]
-    classes = tuple(str(c) for c in getattr(sets[0], "classes", range(10)))
-    return Raw(_bytes(sets[0]), _bytes(sets[1]), classes, *_CONSTANTS[name])
+    try:
+        sets = [part(True), part(False)]
+        classes = tuple(str(c) for c in getattr(sets[0], "classes", range(10)))
+        return Raw(_bytes(sets[0]), _bytes(sets[1]), classes, *_CONSTANTS[name])
+    except DataError:
+        raise
+    except Exception as error:  # torchvision lets through whatever reading a damaged file gives
+        raise DataError(
+            f"the files of {name} in {root} are damaged ({first_line(error)}). Remove them to load them anew."
+        ) from error
 
 
 def _remove_empty(root: Path) -> None:
@@ -142,18 +155,28 @@ def _bytes(dataset: Any) -> tuple[Tensor, Tensor]:
 def arrays(path: Path) -> Raw:
     """An `.npz` with x_train, y_train, x_test, y_test; images uint8, (n, h, w) or (n, h, w, channels).
 
+    What the archive announces is looked at before anything is read.
+
     Raises:
-        DataError: a missing or wrong array, or more than 16 GiB.
+        DataError: a missing or wrong array, one that unpacks to far more than is stored, or too much for memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > _MAX_ARRAY_BYTES:
-                raise DataError(f"{path} unpacks to more than {_MAX_ARRAY_BYTES >> 30} GiB.")
-        with np.load(path, allow_pickle=False) as data:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(data.files)
+            missing = [key for key in _ARRAYS if not {key, f"{key}.npy"} & set(archive.namelist())]
             if missing:
                 raise DataError(f"{path} lacks the arrays {', '.join(sorted(missing))}.")
-            found = {key: data[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+            sizes = [_announced(path, archive, key) for key in _ARRAYS]
+            check_unpacked(
+                path,
+                sum(sizes) + max(sizes),  # one of them is copied at a time
+                path.stat().st_size,
+                DataError,
+                "Give a smaller file, or your own loaders with --data file.py:function.",
+            )
+            found = {}
+            for key in _ARRAYS:
+                with archive.open(f"{key}.npy") as member:
+                    found[key] = np.lib.format.read_array(member, allow_pickle=False)
     except DataError:
         raise
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged archive
@@ -162,8 +185,8 @@ def arrays(path: Path) -> Raw:
     def part(kind: str) -> tuple[Tensor, Tensor]:
         x, y = (np.asarray(found[f"{letter}_{kind}"]) for letter in "xy")
         y = y.reshape(-1)
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size:
-            raise DataError(f"{path}: x_{kind} must be uint8 (n, h, w[, channels]), not {x.dtype} {x.shape}.")
+        if x.ndim not in (3, 4) or not x.size:
+            raise _wrong(path, f"x_{kind}", f"{x.dtype} {x.shape}")
         if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= _MAX_LABEL:
             raise DataError(f"{path}: y_{kind} must hold {len(x)} integer labels from 0 to {_MAX_LABEL - 1}.")
         images = torch.from_numpy(x)
@@ -179,3 +202,26 @@ def arrays(path: Path) -> Raw:
         )
     classes = tuple(str(i) for i in range(1 + int(max(train[1].max(), test[1].max()))))
     return Raw(train, test, classes, *(IMAGENET if train[0].shape[1] == 3 else GREY))
+
+
+def _announced(path: Path, archive: zipfile.ZipFile, key: str) -> int:
+    """Bytes of an array by its header, which has to be right about what follows it."""
+    if f"{key}.npy" not in archive.namelist():
+        raise _wrong(path, key, "a file that is no array")
+    size = archive.getinfo(f"{key}.npy").file_size
+    with archive.open(f"{key}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _HEADERS:
+            raise _wrong(path, key, f"an array of version {version}")
+        shape, _, dtype = _HEADERS[version](member)
+        start = member.tell()
+    if dtype != np.uint8 if key[0] == "x" else dtype.kind not in "iu":
+        raise _wrong(path, key, f"{dtype} {shape}")
+    if math.prod(shape) * dtype.itemsize != size - start:
+        raise DataError(f"{path}: {key} claims the shape {shape}, but holds {size - start} bytes; it is damaged.")
+    return size
+
+
+def _wrong(path: Path, key: str, what: str) -> DataError:
+    need = "uint8 (n, h, w[, channels])" if key[0] == "x" else "integer labels, one per image"
+    return DataError(f"{path}: {key} must be {need}, not {what}.")

@@ -1,6 +1,6 @@
 """Alternating learning of switcher and network, and recovery of the compact model."""
 
-from .checkpoint import Checkpoint, Interrupted
+from .checkpoint import Checkpoint, Interrupted, reading
 from .config import PruneConfig
 from .events import Callback, Event
 from .loss import LossFunction, TaskLoss
@@ -15,6 +15,7 @@ __all__ = [
     "LossFunction",
     "PruneConfig",
     "TaskLoss",
+    "reading",
     "recover",
     "search",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from ..errors import RunError, first_line
+from ..errors import RunError, SnnPruneError, first_line
 from ..files import write_atomically
+from ..registry import scan
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
@@ -88,10 +91,13 @@ class Checkpoint:
                 continue
             try:
                 content = _read(path)
+            except SnnPruneError as error:
+                trouble.append(f"{path} cannot be read: {str(error).removeprefix(f'{path} ').rstrip('.')}")
+                continue
             except Exception as error:
                 trouble.append(f"{path} cannot be read ({type(error).__name__}: {first_line(error)})")
                 continue
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
+            if not _is_state(content):
                 trouble.append(f"{path} is no checkpoint of this version")
                 continue
             if content["fingerprint"] != self.fingerprint:
@@ -133,6 +139,7 @@ def _read(path: Path) -> Any:
             raise ValueError("it is cut off")
         if file.read() != found:
             raise ValueError("its checksum is wrong")
+    scan(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -142,6 +149,38 @@ def _digest(file: BinaryIO, length: int) -> bytes:
         value.update(chunk)
         length -= len(chunk)
     return value.digest()
+
+
+def _is_state(content: Any) -> bool:
+    """Whether the outer form is that of a checkpoint; what is inside, each stage reads within `reading`."""
+    return (
+        isinstance(content, dict)
+        and content.get("format") == FORMAT
+        and isinstance(content.get("fingerprint"), str)
+        and content.get("stage") in ("search", "recover")
+        and isinstance(content.get("state"), dict)
+        and type(content["state"].get("step")) is int
+        and content["state"]["step"] >= 0
+        and isinstance(content.get("rng"), dict)
+    )
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turns whatever a malformed state raises into one error.
+
+    Raises:
+        RunError: the state does not fit.
+    """
+    try:
+        yield
+    except SnnPruneError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"the checkpoint is malformed ({type(error).__name__}: {first_line(error)}). Remove its folder to "
+            "start anew."
+        ) from error
 
 
 def rng_state() -> dict[str, Any]:

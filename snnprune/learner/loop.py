@@ -17,7 +17,7 @@ from torch.utils.data import DistributedSampler
 from ..errors import DataError, DivergedError
 from ..inputs import inputs_in, is_samples, map_tensors, tensors_in
 from ..ranks import Ranks, current
-from .checkpoint import Checkpoint, Interrupted, rng_state, set_rng_state
+from .checkpoint import Checkpoint, Interrupted, reading, rng_state, set_rng_state
 from .events import Callback, Event
 
 _CHECKPOINT_SECONDS = 60.0
@@ -148,9 +148,10 @@ def run_stage(
     model_rng: dict[str, Any] | None = None
     due, loss = False, math.nan  # due: an epoch has ended and is still to be validated
     if resume is not None:
-        stage.load(resume["state"])
-        model_rng, due, loss = resume["rng"], resume.get("due", False), resume.get("loss", math.nan)
-        set_rng_state(resume["rng"])
+        with reading():
+            stage.load(resume["state"])
+            model_rng, due, loss = resume["rng"], resume.get("due", False), resume.get("loss", math.nan)
+            set_rng_state(resume["rng"])
     saved = reported = time.monotonic()
 
     def tell(*, mark: bool = False, **values: Any) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -84,7 +83,12 @@ def deliver_onnx(
 
 def _probe(run: Path) -> tuple[Tensor, Tensor]:
     try:
+        if not (run / PROBE).is_file():
+            raise ValueError("there is no such file")
         content = load_file(run / PROBE)
-        return content["inputs"], content["outputs"]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        inputs, outputs = content["inputs"], content["outputs"]
+        if not inputs.dim() or not outputs.dim() or len(inputs) != len(outputs):
+            raise ValueError("its inputs and outputs do not belong together")
+        return inputs, outputs
+    except Exception as error:  # its own, and those of element types that PyTorch lacks
         raise RunError(f"{run / PROBE} cannot be read ({first_line(error)}); the run is damaged.") from error

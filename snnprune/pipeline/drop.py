@@ -134,7 +134,13 @@ class DropSearch:
                 "interrupted run, or remove its folder to start anew."
             )
         try:
-            return {float(t[self.metric]): t for t in content["trials"] if isinstance(t["passed"], bool)}
+            trials = list(content["trials"])
+            for t in trials:
+                lost = t["drop"]
+                numbers = type(t[self.metric]) is float and (lost is None or type(lost) in (int, float))
+                if not numbers or type(t["passed"]) is not bool:
+                    raise ValueError("a trial is none")
+            return {t[self.metric]: t for t in trials}
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{self.folder / BOOK} is malformed ({error!r}). Remove its folder to start anew."

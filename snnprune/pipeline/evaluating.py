@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, ModelFileError, first_line
+from ..errors import DataError, ExportError, ModelFileError, first_line
 from ..export import onnx_metadata, open_session
 from ..graph import layer_shapes
 from ..inputs import first_images
@@ -38,7 +38,10 @@ def evaluator(
             raise ModelFileError(f"there is no file {path}.")
         providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
         session = open_session(path, [*providers, "CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise ExportError(f"{path} has {len(inputs)} inputs; one, of images, is needed.")
+        name = inputs[0].name
 
         def run(images: Tensor) -> Tensor:
             try:

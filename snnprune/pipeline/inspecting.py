@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from ..tracing import trace
 from .runs import Opened
 
 _METRICS: tuple[Metric, Metric] = ("macs", "params")
+_MAX_INPUT = 2**26  # numbers in one input that a file may ask for: 3 x 4096 x 4096 fit
 _SIDES = (224, 32, 28, 64, 96, 8, 16, 299, 128)
 
 
@@ -148,7 +150,8 @@ def example_for(opened: Opened, image_size: int | None = None) -> Tensor:
     if (
         image_size is None
         and isinstance(recorded, list)
-        and all(type(v) is int and 0 < v < 2**16 for v in recorded)
+        and all(type(v) is int and v > 0 for v in recorded)
+        and math.prod(recorded) <= _MAX_INPUT
     ):
         return torch.rand(2, *recorded)
     if image_size is not None and image_size < 1:

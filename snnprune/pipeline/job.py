@@ -20,7 +20,7 @@ from ..data import ArrayLoader, info_of, loader_on
 from ..gates import GatedModel
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
-from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, recover, search
+from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
 from ..metrics import Evaluation, count_macs, count_nonzero, count_params, evaluate
 from ..ranks import current
@@ -138,13 +138,14 @@ class Job:
     def run(self, store: Checkpoint | None, saved: dict[str, Any] | None) -> nn.Module:
         """Search, prove, compact, recover."""
         if saved is not None and saved["stage"] == "recover":
-            state = saved["state"]
-            scales = {n: s.to(self.where) for n, s in state["scales"].items()}
-            self.scales = state["scales"]
-            compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
-            self.counts, self.exactness = state["counts"], state["exactness"]
-            self.kept, self.history, self.curve = state["kept"], state["history"], state["curve"]
-            self.searched, self.sparse = state["searched"], state["sparse"]
+            with reading():
+                state = saved["state"]
+                scales = {n: s.to(self.where) for n, s in state["scales"].items()}
+                self.scales = state["scales"]
+                compact = remove_(fold_(copy.deepcopy(self.dense), self.groups, scales), self.groups, scales)
+                self.counts, self.exactness = state["counts"], state["exactness"]
+                self.kept, self.history, self.curve = state["kept"], state["history"], state["curve"]
+                self.searched, self.sparse = state["searched"], state["sparse"]
         else:
             compact, scales = self._search(store, saved)
             self.scales = {n: s.cpu() for n, s in scales.items()}
@@ -182,8 +183,9 @@ class Job:
         self, store: Checkpoint | None, saved: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         if saved is not None:
-            self.history[:] = saved["state"]["history"]
-            self.curve[:] = saved["state"]["curve"]
+            with reading():
+                self.history[:] = saved["state"]["history"]
+                self.curve[:] = saved["state"]["curve"]
         with self.attach(copy.deepcopy(self.dense)) as gated:
             self.searched = search(
                 gated,

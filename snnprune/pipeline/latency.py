@@ -119,7 +119,14 @@ class LatencySearch:
                     "interrupted run, or remove its folder to start anew."
                 )
             self.trials = list(content["trials"])
-            return float(content["share"])
+            share = content["share"]
+            if (
+                type(share) not in (int, float)
+                or not 0 < share <= 1
+                or not all(type(t) is dict for t in self.trials)
+            ):
+                raise ValueError("the share is none")
+            return float(share)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path} is malformed ({error!r}). Remove its folder to start anew.") from error
 

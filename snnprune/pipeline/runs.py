@@ -19,6 +19,7 @@ from ..errors import RunError, first_line
 from ..export import export_onnx
 from ..files import STRUCTURE, remove_leftovers
 from ..inputs import Inputs, tensors_in
+from ..memory import check_memory
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
 from ..saving import digest, load, read_structure, save, write_tensors
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 ONNX, CHECKPOINT = "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 _PROBE_SIZE = 4
+_MAX_CLASSES = 2**20
 
 
 @dataclass(slots=True)
@@ -200,7 +202,7 @@ def open_model(
     stored = factory.get("kwargs") if isinstance(factory, dict) else None
     stored = stored if isinstance(stored, dict) else {}
     kwargs: dict[str, Any] = {
-        k: v for k, v in stored.items() if k in ("num_classes", "aux_logits") and isinstance(v, int)
+        k: v for k, v in stored.items() if (k, type(v)) in (("num_classes", int), ("aux_logits", bool))
     }
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
@@ -212,9 +214,25 @@ def open_model(
                 f"{path}: give the run's architecture with --arch{hint}; code is never run from a file."
             )
         chosen = recorded
+        _check_size(path, chosen, kwargs)
     assert chosen is not None
     model = load(path, model=build(chosen, **kwargs))
     return Opened(model, chosen, kwargs, structure)
+
+
+def _check_size(path: Path, arch: str, kwargs: Mapping[str, Any]) -> None:
+    """The number of classes comes from the file; the layers that it makes must fit into memory."""
+    if not 0 < kwargs.get("num_classes", 1) < _MAX_CLASSES:
+        raise RunError(
+            f"{path}: {kwargs['num_classes']} classes in its {STRUCTURE} make no sense; give --num-classes."
+        )
+    state = build(arch, meta=True, **kwargs).state_dict()
+    check_memory(
+        f"{path}: {arch} with {dict(kwargs)}",
+        sum(t.numel() * t.element_size() for t in state.values()),
+        RunError,
+        "Its structure.json may be damaged; give --arch and --num-classes.",
+    )
 
 
 def remove_partial(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from .factory import build, load_factory, torchvision_names
 from .files import check_finite
 from .load import LoadedModel, load_model, load_state_
+from .scan import scan
 
 __all__ = [
     "LoadedModel",
@@ -11,5 +12,6 @@ __all__ = [
     "load_factory",
     "load_model",
     "load_state_",
+    "scan",
     "torchvision_names",
 ]

@@ -1,11 +1,12 @@
 """Classes that may come out of a pickled model: layers of torch.nn, models of torchvision.
 
 The list is spelled out. Whole namespaces are not safe: some classes in them (`torch.fx.GraphModule`
-among others) run code while they are loaded.
+among others) run code while they are loaded, and recurrent layers loop as often as the file says.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -20,7 +21,7 @@ _NN = (
     "Hardswish Hardsigmoid Hardtanh Hardshrink Softmax Softmax2d LogSoftmax GLU Threshold "
     "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout "
     "ZeroPad2d ReflectionPad2d ReplicationPad2d ConstantPad2d Upsample UpsamplingNearest2d UpsamplingBilinear2d "
-    "PixelShuffle PixelUnshuffle ChannelShuffle Embedding MultiheadAttention LSTM GRU RNN "
+    "PixelShuffle PixelUnshuffle ChannelShuffle Embedding MultiheadAttention "
 )
 
 _TORCHVISION = {
@@ -59,3 +60,9 @@ def allowed_classes() -> list[Any]:
         found += [getattr(module, name) for name in names.split() if hasattr(module, name)]
     found += [getattr(ops, name) for name in _OPS.split() if hasattr(ops, name)]
     return found
+
+
+@functools.cache
+def allowed_names() -> frozenset[str]:
+    """The same by their full names, as pickles name them."""
+    return frozenset(f"{c.__module__}.{c.__qualname__}" for c in allowed_classes())

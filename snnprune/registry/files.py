@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError, first_line
-from .allowed import allowed_classes
+from .allowed import allowed_classes, allowed_names
+from .scan import scan
+from .whole import check_whole
 
 State = dict[str, Tensor]
 
@@ -36,61 +36,45 @@ def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Mod
     if path.stat().st_size == 0:
         raise ModelFileError(f"{path} is empty.")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust_pickle)
-    if isinstance(content, nn.Module):
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
+            content = content[key]
+            whole = isinstance(content, nn.Module)
+            break
+    else:
+        whole = False
+    if isinstance(content, nn.Module) and not trust_pickle:
+        check_whole(content, path)
+    if isinstance(content, nn.Module) and not whole:
         return content
     return _state_of(content, path)
 
 
 def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # its own, and those of element types that PyTorch lacks
         raise ModelFileError(f"{path} is no readable safetensors file ({first_line(error)}).") from error
 
 
 def _read_torch(path: Path, trust_pickle: bool) -> Any:
+    if not trust_pickle:
+        scan(path, allowed_names())
     try:
         if trust_pickle:
             return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(allowed_classes()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        names = _foreign_classes(path, str(error))
-        if names:
-            raise ModelFileError(
-                f"{path} is a pickle that needs {', '.join(names)}; loading it can run code. Save the "
-                "model's state_dict() and name its architecture with --arch, or, if you trust the file, "
-                "add --trust-pickle."
-            ) from error
-        cause = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
-        what = cause[1] if cause else first_line(error)
-        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
     except Exception as error:
-        what = f"{type(error).__name__}: {first_line(error)}"
+        cause = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
+        what = cause[1] if cause else f"{type(error).__name__}: {first_line(error)}"
         raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
-
-
-def _foreign_classes(path: Path, complaint: str) -> list[str]:
-    """Classes in the file that are not allowed, found without running anything."""
-    if not zipfile.is_zipfile(path):  # an old file: only the first one is known, from the loader's complaint
-        return re.findall(r"GLOBAL (\w[\w.]*)", complaint)[:1]
-    try:
-        found = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # the scan itself is best effort; the caller has an error to report anyway
-        return []
-    allowed = {f"{c.__module__}.{c.__qualname__}" for c in allowed_classes()}
-    return sorted(found - allowed)
 
 
 def _state_of(content: Any, path: Path) -> State:
     """The state dict inside what was loaded."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
-            content = content[key]
-            break
     if isinstance(content, nn.Module):
         content = content.state_dict()
     if not isinstance(content, Mapping) or not content:
@@ -99,7 +83,7 @@ def _state_of(content: Any, path: Path) -> State:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ModelFileError(
-                f"{path} holds {key!r}: {type(value).__name__}, which is no entry of a state dict."
+                f"{path} holds {repr(key)[:100]}: {type(value).__name__}, which is no entry of a state dict."
             )
         state[key] = value.detach()
     for prefix in ("module.", "_orig_mod.", "module."):  # saved from DataParallel, torch.compile, or both
@@ -115,7 +99,10 @@ def check_finite(state: Mapping[str, Tensor], source: object) -> None:
         ModelFileError: a tensor holds NaN or infinity.
     """
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # of eight bits isfinite knows nothing
+        if not bool(torch.isfinite(values).all()):
             raise ModelFileError(
                 f"{source}: {name} holds NaN or infinite values. The training has diverged or the file is "
                 "damaged; use another checkpoint."

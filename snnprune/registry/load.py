@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, first_line
 from ..files import STRUCTURE
 from .factory import build
 from .files import check_finite, read_model_file
@@ -75,7 +75,10 @@ def load_model(
         raise ModelFileError(f"{path} does not fit {arch}: {'; '.join(wrong[:3])}{more}.")
     check_finite(content, path)
     model = build(arch, **kwargs)
-    load_state_(model, {**{k: v for k, v in model.state_dict().items() if optional(k)}, **content})
+    try:
+        load_state_(model, {**{k: v for k, v in model.state_dict().items() if optional(k)}, **content})
+    except (RuntimeError, TypeError) as error:  # of an element type that does not become the model's
+        raise ModelFileError(f"{path} does not fit {arch} ({first_line(error)}).") from error
     return LoadedModel(model.eval(), arch, kwargs)
 
 

@@ -45,7 +45,8 @@ def guess_classes(model: nn.Module, state: State) -> int | None:
         for k in own
         if k in state
         and own[k].shape != state[k].shape
-        and own[k].dim() > 0
+        and own[k].dim() == state[k].dim() > 0
+        and len(state[k]) > 0
         and own[k].shape[1:] == state[k].shape[1:]
     }
     return counts.pop() if len(counts) == 1 else None

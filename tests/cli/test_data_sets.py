@@ -87,8 +87,8 @@ def npz(**changes: np.ndarray | None) -> str:
     [
         ({"y_test": None}, "lacks the arrays y_test"),
         ({"x_train": np.zeros((20, 8, 8), np.float32)}, "x_train must be uint8"),
-        ({"y_train": np.array([Explosive()] * 20, dtype=object)}, "no readable .npz archive"),
-        ({"x_train": np.array([Explosive()] * 20, dtype=object)}, "no readable .npz archive"),
+        ({"y_train": np.array([Explosive()] * 20, dtype=object)}, "y_train must be integer labels"),
+        ({"x_train": np.array([Explosive()] * 20, dtype=object)}, "x_train must be uint8"),
         ({"y_train": np.arange(19)}, "20 integer labels"),
         ({"y_train": np.full(20, 10**15)}, "20 integer labels"),
     ],

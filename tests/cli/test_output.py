@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from cli.conftest import ARCH, command
+from snnprune.cli import show
+from snnprune.cli.main import run
+from snnprune.report import ModelFigures, Report
 
 
 def test_an_output_folder_that_exists(refused):
@@ -33,3 +38,46 @@ def test_a_stopped_run_is_not_overwritten(refused):
 
 def test_nothing_to_resume(refused):
     refused(*command("digits.pt", "digits", *ARCH, "--resume"), says="no unfinished run of digits")
+
+
+HOSTILE = "a\x1b]0;owned\x07\x1b[2J\u202e\ud800[red]b"
+SHOWN = "a?]0;owned?[2J??[red]b"  # rich leaves the bell out by itself
+
+
+def test_names_from_files_cannot_steer_the_terminal(capsys, monkeypatch):
+    report = Report(
+        ModelFigures(0.9, 0.2, 200, 100),
+        ModelFigures(0.9, 0.2, 100, 50),
+        groups=[{"id": HOSTILE, "size": 4, "kept": 2, "weakened": 1, "strengthened": 1}],
+        exactness={"fold": 0.0},
+        target={HOSTILE: 0.5},
+        seed=0,
+        data=HOSTILE,
+        split="test",
+        seconds=1.0,
+        device="cpu",
+        kept_whole=[{"id": HOSTILE, "reason": HOSTILE}],
+    )
+    report.to_json("r/report.json")
+    Path("r/model.safetensors").touch()
+    monkeypatch.setattr(show.console, "_width", 300)
+    show.summary(report, Path("r"))
+    show.say(HOSTILE)
+    assert run(["compare", "r"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(SHOWN) >= 5
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
+def test_an_error_of_any_length_is_one_line(refused):
+    torch.save({HOSTILE + "x" * 10_000: 3}, "long.pt")
+    message = refused(*command("long.pt"), says="which is no entry of a state dict")
+    assert message.isprintable()
+    assert run(["inspect", "y" * 4000]) == 1
+
+
+def test_a_long_error_is_cut_in_its_middle(capsys):
+    assert run(["optimize", "digits.pt", "--data", "y" * 9000, *ARCH]) == 1
+    line = capsys.readouterr().err
+    assert len(line) < 2200
+    assert " ... " in line

@@ -61,7 +61,7 @@ def test_channels_come_last_in_an_npz_file(tmp_path):
         ({"x_train": np.zeros((12, 0, 8), dtype=np.uint8)}, "x_train must be uint8"),
         ({"x_train": np.zeros((12, 8, 8, 2), dtype=np.uint8)}, "2 channels; 1 or 3"),
         ({"y_train": np.arange(11)}, "y_train must hold 12 integer labels"),
-        ({"y_train": np.zeros(12)}, "y_train must hold 12 integer labels"),
+        ({"y_train": np.zeros(12)}, "y_train must be integer labels"),
         ({"y_train": np.arange(12) - 1}, "y_train must hold 12 integer labels"),
         ({"y_train": np.arange(12) * 10**12}, "y_train must hold 12 integer labels"),
         ({"x_test": np.zeros((3, 9, 9), dtype=np.uint8)}, r"\(1, 8, 8\), test \(1, 9, 9\)"),

@@ -7,10 +7,12 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 import snnprune
 from learner.conftest import Net, loaders
+from snnprune.errors import RunError
 from snnprune.learner import Checkpoint, Interrupted, PruneConfig
 
 HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
@@ -108,3 +110,54 @@ def test_a_damaged_checkpoint_never_pushes_out_a_good_one(tmp_path):
     second.save("search", {"step": 3}, {})
     second.path.write_bytes(b"again")
     assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+
+
+GOOD = {
+    "format": 1,
+    "fingerprint": "f",
+    "stage": "recover",
+    "state": {"step": 1, "model": {}},
+    "rng": {"cpu": torch.get_rng_state()},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": None},
+        {"stage": "other"},
+        {"state": [1]},
+        {"state": {}},
+        {"state": {"step": "1"}},
+        {"state": {"step": -1}},
+        {"rng": None},
+        {"format": 2},
+    ],
+)
+def test_checkpoints_of_another_form_are_refused(tmp_path, change):
+    torch.save({**GOOD, **change}, tmp_path / "state.pt")
+    with pytest.raises(RunError, match="no checkpoint of this version"):
+        Checkpoint(tmp_path, "f").load()
+    torch.save(GOOD, tmp_path / "state.pt")
+    assert Checkpoint(tmp_path, "f").load() is not None
+
+
+def test_a_checkpoint_is_looked_through_before_it_is_loaded(tmp_path, monkeypatch):
+    torch.save({**GOOD, "more": nn.Linear(2, 2)}, tmp_path / "state.pt")
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was loaded"))
+    with pytest.raises(RunError, match=r"state\.pt cannot be read: is a pickle that needs torch\.nn"):
+        Checkpoint(tmp_path, "f").load()
+
+
+@pytest.mark.parametrize("key", ["model", "optimizer", "scales", "rng"])
+@pytest.mark.parametrize("value", [None, 3, {"x": 1}])
+def test_a_state_that_does_not_fit_is_an_error_of_ours(trained, tmp_path, key, value):
+    train, val = loaders()
+    config = PruneConfig(target={"params": 0.4}, epochs=2, search=0.5)
+    snnprune.optimize(trained, train, val, config, checkpoint=tmp_path)
+    content = torch.load(tmp_path / "state.pt", weights_only=True)
+    content["state"]["step"] -= 1
+    (content if key == "rng" else content["state"])[key] = {} if key == "rng" else value
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(RunError, match="is malformed"):
+        snnprune.optimize(trained, train, val, config, checkpoint=tmp_path, resume=True)

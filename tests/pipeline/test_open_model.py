@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import snnprune
+from snnprune import memory
 from snnprune.errors import RunError, SnnPruneError, StructureError
 from snnprune.layers import IndexedLinear
-from snnprune.pipeline import open_model
+from snnprune.pipeline import open_model, runs
+from snnprune.pipeline.inspecting import example_for
 from snnprune.registry import build
 from snnprune.saving import layer_sizes
 
@@ -202,3 +204,31 @@ def test_a_run_of_another_architecture_is_refused(run):
 def test_the_weights_of_a_run_alone_name_their_folder(run):
     with pytest.raises(SnnPruneError, match=f"Name the folder instead: {run}"):
         open_model(run / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arch", "classes", "message"),
+    [
+        (SMALL, 2**20, "classes in its structure.json make no sense"),
+        (SMALL, -3, "classes in its structure.json make no sense"),
+        ("resnet18", 2**20 - 1, "of memory, but"),
+    ],
+)
+def test_a_number_of_classes_that_would_fill_the_memory(run, monkeypatch, arch, classes, message):
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**30)
+    monkeypatch.setattr(runs, "load", lambda *a, **k: pytest.fail("the model was built"))
+    change(run, factory={"arch": arch, "kwargs": {"num_classes": classes}})
+    with pytest.raises(RunError, match=message):
+        open_model(run)
+
+
+def test_flags_are_no_numbers_of_classes(run):
+    change(run, factory={"arch": DIGITS, "kwargs": {"num_classes": True, "aux_logits": 2, "progress": 3}})
+    assert open_model(run, arch=DIGITS).kwargs == {}
+
+
+@pytest.mark.parametrize("shape", [[2**15] * 3, [1] * 3 + [2**40], [2, -1, 3], [1.5], "x"])
+def test_a_recorded_input_that_would_fill_the_memory_is_passed_over(run, shape):
+    change(run, input_shape=shape)
+    opened = open_model(run, arch=DIGITS)
+    assert example_for(opened).shape == (2, 1, 8, 8)

@@ -25,3 +25,7 @@ def refused(path: Path, *parts: str, **options) -> str:
     for part in (str(path), *parts):
         assert part in text, text
     return text
+
+
+def linear(num_classes: int = 3) -> nn.Module:
+    return nn.Linear(4, num_classes)

@@ -1,0 +1,141 @@
+"""Data files made to take memory or to have code run."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.test_folder import write_images
+from data.test_sources import arrays
+from snnprune import memory
+from snnprune.data import load_data
+from snnprune.errors import DataError
+
+
+def member(shape: tuple[int, ...], dtype: str = "|u1", content: bytes = b"") -> bytes:
+    """An array file that claims a shape, whatever follows."""
+    target = io.BytesIO()
+    np.lib.format.write_array_header_1_0(target, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return target.getvalue() + content
+
+
+def replaced(path, **members: bytes) -> str:
+    np.savez(path, **arrays(**dict.fromkeys(members)))
+    with zipfile.ZipFile(path, "a") as archive:
+        for key, content in members.items():
+            archive.writestr(f"{key}.npy", content)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (member((2**20, 2**10, 2**10), content=bytes(64)), "claims the shape"),
+        (member((12, 8, 8), content=bytes(12 * 64 + 1)), "claims the shape"),
+        (member((-1, 8, 8), content=bytes(64)), "claims the shape|no readable"),
+        (member((12, 8, 8), "<f8", bytes(12 * 64 * 8)), "x_train must be uint8"),
+        (member((12, 8, 8), "|O", bytes(12 * 64 * 8)), "x_train must be uint8"),
+        (member((2**40,), "|S0"), "x_train must be uint8"),
+        (b"\x93NUMPY\x03\x00" + bytes(100), r"version \(3, 0\)"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100), "no readable"),
+    ],
+    ids=["huge", "longer", "negative", "float", "object", "nothing", "version", "header"],
+)
+def test_array_headers_are_checked_before_arrays_are_made(tmp_path, monkeypatch, content, message):
+    read = []
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: read.append(a))
+    with pytest.raises(DataError, match=message):
+        load_data(replaced(tmp_path / "d.npz", x_train=content))
+    assert not read
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "SMALL", 2**20)
+    big = arrays(x_train=np.zeros((12, 512, 512), np.uint8), x_test=np.zeros((3, 512, 512), np.uint8))
+    np.savez_compressed(tmp_path / "d.npz", **big)
+    with pytest.raises(DataError, match="would unpack to"):
+        load_data(str(tmp_path / "d.npz"))
+    np.savez(tmp_path / "d.npz", **big)
+    assert load_data(str(tmp_path / "d.npz")).train.info.shape == (1, 512, 512)
+
+
+def test_arrays_that_are_not_read_are_not_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "SMALL", 2**20)
+    np.savez_compressed(tmp_path / "d.npz", **arrays(), more=np.zeros(2**22, np.uint8))
+    assert load_data(str(tmp_path / "d.npz")).train.info.shape == (1, 8, 8)
+
+
+def test_data_that_do_not_fit_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    np.savez(tmp_path / "d.npz", **arrays())
+    for kind in ("train", "test"):
+        write_images(tmp_path / kind, {"a": 2, "b": 2})
+    with pytest.raises(DataError, match=r"d\.npz needs .* of memory, but .* are available.*--data file\.py"):
+        load_data(str(tmp_path / "d.npz"))
+    with pytest.raises(DataError, match=r"8 images at 64x64 needs .*--image-size"):
+        load_data(str(tmp_path), image_size=64)
+    with pytest.raises(DataError, match=r"4 images at 84x84 needs"):
+        load_data("mini-imagenet", tmp_path)
+
+
+def good_folder(tmp_path):
+    for kind in ("train", "test"):
+        write_images(tmp_path / kind, {"a": 2, "b": 2})
+    return tmp_path / "train" / "a" / "1.png"
+
+
+def test_a_program_named_like_an_image_is_not_run(tmp_path, monkeypatch):
+    """Pillow hands EPS files to Ghostscript, whatever their name."""
+    from PIL import EpsImagePlugin
+
+    ran = []
+    monkeypatch.setattr(
+        EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a) or Image.new("RGB", (8, 8)).im
+    )
+    file = good_folder(tmp_path)
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    with Image.open(file) as image:
+        image.load()
+    assert ran, "the file is such a program"
+    ran.clear()
+    with pytest.raises(DataError, match=r"1\.png is no readable image"):
+        load_data(str(tmp_path))
+    assert not ran
+
+
+def test_an_image_that_would_become_huge(tmp_path):
+    file = good_folder(tmp_path)
+    Image.new("1", (1, 60_000)).save(file)
+    with pytest.raises(DataError, match="1x60000 pixels cannot be brought to 512x512"):
+        load_data(str(tmp_path), image_size=512)
+
+
+def test_a_small_file_of_many_pixels(tmp_path):
+    file = good_folder(tmp_path)
+    Image.new("1", (5000, 5000)).save(file)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(DataError, match="5000x5000 pixels in so small a file"):
+        load_data(str(tmp_path), image_size=8)
+    Image.new("1", (5000, 5000)).save(file, "BMP")  # three million bytes
+    assert load_data(str(tmp_path), image_size=8).train.info.shape[1:] == (8, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_named_like_an_image_is_passed_over(tmp_path):
+    file = good_folder(tmp_path)
+    os.mkfifo(file.with_name("2.png"))
+    assert len(load_data(str(tmp_path)).test.images) == 4
+
+
+def test_damaged_files_of_a_named_set(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"no numbers")
+    with pytest.raises(DataError, match=r"the files of mnist in .* are damaged"):
+        load_data("mnist", tmp_path, download=False)

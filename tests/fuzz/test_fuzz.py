@@ -1,0 +1,99 @@
+"""A few hundred damaged files for every reader; `run.py` feeds many more."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz import targets
+from fuzz.targets import TARGETS, draw, loads
+
+EVERY = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+JSON = ("structure", "report", "trials", "latency")
+REFUSED = {"image": (6, 7)}  # GIF and EPS: formats that are not read
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries that parse
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_valid_loads(name):
+    target = TARGETS[name]
+    for at, data in enumerate(target.valid()):
+        assert loads(target, data) == (at not in REFUSED.get(name, ())), at
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_damaged_files_load_or_are_refused(name):
+    target, found = TARGETS[name], set()
+
+    @settings(EVERY, max_examples=120)
+    @given(st.integers(0, 2**32))
+    def feed(seed):
+        found.add(loads(target, draw(target, Random(seed))))
+
+    feed()
+    assert found == {True, False}, "some damage is harmless and some is not"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(EVERY, max_examples=40)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_refused(name, data):
+    assert not loads(TARGETS[name], data)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("name", JSON)
+@settings(EVERY, max_examples=60)
+@given(value=VALUES, data=st.data())
+def test_any_value_in_any_entry_loads_or_is_refused(name, value, data):
+    content = json.loads(TARGETS[name].valid()[0])
+    content[data.draw(st.sampled_from(sorted(content)))] = value
+    loads(TARGETS[name], json.dumps(content).encode())
+
+
+def test_the_command_counts_and_keeps_what_crashes(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(targets.__file__).parent.parent)!r})\n"
+        "from pathlib import Path\n"
+        "from fuzz import run, targets\n"
+        "def feed(data):\n"
+        "    raise KeyError('defect')\n"
+        "targets.TARGETS['report'] = targets.Target(targets.report_files, targets.mutate_json, feed)\n"
+        "counts = run.fuzz('report', 5, 0, Path('keep'), Path('last'))\n"
+        "assert counts == {'crashes': 5}, counts\n"
+        "assert len(list(Path('keep').glob('*.bin'))) == 5\n"
+        "assert 'defect' in next(Path('keep').glob('*.txt')).read_text()\n"
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_the_command_ends_well_where_nothing_crashes(tmp_path):
+    command = [sys.executable, str(Path(targets.__file__).with_name("run.py"))]
+    options = ["--inputs", "20", "--target", "report", "--keep", str(tmp_path / "none")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    name, *counts = done.stdout.splitlines()[-1].split()
+    assert name == "all"
+    assert sum(map(int, counts)) == 20
+    assert int(counts[2]) == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,69 @@
+"""The books of trials and cuts that an interrupted run left: other forms are refused."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from snnprune import PruneConfig
+from snnprune.errors import RunError
+from snnprune.pipeline.drop import BOOK, DropSearch
+from snnprune.pipeline.latency import LATENCY, LatencySearch
+
+JOB = SimpleNamespace(fingerprint=lambda: "f")
+TRIAL = {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True}
+
+
+def trials(folder, content):
+    search = DropSearch(lambda options: JOB, PruneConfig(target={"drop": 0.01}), 0.01, folder, resume=True)
+    (folder / BOOK).unlink(missing_ok=True)
+    search._open(JOB)
+    (folder / BOOK).write_text(json.dumps({"fingerprint": search.fingerprint, "trials": content}))
+    return search._open(JOB)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{**TRIAL, "macs": "0.5"}],
+        [{**TRIAL, "macs": 1}],
+        [{**TRIAL, "passed": 1}],
+        [{**TRIAL, "drop": "x"}],
+        [{"macs": 0.5}],
+        [3],
+        3,
+        None,
+    ],
+)
+def test_trials_of_another_form_are_refused(tmp_path, content):
+    with pytest.raises(RunError, match="malformed"):
+        trials(tmp_path, content)
+    assert trials(tmp_path, [TRIAL, {**TRIAL, "macs": 0.25, "drop": None}]).keys() == {0.5, 0.25}
+
+
+def share(folder, **content):
+    config = PruneConfig(target={"latency": 0.5})
+    search = LatencySearch(lambda options: JOB, config, 0.5, folder, resume=True)
+    search.fingerprint = "f"
+    (folder / LATENCY).write_text(json.dumps({"fingerprint": "f", "share": 0.4, "trials": [], **content}))
+    return search._known()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"share": "0.4"},
+        {"share": 0},
+        {"share": 2},
+        {"share": True},
+        {"share": None},
+        {"trials": [3]},
+        {"trials": 3},
+    ],
+)
+def test_a_share_of_another_form_is_refused(tmp_path, content):
+    with pytest.raises(RunError, match="malformed"):
+        share(tmp_path, **content)
+    assert share(tmp_path) == 0.4
