@@ -24,11 +24,13 @@ _EXPORTS = {
     "SnnPruneError": "errors",
     "Switcher": "switcher",
     "attach": "gates",
+    "bench_onnx": "bench",
     "compare": "report",
     "evaluate": "metrics",
     "export_onnx": "export",
     "load": "saving",
     "load_data": "data",
+    "onnx_metadata": "runtime",
     "optimize": "pipeline",
     "save": "saving",
     "sensitivity": "pipeline",
@@ -48,11 +50,13 @@ __all__ = [
     "Switcher",
     "__version__",
     "attach",
+    "bench_onnx",
     "compare",
     "evaluate",
     "export_onnx",
     "load",
     "load_data",
+    "onnx_metadata",
     "optimize",
     "save",
     "sensitivity",
@@ -60,6 +64,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .bench import bench_onnx
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
     from .metrics import evaluate
     from .pipeline import Result, optimize, sensitivity
     from .report import Report, compare
+    from .runtime import onnx_metadata
     from .saving import load, save
     from .switcher import Switcher
     from .tracing import trace

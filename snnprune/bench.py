@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .errors import ConfigError, ExportError, first_line
-from .export import open_session
+from .runtime import open_session
 
 Provider = Literal["auto", "cuda", "cpu"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -12,7 +12,8 @@ from conftest import ROOT, make_network
 from torch import nn
 
 from snnprune.errors import ExportError
-from snnprune.export import check_onnx, export_onnx, onnx_metadata
+from snnprune.export import check_onnx, export_onnx
+from snnprune.runtime import onnx_metadata
 from snnprune.surgery import fold_, random_scales, remove_
 from snnprune.tracing import trace
 

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 
 from snnprune.bench import bench_onnx
 from snnprune.errors import ExportError
-from snnprune.export import onnx_metadata, open_session
 from snnprune.pipeline.evaluating import evaluator
+from snnprune.runtime import onnx_metadata, open_session
 
 EXTERNAL = "no file in its own folder"
 

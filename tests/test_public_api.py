@@ -23,6 +23,7 @@ RANK = {
     "attention": 1,
     "layers": 1,
     "ranks": 1,
+    "runtime": 1,
     "sparse": 1,
     "switcher": 1,
     "bench": 3,
@@ -58,8 +59,8 @@ OWNERS = {
         "cli/sensitivity.py",
     },
     "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/sensitivity.py", "cli/show.py"},
-    "onnx": {"export.py"},
-    "onnxruntime": {"bench.py", "export.py"},
+    "onnx": {"export.py", "runtime.py"},
+    "onnxruntime": {"bench.py", "export.py", "runtime.py"},
     "sklearn": {"data/sources.py"},
     "matplotlib": {"visual/figures.py", "visual/page.py", "visual/render.py"},
 }

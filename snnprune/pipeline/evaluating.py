@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ExportError, ModelFileError, first_line
-from ..export import onnx_metadata, open_session
 from ..graph import layer_shapes
 from ..inputs import first_images
 from ..metrics import Evaluation, evaluate
+from ..runtime import onnx_metadata, open_session
 from .checks import check_classes
 from .runs import Opened, open_model
 

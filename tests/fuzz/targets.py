@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import io
 import json
 import shutil
@@ -28,10 +29,11 @@ import snnprune
 from fuzz.mutate import mutate_bytes, mutate_json, mutate_onnx, mutate_pickle, mutate_safetensors, mutate_zip
 from snnprune.data import load_data
 from snnprune.errors import SnnPruneError
-from snnprune.export import export_onnx, onnx_metadata, open_session
+from snnprune.export import export_onnx
 from snnprune.files import STRUCTURE
 from snnprune.layers import IndexedLinear
 from snnprune.learner import Checkpoint, PruneConfig
+from snnprune.learner.checkpoint import _MARK
 from snnprune.pipeline.deliver import deliver_onnx
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
@@ -39,6 +41,7 @@ from snnprune.pipeline.runs import ONNX, PROBE, REPORT, open_model
 from snnprune.registry import load_model
 from snnprune.registry.files import read_model_file
 from snnprune.report import ModelFigures, Report
+from snnprune.runtime import onnx_metadata, open_session
 from snnprune.saving import WEIGHTS, digest, save
 
 Mutate = Callable[[Random, bytes], bytes]
@@ -352,6 +355,7 @@ def checkpoint_files() -> list[bytes]:
 
 
 def feed_checkpoint(data: bytes) -> Any:
+    data += _MARK + hashlib.sha256(data).digest()  # damage is seen by this; what is fuzzed is a hostile file
     folder = written("checkpoint/state.pt", data).parent
     content = Checkpoint(folder, "f").load()
     assert content is not None

@@ -14,6 +14,7 @@ import snnprune
 from learner.conftest import Net, loaders
 from snnprune.errors import RunError
 from snnprune.learner import Checkpoint, Interrupted, PruneConfig
+from snnprune.learner.checkpoint import _write
 
 HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
 
@@ -135,15 +136,15 @@ GOOD = {
     ],
 )
 def test_checkpoints_of_another_form_are_refused(tmp_path, change):
-    torch.save({**GOOD, **change}, tmp_path / "state.pt")
+    _write({**GOOD, **change}, tmp_path / "state.pt")
     with pytest.raises(RunError, match="no checkpoint of this version"):
         Checkpoint(tmp_path, "f").load()
-    torch.save(GOOD, tmp_path / "state.pt")
+    _write(GOOD, tmp_path / "state.pt")
     assert Checkpoint(tmp_path, "f").load() is not None
 
 
 def test_a_checkpoint_is_looked_through_before_it_is_loaded(tmp_path, monkeypatch):
-    torch.save({**GOOD, "more": nn.Linear(2, 2)}, tmp_path / "state.pt")
+    _write({**GOOD, "more": nn.Linear(2, 2)}, tmp_path / "state.pt")
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was loaded"))
     with pytest.raises(RunError, match=r"state\.pt cannot be read: is a pickle that needs torch\.nn"):
         Checkpoint(tmp_path, "f").load()
@@ -158,6 +159,6 @@ def test_a_state_that_does_not_fit_is_an_error_of_ours(trained, tmp_path, key, v
     content = torch.load(tmp_path / "state.pt", weights_only=True)
     content["state"]["step"] -= 1
     (content if key == "rng" else content["state"])[key] = {} if key == "rng" else value
-    torch.save(content, tmp_path / "state.pt")
+    _write(content, tmp_path / "state.pt")
     with pytest.raises(RunError, match="is malformed"):
         snnprune.optimize(trained, train, val, config, checkpoint=tmp_path, resume=True)
