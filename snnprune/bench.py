@@ -78,6 +78,12 @@ def bench_onnx(
     Raises:
         ConfigError: a number makes no sense.
         ExportError: a file cannot be loaded or run at that batch size, or CUDA was asked for and does not serve.
+
+    Example:
+        >>> check = snnprune.export_onnx(model, "m.onnx", images)
+        >>> (latency,) = snnprune.bench_onnx(["m.onnx"], batch_sizes=[1], provider="cpu", calls=3)
+        >>> latency.median_ms > 0
+        True
     """
     if not paths or not batch_sizes or min(batch_sizes) < 1 or calls < 1 or warm_up < 0 or threads < 0:
         raise ConfigError("bench needs at least one file, batch size and call, and no negative numbers.")

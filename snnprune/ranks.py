@@ -145,7 +145,9 @@ class Ranks:
         self.same_([found])
         return found.tolist()
 
-    def check_equal(self, state: Mapping[str, Any], what: str) -> None:
+    def check_equal(
+        self, state: Mapping[str, Any], what: str, remedy: str = "Please report this with the model's name."
+    ) -> None:
         """Every process must hold the same to the bit.
 
         Raises:
@@ -164,7 +166,7 @@ class Ranks:
         if self.any(not torch.equal(own, first))[0]:
             raise RunError(
                 f"the {self.world} processes of this run hold different {what}, so the result cannot be trusted. "
-                "Please report this with the model's name."
+                + remedy
             )
 
     def wait(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class Report:
         content = read_json(Path(path))
         try:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
-            found = cls(**figures, **content)
+            known = {field.name for field in fields(cls)}  # a newer version may tell more
+            found = cls(**figures, **{key: value for key, value in content.items() if key in known})
             wrong = _malformed(found)
         except (TypeError, AttributeError, KeyError) as error:
             raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
@@ -186,9 +187,9 @@ def _malformed(report: Report) -> str | None:
         "kept_whole": lambda v: all(type(k["id"]) is type(k["reason"]) is str for k in v),
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
-        **dict.fromkeys(("data", "split", "device"), lambda v: type(v) is str),
+        **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
         **dict.fromkeys(("config", "steps"), lambda v: type(v) is dict),
-        **dict.fromkeys(("history", "trials"), lambda v: all(type(entry) is dict for entry in v)),
+        **dict.fromkeys(("curve", "history", "trials"), lambda v: all(type(entry) is dict for entry in v)),
     }
     return next((name for name, fits in forms.items() if not fits(getattr(report, name))), None)
 

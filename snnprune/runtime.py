@@ -97,8 +97,21 @@ def _is_inside(folder: Path, place: str) -> bool:
         return False
 
 
-def onnx_metadata(path: Path) -> dict[str, Any]:
-    """The metadata that `export_onnx` stored, decoded."""
+def onnx_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata that `export_onnx` stored, decoded: classes, normalisation, input shape, accuracy.
+
+    Args:
+        path: of the ONNX file.
+
+    Raises:
+        ExportError: it cannot be loaded, or reaches for other files.
+
+    Example:
+        >>> check = snnprune.export_onnx(model, "m.onnx", images, metadata={"note": [1, 2]})
+        >>> snnprune.onnx_metadata("m.onnx")
+        {'note': [1, 2]}
+    """
+    path = Path(path)
     found = {}
     for key, value in open_session(path).get_modelmeta().custom_metadata_map.items():
         with contextlib.suppress(ValueError, RecursionError):

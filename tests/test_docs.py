@@ -44,7 +44,7 @@ OTHERS = {
     "--rdzv-endpoint",
 }  # pip's, torchrun's
 METADATA = {"classes", "normalization", "input_shape", "accuracy"}  # entries of ONNX files
-SCRIPTS = {"--family", "--table"}  # of benchmarks/zoo.py
+SCRIPTS = {"--family", "--table", "--kills", "--inputs"}  # of benchmarks/zoo.py, tests/faults and tests/fuzz
 
 
 def ids(path: Path) -> str:

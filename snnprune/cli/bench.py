@@ -45,12 +45,11 @@ def bench(
         width = min(20, max(len(str(path)) for path in files)) if name == "file" else None
         justify = "left" if text else "right"
         table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "file", min_width=width)
-    given = {str(path / ONNX if path.is_dir() else path): str(path) for path in files}
     first: dict[int, Any] = {}
-    for one in found:
+    for number, one in enumerate(found):  # all files at one batch size, then at the next
         base = first.setdefault(one.batch, one)
         table.add_row(
-            escape(given[one.path]),
+            escape(str(files[number % len(files)])),
             one.provider.removesuffix("ExecutionProvider"),
             str(one.batch),
             f"{one.median_ms:.3g}",

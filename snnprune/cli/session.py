@@ -72,7 +72,6 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
     from ..pipeline.runs import has_checkpoint, remove_partial
 
     run = Session(folder)
-    again = f"go on with: the same command, --output {folder} --resume"
     with locked(run.work):
         if ranks.first:
             if folder.exists():
@@ -85,13 +84,15 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
             yield run
         except (KeyboardInterrupt, LostRankError) as stop:
             if has_checkpoint(folder):
-                raise type(stop)(f"{stop} {again}".strip()) from None
+                raise type(stop)(
+                    f"{stop} Go on with: the same command, --output {folder} --resume".strip()
+                ) from None
             remove_partial(folder)
             raise
         except BaseException as error:
             kept = has_checkpoint(folder) and not isinstance(error, ConfigError)
             if run.learned or (kept and not begun):
-                say(f"what was learned is kept; {again}")
+                say(f"what was learned is kept. Go on with: the same command, --output {folder} --resume")
             elif not kept and not begun and ranks.first:
                 remove_partial(folder)
             raise

@@ -86,6 +86,8 @@ def optimize(
     if is_gated(model):
         raise ConfigError("the model has gates attached; detach() them before optimize().")
     dense = copy.deepcopy(model).to(where).eval()
+    remedy = "Load the same file in each of them, or set the seed before the model is built."
+    current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)
     with torch.random.fork_rng(devices=_cuda_devices(where)), locked(place):
         torch.manual_seed(config.seed)

@@ -88,6 +88,11 @@ def sensitivity(
         ConfigError: a share or the metric makes no sense.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.
+
+    Example:
+        >>> found = snnprune.sensitivity(model, val, targets=[0.5])
+        >>> found.whole[0]["macs"] <= 0.5
+        True
     """
     if metric not in ("macs", "params"):
         raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")

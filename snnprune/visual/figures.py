@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.2  # inches
 _PANELS = 24  # small multiples in one figure; the largest groups are shown
+_ROWS = 120  # the same of bars
 
 
 def _figure(height: float) -> Figure:
@@ -50,7 +51,9 @@ def _legend(figure: Figure) -> None:
 
 
 def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
-    """Per group, the shares of its neurons that are pruned, weakened and strengthened."""
+    """Per group, the shares of its neurons that are pruned, weakened and strengthened; of many the largest."""
+    largest = set(sorted(range(len(groups)), key=lambda i: -groups[i]["size"])[:_ROWS])
+    groups = [group for i, group in enumerate(groups) if i in largest]
     figure = _figure(0.55 + 0.2 * len(groups))
     axis = figure.subplots()
     rows = np.arange(len(groups))

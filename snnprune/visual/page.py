@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import RunError, first_line
 from ..files import write_atomically
 from . import figures, html
 from .material import Material, read_material
@@ -33,13 +34,17 @@ def write_page(folder: Path) -> Path:
     """
     material = read_material(folder)
     drawings: dict[str, str] = {}
-    with style():
-        for name, draw in _figures(material):
-            figure = draw()
-            drawings[name] = svg(figure, name)
-            data = png(figure)
-            write_atomically(folder / PLOTS / f"{name}.png", lambda p, data=data: p.write_bytes(data))
-    content = _page(material, drawings)
+    images: dict[str, bytes] = {}
+    try:
+        with style():
+            for name, draw in _figures(material):
+                figure = draw()
+                drawings[name], images[name] = svg(figure, name), png(figure)
+        content = _page(material, drawings)
+    except Exception as error:  # a report from elsewhere may hold anything in its history
+        raise RunError(f"{folder}: what its files hold cannot be drawn ({first_line(error)}).") from error
+    for name, data in images.items():
+        write_atomically(folder / PLOTS / f"{name}.png", lambda p, data=data: p.write_bytes(data))
     write_atomically(folder / PAGE, lambda p: p.write_text(content, encoding="utf-8"))
     return folder / PAGE
 

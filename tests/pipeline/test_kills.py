@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.conftest import MADE, SHORT, names, optimize, same, weights
+from pipeline.conftest import MADE, PAGE, SHORT, names, optimize, same, weights
 
 # Runs the command line and kills itself at an event.
 VICTIM = """
@@ -65,10 +65,10 @@ def test_nothing_is_lost_by_kills(made, model, here, said, capsys):
     assert "searching" not in output
     assert [p.name for p in Path("out.partial").glob(".report.json.*.tmp")]
     victim("last rename", "--resume")
-    assert names(Path("out")) == {*MADE, "checkpoint"}
+    assert names(Path("out")) == {*MADE, *PAGE, "checkpoint"}
     assert same(weights(Path("out")), weights(made / "run"))
     assert "out is finished already" in said(optimize(model, *SHORT, "--output", "out", "--resume"))
-    assert names(Path("out")) == MADE
+    assert names(Path("out")) == MADE | PAGE
     assert names(here) == {"digits.pt", "out", "victim.py"}
 
 

@@ -156,3 +156,27 @@ def test_a_damaged_file_is_named(folder, name):
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(RunError, match="no finished run folder"):
         write_page(tmp_path)
+
+
+def test_what_cannot_be_drawn_is_one_error_and_leaves_the_page_before(folder):
+    before = write_page(folder).read_bytes()
+    report(history=[{"stage": "search", "step": 1, "counts": {"conv": 3, "fc:in": None}}]).to_json(
+        folder / "report.json"
+    )
+    with pytest.raises(RunError, match="cannot be drawn"):
+        write_page(folder)
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_very_many_groups_are_drawn_in_bounds(folder):
+    groups = [{"id": f"g{i}", "size": 4 + i, "kept": 3, "weakened": 2, "strengthened": 1} for i in range(3000)]
+    report(groups=groups, history=[]).to_json(folder / "report.json")
+    write_page(folder)
+    with Image.open(folder / "plots" / "groups.png") as image:
+        assert max(image.size) < 5000
+
+
+def test_keys_of_a_newer_version_are_passed_over(folder):
+    content = json.loads((folder / "report.json").read_text())
+    write_json(folder / "report.json", {**content, "something": 1})
+    assert "88.00%" in write_page(folder).read_text()
