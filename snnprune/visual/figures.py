@@ -34,7 +34,8 @@ def _figure(height: float) -> Figure:
 
 def _short(name: str, length: int = 34) -> str:
     name = "".join(c if c.isprintable() else "?" for c in name)
-    return name if len(name) <= length else f"…{name[1 - length :]}"
+    front = length // 3
+    return name if len(name) <= length else f"{name[:front]}…{name[front + 1 - length :]}"
 
 
 def _largest(names: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
@@ -66,7 +67,9 @@ def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
         left += share
     for row, g in enumerate(groups):
         axis.text(1.01, row, f"{g['kept']} of {g['size']}", va="center", fontsize=7)
-    axis.set(yticks=rows, yticklabels=[_short(g["id"]) for g in groups], xlim=(0, 1))
+    axis.set(
+        yticks=rows, yticklabels=[_short(g["id"]) for g in groups], xlim=(0, 1), ylim=(-0.6, len(groups) - 0.4)
+    )
     axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
