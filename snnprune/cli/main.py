@@ -83,7 +83,8 @@ def _terminable(terminated: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is stop:  # one of several processes may have to survive its last words
+            signal.signal(signal.SIGTERM, before)
 
 
 def _complain(console: PlainConsole, text: str) -> None:
