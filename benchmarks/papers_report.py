@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from papers import PAPERS
+from published import PAPERS
 
 from snnprune.files import write_atomically
 
