@@ -228,7 +228,10 @@ def mutate_pickle(random: Random, data: bytes) -> bytes:
     """Opcodes dropped, doubled, swapped, put in, with other arguments; sometimes the bytes."""
     if random.random() < 0.2:
         return mutate_bytes(random, data)
-    starts = [at for _, _, at in pickletools.genops(data) if at is not None]
+    try:
+        starts = [at for _, _, at in pickletools.genops(data) if at is not None]
+    except ValueError:  # damaged once already
+        return mutate_bytes(random, data)
     end = data.index(b".", starts[-1]) + 1
     pieces = [data[a:b] for a, b in zip(starts, [*starts[1:], end], strict=True)]
     rest = data[end:]
