@@ -70,6 +70,12 @@ class CostModel:
         """The cost as a share of the dense cost, in (0, 1]."""
         return self.cost(metric, kept) / self.dense[metric]
 
+    def _unreached(self, metric: Metric) -> str:
+        share = 1 - self.prunable_share(metric)
+        if share < 0.01:
+            return ""
+        return f" Nothing can be removed from {share:.0%} of them; `snnprune inspect` lists what is kept and why."
+
     def prunable_share(self, metric: Metric) -> float:
         """Share of the dense cost that lies in layers which lose something when neurons go, in [0, 1]."""
         touched = 0.0
@@ -127,8 +133,8 @@ class CostModel:
             least = (curve(candidates[high]) + self._rest[metric]) / self.dense[metric]
             raise TargetError(
                 f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, "
-                f"{least:.3f} of the dense {metric} remain. Ask for {metric}={math.ceil(least * 100) / 100:.2f} "
-                "or more, or lower the floor."
+                f"{least:.3f} of the dense {metric} remain. Ask for {metric}={math.ceil(least * 1000) / 1000:.3f} "
+                f"or more, or lower the floor.{self._unreached(metric)}"
             )
         while low < high:
             middle = (low + high) // 2

@@ -30,25 +30,25 @@ from .show import Display, console, emit, groups_table, say, scripted, size, sum
 if TYPE_CHECKING:
     from ..pipeline.inspecting import Inspection
 
-_ORDERS = {
-    "start": "cut to the target in the order of the norms",
-    "cheapest": "the cheapest cut that meets the target",
-    "dearest": "the dearest cut that meets the target",
-}
-
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="run folder; default: the newest in runs/")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="run folder, default the newest in runs/; or a model file, to compare with"),
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="as an ONNX file")] = False,
     output: Annotated[Path | None, typer.Option(help="file to write; default: inside the run folder")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
     arch: Arch = None,
+    num_classes: Classes = None,
+    image_size: ImageSize = None,
+    trust_pickle: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
     from ..errors import ConfigError
-    from ..pipeline import newest_run
-    from ..pipeline.deliver import deliver_onnx
+    from ..pipeline import newest_run, open_model
+    from ..pipeline.deliver import deliver_onnx, export_file
 
     if not onnx:
         raise ConfigError("say what to export: --onnx.")
@@ -57,13 +57,17 @@ def export(
         display = Display()
         with display.running():
             display.stage("export")
-            check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
+            if folder.is_file():
+                opened = open_model(folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+                check = export_file(opened, folder, output, fp16=fp16, image_size=image_size)
+            else:
+                check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
         if as_json:
             emit({**dataclasses.asdict(check), "path": str(check.path), "bytes": check.path.stat().st_size})
         sizes = ", ".join(map(str, check.batch_sizes))
         say(
             f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model "
-            f"within {check.max_abs_error:.1e} at batch sizes {sizes}"
+            f"within {check.max_abs_error:.1e} (absolute) at batch sizes {sizes}"
         )
 
 
@@ -105,8 +109,12 @@ def inspect(
 
 
 def _tell(found: Inspection, floor: float) -> None:
+    from ..errors import TargetError
+
     console.print(groups_table(found.groups, found.shares))
     say(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
+    if found.guessed:
+        say("the size of the images was found by trying; give --image-size if it is another")
     if found.nonzero < 0.9 * found.params:
         say(
             f"only {found.nonzero:,} params are not 0: they keep their places here and cost as many MACs; "
@@ -115,10 +123,14 @@ def _tell(found: Inspection, floor: float) -> None:
     say(f"layers that can lose neurons: {found.reach['macs']:.1%} of MACs, {found.reach['params']:.1%} of params")
     for metric, share in found.least.items():
         say(f"smallest {metric} target with {floor:.0%} of every group kept: {metric}={share:.3f}")
-    for name, meaning in _ORDERS.items():
-        if name in found.allowed:
-            shares = ", ".join(f"{share:.1%} of {metric}" for metric, share in found.allowed[name].items())
-            say(f"{meaning}: {shares}")
+    if found.allowed:
+        start, low, high = (found.allowed[name] for name in ("start", "cheapest", "dearest"))
+        shares = ", ".join(f"{share:.1%} of {metric}" for metric, share in start.items())
+        say(f"cut to the target in the order of the norms: {shares}")
+        other = max(("macs", "params"), key=lambda metric: high[metric] - low[metric])
+        say(f"by which neurons go, the target leaves from {low[other]:.1%} to {high[other]:.1%} of {other}")
+    if found.trouble:
+        raise TargetError(found.trouble)
 
 
 def evaluate(
@@ -170,10 +182,13 @@ def compare(
     from rich.markup import escape
     from rich.table import Table
 
+    from ..pipeline.runs import refuse_unfinished
     from ..report import Report
     from ..visual import HEAD, comparison, write_comparison, write_page
     from ..visual.material import REPORT
 
+    for path in runs:
+        refuse_unfinished(path)
     found = [(str(path), Report.read(path / REPORT)) for path in runs]
     with scripted(as_json):
         if as_json:

@@ -158,7 +158,7 @@ def optimize(
             summary(result.report, folder, model)
             if as_json:
                 emit({"run": str(folder), **result.report.to_dict()})
-        say(f"wrote {folder} - next: snnprune export --onnx")
+        say(f"wrote {folder} with its page report.html - next: snnprune export {folder} --onnx")
 
 
 def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool) -> None:

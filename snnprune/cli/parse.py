@@ -7,7 +7,7 @@ from ..gates import parse_drop, parse_latency, parse_target
 
 
 def target(text: str) -> dict[str, float] | None:
-    """`macs=0.5`, `params=0.3`, `drop=0.005` or `free`.
+    """`macs=0.5`, `params=0.3`, `drop=0.005`, `latency=0.5` or `free`.
 
     Raises:
         TargetError: anything else.
@@ -20,7 +20,9 @@ def target(text: str) -> dict[str, float] | None:
     except ValueError:
         share = float("nan")
     if not equals or share != share:
-        raise TargetError(f"target {text!r} is not of the form macs=0.5, params=0.3, drop=0.005 or free.")
+        raise TargetError(
+            f"target {text!r} is not of the form macs=0.5, params=0.3, drop=0.005, latency=0.5 or free."
+        )
     parsed = {name: share}
     if parse_drop(parsed) is None and parse_latency(parsed) is None:
         parse_target(parsed)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ..pipeline import Plan
 
 
+_WIDE = 140  # columns of tables that go into a file or a pipe
+
+
 class PlainConsole(Console):
     """A console on which only this program steers the terminal.
 
@@ -52,7 +55,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-console = PlainConsole(highlight=False)
+console = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 @contextmanager
@@ -222,6 +225,9 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
     exact = report.exactness
     parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
     say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
+    odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths().items())
+    if odd and report.config.get("granularity") != "connection":
+        say(f"no multiple of {report.config['round_to']}, so that the target is met within 0.01: {odd}")
     for kept in report.kept_whole:
         if kept["reason"] != "it is an output of the model":
             console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")
@@ -229,7 +235,8 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
 
 def show_plan(plan: Plan) -> None:
     """What a run would start from and take."""
-    table = Table(title="the cut that the search would start from", title_justify="left")
+    say("the cut that the search would start from:")
+    table = Table()
     for name in ("group", "size", "kept"):
         table.add_column(name, justify="left" if name == "group" else "right")
     for name, (size, kept) in plan.widths.items():
@@ -241,8 +248,9 @@ def show_plan(plan: Plan) -> None:
     stages = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
     times = f"{plan.trials} times " if plan.trials > 1 else ""
     say(f"training steps: {times}{stages}")
-    say(f"time: about {_duration(plan.seconds['in all'])} on {plan.device}, of which the search takes "
-        f"{_duration(plan.seconds['search'] + plan.seconds['probe'])}")  # fmt: skip
+    say(
+        f"time: about {_duration(plan.seconds['in all'])} of learning on {plan.device}, if nothing else runs there"
+    )
     say(f"memory of a search step: about {human(plan.memory)}B")
     for note in plan.notes:
         say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -138,8 +139,13 @@ def _raw(
         return folder(path, image_size, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"
+    if path.suffix == ".npz" or len(path.parts) > 1:
+        raise DataError(f"data set {name!r}: there is no folder or .npz file of that name.")
+    near = difflib.get_close_matches(name, sources.NAMES, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
     raise DataError(
-        f"data set {name!r} is neither a folder, an .npz file nor a known name ({', '.join(sources.NAMES)})."
+        f"data set {name!r} is neither a folder, an .npz file, file.py:function nor a known name "
+        f"({', '.join(sources.NAMES)}).{hint}"
     )
 
 

@@ -52,7 +52,7 @@ def parse_target(target: Mapping[str, float] | None) -> Budget | None:
         raise TargetError(f"target {dict(target)} must name exactly one of macs and params.")
     metric, share = next(iter(target.items()))
     if metric not in ("macs", "params"):
-        raise TargetError(f"target {metric!r} is unknown here; use macs or params (a kept share), or free.")
+        raise TargetError(f"target {metric!r} is unknown here; use macs, params, drop, latency or free.")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise TargetError(f"target {metric}={share} is no share of the dense {metric}; use a number in (0, 1].")
     return Budget("macs" if metric == "macs" else "params", float(share))

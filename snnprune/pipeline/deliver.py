@@ -14,7 +14,8 @@ from ..export import ExportCheck, check_onnx, export_onnx, half_precision
 from ..files import STRUCTURE, write_atomically, write_json
 from ..report import Report
 from ..saving import digest, read_structure
-from .runs import ONNX, PROBE, REPORT, open_model, run_metadata
+from .inspecting import example_for
+from .runs import ONNX, PROBE, REPORT, Opened, open_model, refuse_unfinished, run_metadata
 
 
 class _Recorded(nn.Module):
@@ -47,6 +48,7 @@ def deliver_onnx(
         RunError: no such run, or it is damaged.
         ExportError: the file does not compute what the model computed.
     """
+    refuse_unfinished(run)
     if not (run / STRUCTURE).is_file():
         raise RunError(f"{run} is no finished run folder (it has no {STRUCTURE}).")
     target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
@@ -79,6 +81,28 @@ def deliver_onnx(
     if target.resolve() != source.resolve():
         write_atomically(target, lambda p: p.write_bytes(data))
     return dataclasses.replace(check, path=target)
+
+
+def export_file(
+    opened: Opened, source: Path, output: Path | None = None, *, fp16: bool = False, image_size: int | None = None
+) -> ExportCheck:
+    """Export a model from a file, checked on random images: the dense one, to time a run's against.
+
+    Args:
+        opened: the model.
+        source: where it came from; its name with `.onnx` is the default for `output`.
+        output: file to write.
+        fp16: half-precision weights.
+        image_size: side of its images; found by trying where it is not given.
+
+    Raises:
+        RunError: there is a file of the default name already.
+        ExportError: the file does not compute what the model computes.
+    """
+    target = output if output is not None else source.with_suffix(".onnx")
+    if output is None and target.exists():
+        raise RunError(f"{target} exists already. Name another file with --output.")
+    return export_onnx(opened.model, target, example_for(opened, image_size), fp16=fp16)
 
 
 def _probe(run: Path) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from .. import layers
 from ..budget import CostModel, Metric
 from ..encoding import Scorer
-from ..errors import ConfigError, UnsupportedModelError
+from ..errors import ConfigError, TargetError, UnsupportedModelError
 from ..gates import Budget, parse_target
 from ..graph import NeuronGroup, layer_shapes
 from ..metrics import count_nonzero
 from ..tracing import trace
+from .attaching import alike
 from .runs import Opened
 
 _METRICS: tuple[Metric, Metric] = ("macs", "params")
@@ -40,6 +41,8 @@ class Inspection:
         nonzero: params that are not exactly 0.
         allowed: under a target, the shares of MACs and params that are left by the `start` (the order of the
             norms), by the `cheapest` cut that meets it, and by the `dearest`; empty without a target.
+        trouble: why a target cannot be met.
+        guessed: whether the image size was found by trying.
     """
 
     groups: list[NeuronGroup]
@@ -51,6 +54,8 @@ class Inspection:
     params: int
     nonzero: int
     allowed: dict[str, dict[str, float]] = field(default_factory=dict)
+    trouble: str | None = None
+    guessed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,7 +71,8 @@ class Inspection:
             }
             for g in self.groups
         ]
-        plain = {name: getattr(self, name) for name in ("reach", "least", "macs", "params", "nonzero", "allowed")}
+        names = ("reach", "least", "macs", "params", "nonzero", "allowed", "trouble", "guessed")
+        plain = {name: getattr(self, name) for name in names}
         return {"groups": groups, "input_shape": list(self.input_shape), **plain}
 
 
@@ -90,7 +96,7 @@ def inspect_model(
         round_to: keep multiples of this many channels.
 
     Raises:
-        TargetError: the target is below what floors allow.
+        TargetError: no target of macs or params.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
     example = example_for(opened, image_size)
@@ -108,9 +114,13 @@ def inspect_model(
     with torch.no_grad():
         values = Scorer(opened.model, groups)(opened.model)
     scores = {name: u.double().numpy() for name, u in values.items()}
-    least = {m: cost.floor_share(m, scores, floor=floor, round_to=round_to) for m in _METRICS}
-    budget = parse_target(target)
-    allowed = {} if budget is None else _allowed(cost, budget, scores, floor, round_to)
+    least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in _METRICS}
+    budget, trouble = parse_target(target), None
+    allowed: dict[str, dict[str, float]] = {}
+    try:
+        allowed = {} if budget is None else _allowed(cost, budget, scores, floor, round_to)
+    except TargetError as error:  # when a table of what is kept is needed most
+        trouble = str(error)
     reach = {"macs": cost.prunable_share("macs"), "params": cost.prunable_share("params")}
     return Inspection(
         groups,
@@ -122,6 +132,8 @@ def inspect_model(
         cost.dense["params"],
         count_nonzero(opened.model),
         allowed,
+        trouble,
+        guessed=image_size is None and not (opened.structure or {}).get("input_shape"),
     )
 
 
@@ -165,8 +177,17 @@ def example_for(opened: Opened, image_size: int | None = None) -> Tensor:
             if image_size is not None:
                 raise
             continue
+        if image_size is None and not _per_input(opened.model, example):
+            continue  # a hard-coded view has taken pixels for inputs
         return example
     raise UnsupportedModelError("the model takes none of the usual image sizes; give --image-size.")
+
+
+@torch.no_grad()
+def _per_input(model: nn.Module, example: Tensor) -> bool:
+    """Whether outputs are as many as inputs, or lists and the like, of which nothing can be said."""
+    output = model(example)
+    return not isinstance(output, Tensor) or len(output) == len(example)
 
 
 def _input_channels(model: nn.Module) -> int:

@@ -155,6 +155,19 @@ def _make_newest(report: Path, root: Path) -> None:
             os.utime(report, ns=(last + 10**6, last + 10**6))
 
 
+def refuse_unfinished(path: Path) -> None:
+    """Say how to go on with a run that has not ended.
+
+    Raises:
+        RunError: it is the working folder of one.
+    """
+    if path.name.endswith(".partial") and path.is_dir() and not (path / REPORT).is_file():
+        name = path.with_name(path.name.removesuffix(".partial"))
+        raise RunError(
+            f"{path} is a run that has not ended. Go on with: the same command, --output {name} --resume"
+        )
+
+
 def is_run(path: Path) -> bool:
     """True for a finished run folder."""
     return path.is_dir() and (path / STRUCTURE).is_file() and not path.name.endswith(".partial")

@@ -92,6 +92,10 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         if arch in ("googlenet", "inception_v3"):
             kwargs.setdefault("init_weights", False)
     else:
+        if arch.endswith(".py"):
+            raise ModelFileError(
+                f"--arch {arch} names a file alone; add its function that makes the model, {arch}:name."
+            )
         raise ModelFileError(
             f"architecture {arch!r} is unknown. Give a torchvision name such as resnet18, or code as "
             "file.py:function or package.module:function."

@@ -67,6 +67,13 @@ def _read_torch(path: Path, trust_pickle: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(allowed_classes()):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if not trust_pickle:
+            raise ModelFileError(f"{path} is not what torch.save writes ({first_line(error)}).") from error
+        raise ModelFileError(
+            f"{path} needs code that is not found here ({first_line(error)}). Put its folder on PYTHONPATH, or "
+            "save the state_dict() and name the architecture with --arch."
+        ) from error
     except Exception as error:
         cause = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
         what = cause[1] if cause else f"{type(error).__name__}: {first_line(error)}"

@@ -97,7 +97,10 @@ def course(
         axis = next(axes)
         for stage, color in (("search", STRENGTHENED), ("recover", WEAKENED)):
             chosen = [e for e in entries if e["stage"] == stage]
-            axis.plot([at(e) for e in chosen], [e[key] for e in chosen], color=color, label=stage, **marks)
+            alone = {"marker": "."} if len(chosen) == 1 else {}
+            axis.plot(
+                [at(e) for e in chosen], [e[key] for e in chosen], color=color, label=stage, **{**marks, **alone}
+            )
         axis.set_ylabel(label)
         axis.grid(axis="y", alpha=0.25)
         return axis
@@ -109,7 +112,7 @@ def course(
         metric = next((str(p["metric"]) for p in budget if p.get("metric")), "cost")
         last = {**budget[-1], "stage": "recover"}
         held = [*budget, {**last, "step": 0}, {**last, "step": steps.get("recover", 0)}]
-        found.append(draw(f"{metric} kept", held, "budget", lw=1.2, marker="."))
+        found.append(draw(f"{metric} allowed", held, "budget", lw=1.2))
         found[-1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if accuracy:
         found.append(draw("val accuracy", accuracy, "val_accuracy", lw=1.2, marker="."))
@@ -139,9 +142,10 @@ def counts(history: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> Fi
     return figure
 
 
-def histograms(scales: Mapping[str, Tensor]) -> Figure:
-    """Scales of every group; those of exactly 0 as their own bar."""
-    names = _largest(list(scales), {n: len(s) for n, s in scales.items()})
+def histograms(scales: Mapping[str, Tensor], order: Sequence[str]) -> Figure:
+    """Scales of every group, those named in `order` first; those of exactly 0 as their own bar."""
+    names = sorted(scales, key=lambda n: order.index(n) if n in order else len(order))
+    names = _largest(names, {n: len(s) for n, s in scales.items()})
     figure, panels = _panels(len(names), height=1.15)
     for axis, name in zip(panels, names, strict=True):
         values = scales[name].float().numpy()

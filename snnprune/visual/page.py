@@ -57,11 +57,11 @@ def _figures(material: Material) -> Iterator[tuple[str, Callable[[], Figure]]]:
     accuracy = any(h.get("val_accuracy") is not None for h in report.history)
     if report.curve or accuracy:
         yield "course", lambda: figures.course(report.curve, report.history, report.steps)
-    if any("counts" in h for h in report.history):
+    if sum("counts" in h for h in report.history) > 1:  # one epoch's are those of the groups
         sizes = {g["id"]: g["size"] for g in report.groups}
         yield "counts", lambda: figures.counts(report.history, sizes)
     if material.scales:
-        yield "scales", lambda: figures.histograms(material.scales)
+        yield "scales", lambda: figures.histograms(material.scales, [g["id"] for g in report.groups])
     pixels = material.pixels()
     if pixels is not None:
         group, shape = pixels
@@ -77,7 +77,11 @@ _SECTIONS = {
     ),
     "course": ("Course of the run", "Over the training steps: the search, then the recovery."),
     "counts": ("Counts per epoch of the search", "How many neurons of a group were off, weakened, strengthened."),
-    "scales": ("Scales", "Distribution of the scales at compaction; the grey bar is those of exactly 0."),
+    "scales": (
+        "Scales",
+        "Distribution of the scales at compaction. The grey bar is those of exactly 0; single inputs "
+        "that go with their channel are not among them.",
+    ),
     "pixels": ("Inputs", "Which values of the input are still read, and their scales."),
     "maps": (
         "Feature maps",

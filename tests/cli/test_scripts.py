@@ -71,7 +71,7 @@ def test_a_run_from_the_first_to_the_last_command(model, told, capsys, here):
     assert "wrote both.html" in words
     assert Path("both.html").read_text().count("run") > 2
     assert {p.name for p in Path("run/plots").iterdir()} == {
-        f"{name}.png" for name in ("counts", "course", "groups", "maps", "scales")
+        f"{name}.png" for name in ("course", "groups", "maps", "scales")
     }
 
 
@@ -90,12 +90,73 @@ def test_inspect(model, told):
     allowed = found["allowed"]
     assert all(0.28 <= shares["params"] <= 0.3 for shares in allowed.values())
     assert allowed["cheapest"]["macs"] < allowed["start"]["macs"] < allowed["dearest"]["macs"]
-    assert "the cheapest cut that meets the target" in words
+    assert "by which neurons go, the target leaves from" in words
 
 
-def test_inspect_refuses_a_target_out_of_reach(model, capsys):
-    assert run(["inspect", model, "--arch", DIGITS, "--target", "params=0.001"]) == 1
-    assert "error: " in capsys.readouterr().err
+def test_inspect_shows_its_table_also_where_the_target_is_out_of_reach(model, capsys):
+    assert run(["inspect", model, "--arch", DIGITS, "--target", "macs=0.05", "--keep", "features.3"]) == 1
+    captured = capsys.readouterr()
+    assert "kept by request" in captured.out
+    assert "found by trying" in captured.out
+    assert "below what the floors allow" in captured.err
+    assert "`snnprune inspect` lists what is kept" in captured.err
+
+
+def test_export_of_the_dense_model(model, told, capsys):
+    exported, _ = told("export", model, "--onnx", "--arch", DIGITS, "--json")
+    assert exported["path"] == "digits.onnx"
+    assert run(["export", model, "--onnx", "--arch", DIGITS]) == 1
+    assert "digits.onnx exists already" in capsys.readouterr().err
+    measured, _ = told("evaluate", "digits.onnx", "--data", "digits", "--device", "cpu", "--json")
+    assert measured == {
+        **told("evaluate", model, *COMMON, "--json")[0],
+        "model": "digits.onnx",
+        "loss": measured["loss"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ["compare", "a.partial"],
+            "a.partial is a run that has not ended. Go on with",
+        ),
+        (["export", "a.partial", "--onnx"], "--output a --resume"),
+        (["evaluate", "digits.pt", "--arch", DIGITS, "--data", "cifer10"], "Did you mean cifar10?"),
+        (
+            ["evaluate", "digits.pt", "--arch", DIGITS, "--data", "x.npz"],
+            "no folder or .npz file of that name",
+        ),
+        (["inspect", "digits.pt", "--arch", "net.py"], "--arch net.py names a file alone"),
+        (
+            ["inspect", "digits.pt", "--arch", DIGITS, "--target", "size=3"],
+            "use macs, params, drop, latency or free",
+        ),
+    ],
+)
+def test_cures(model, capsys, args, said):
+    Path("a.partial").mkdir()
+    assert run(args) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_trusted_pickle_of_code_that_is_not_here(model, capsys):
+    source = Path("own_module_of_this_test.py")
+    source.write_text("from torch import nn\n\nclass Net(nn.Linear):\n    pass\n")
+    sys.path.insert(0, ".")
+    try:
+        import own_module_of_this_test as own
+
+        torch.save(own.Net(2, 2), "whole.pt")
+    finally:
+        sys.path.remove(".")
+        del sys.modules["own_module_of_this_test"]
+    source.unlink()
+    assert run(["inspect", "whole.pt", "--trust-pickle"]) == 1
+    said = capsys.readouterr().err
+    assert "needs code that is not found here" in said
+    assert "PYTHONPATH" in said
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])

@@ -112,8 +112,10 @@ def test_a_member_that_is_no_array_is_refused(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    for name in ("cifar11", str(tmp_path / "absent"), str(tmp_path / "absent.npz")):
-        with pytest.raises(DataError, match=r"digits.*cifar100") as caught:
+    with pytest.raises(DataError, match=r"'cifar11'.*digits.*cifar100.*Did you mean cifar10"):
+        load_data("cifar11")
+    for name in (str(tmp_path / "absent"), str(tmp_path / "absent.npz")):
+        with pytest.raises(DataError, match="there is no folder or .npz file of that name") as caught:
             load_data(name)
         assert name in str(caught.value)
 
