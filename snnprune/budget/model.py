@@ -134,7 +134,7 @@ class CostModel:
             raise TargetError(
                 f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, "
                 f"{least:.3f} of the dense {metric} remain. Ask for {metric}={math.ceil(least * 1000) / 1000:.3f} "
-                f"or more, or lower the floor.{self._unreached(metric)}"
+                "or more, or lower the floor." + self._unreached(metric)
             )
         while low < high:
             middle = (low + high) // 2

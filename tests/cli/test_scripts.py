@@ -94,7 +94,8 @@ def test_inspect(model, told):
 
 
 def test_inspect_shows_its_table_also_where_the_target_is_out_of_reach(model, capsys):
-    assert run(["inspect", model, "--arch", DIGITS, "--target", "macs=0.05", "--keep", "features.3"]) == 1
+    keep = ["--keep", "features.0", "--keep", "features.3"]
+    assert run(["inspect", model, "--arch", DIGITS, "--target", "macs=0.05", *keep]) == 1
     captured = capsys.readouterr()
     assert "kept by request" in captured.out
     assert "found by trying" in captured.out

@@ -115,7 +115,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(DataError, match=r"'cifar11'.*digits.*cifar100.*Did you mean cifar10"):
         load_data("cifar11")
     for name in (str(tmp_path / "absent"), str(tmp_path / "absent.npz")):
-        with pytest.raises(DataError, match="there is no folder or .npz file of that name") as caught:
+        with pytest.raises(DataError, match="there is no folder or") as caught:
             load_data(name)
         assert name in str(caught.value)
 
