@@ -25,8 +25,11 @@ def pinned() -> dict[str, Version]:
 def lower_bounds() -> dict[str, Version]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = {}
-    for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["test"], *extras["docs"], *extras["tensorboard"]]:
         wanted = Requirement(text)
+        if wanted.name == project["name"]:
+            continue  # other extras of its own
         (least,) = [s.version for s in wanted.specifier if s.operator == ">="]
         found[wanted.name] = Version(least)
     return found
