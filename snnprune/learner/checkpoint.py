@@ -32,10 +32,13 @@ class Checkpoint:
         folder: of the checkpoint; made at the first save.
         fingerprint: identifies model, data and options; a checkpoint of another run is refused.
         writes: whether this process is the one that saves.
+        options: of the run, to name those that differ from another's.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, *, writes: bool = True) -> None:
-        self.writes = writes
+    def __init__(
+        self, folder: Path, fingerprint: str, *, writes: bool = True, options: dict[str, Any] | None = None
+    ) -> None:
+        self.writes, self.options = writes, options or {}
         self.path = folder / "state.pt"
         self.previous = folder / "state.previous.pt"
         self.fingerprint = fingerprint
@@ -61,6 +64,7 @@ class Checkpoint:
         content = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
+            "options": self.options,
             "stage": stage,
             "state": state,
             "rng": rng,
@@ -102,8 +106,8 @@ class Checkpoint:
                 continue
             if content["fingerprint"] != self.fingerprint:
                 raise RunError(
-                    f"{path} belongs to another model, data set or options. Repeat the command of the "
-                    "interrupted run, or remove its folder to start anew."
+                    f"{path} belongs to another model, data set or options{self._differences(content)}. "
+                    "Repeat the command of the interrupted run, or remove its folder to start anew."
                 )
             if trouble:
                 logger.warning("%s; going on from the checkpoint before it, %s", trouble[0], path)
@@ -112,6 +116,13 @@ class Checkpoint:
         if trouble:
             raise RunError(f"{'; '.join(trouble)}. Remove its folder to start anew.")
         return None
+
+    def _differences(self, content: dict[str, Any]) -> str:
+        before = content.get("options")
+        if not isinstance(before, dict):
+            return ""
+        names = [name for name, value in self.options.items() if name in before and before[name] != value]
+        return "".join(f" ({name} was {before[name]}, now {self.options[name]})" for name in names[:3])
 
 
 def _write(content: dict[str, Any], path: Path) -> None:

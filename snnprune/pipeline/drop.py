@@ -109,7 +109,11 @@ class DropSearch:
         torch.manual_seed(self.config.seed)
         job = self.make(self._at(share))
         place = None if self.folder is None else self._place(share)
-        store = None if place is None else Checkpoint(place, job.fingerprint(), writes=current().first)
+        store = (
+            None
+            if place is None
+            else Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.to_dict())
+        )
         return job, job.run(store, store.load() if store and self.resume else None)
 
     def _place(self, share: float) -> Path:
