@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +44,7 @@ class Checkpoint:
         self.previous = folder / "state.previous.pt"
         self.fingerprint = fingerprint
         self._readable = False  # whether state.pt is known to be good
+        self._began, self.seconds = time.monotonic(), 0.0  # seconds: of the run before it was gone on with
 
     def save(
         self, stage: str, state: dict[str, Any], rng: dict[str, Any], *, due: bool = False, loss: float = math.nan
@@ -65,6 +67,7 @@ class Checkpoint:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "options": self.options,
+            "seconds": self.seconds + time.monotonic() - self._began,
             "stage": stage,
             "state": state,
             "rng": rng,
@@ -112,6 +115,8 @@ class Checkpoint:
             if trouble:
                 logger.warning("%s; going on from the checkpoint before it, %s", trouble[0], path)
             self._readable = path == self.path
+            seconds = content.get("seconds")
+            self.seconds = seconds if isinstance(seconds, float) and 0 <= seconds < math.inf else 0.0
             return content
         if trouble:
             raise RunError(f"{'; '.join(trouble)}. Remove its folder to start anew.")

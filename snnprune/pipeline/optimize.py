@@ -121,7 +121,7 @@ def optimize(
         saved = store.load() if store and resume else None
         _check_alike(saved)
         compact = job.run(store, saved)
-        result = job.finish(compact, test, began, data_name)
+        result = job.finish(compact, test, began - (store.seconds if saved and store else 0.0), data_name)
         if latency is not None:
             latency.note(job.dense, compact, job.sample)
             result.report.target, result.report.config = config.target, config.to_dict()

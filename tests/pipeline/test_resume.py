@@ -183,3 +183,17 @@ def test_learning_that_diverges_says_what_to_do_and_leaves_nothing(model, said, 
     assert "--lr" in message
     assert tree(here) == before
     assert not Path("out.partial").exists()
+
+
+def test_seconds_of_a_run_that_was_gone_on_with_add_up(model, quick, monkeypatch, said):
+    from snnprune.learner.checkpoint import _read, _write
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 3)
+        said(optimize(model, *SHORT, "--output", "out"), 130)
+    path = Path("out.partial/checkpoint/state.pt")
+    content = _read(path)
+    assert 0 < content["seconds"] < 600
+    _write({**content, "seconds": 5000.0}, path)
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert 5000 <= json.loads(Path("out/report.json").read_text())["seconds"] < 5600
