@@ -109,7 +109,7 @@ def test_a_run_without_a_name_is_put_into_runs(model, capsys, said):
     out = capsys.readouterr().out
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("digits-")
-    assert f"wrote {folder} - next: snnprune export --onnx" in out
+    assert f"wrote {folder} with its page report.html - next: snnprune export {folder} --onnx" in out
     assert names(folder) == MADE
     report = json.loads((folder / "report.json").read_text())
     assert 0.4 <= report["compact"]["params"] / report["dense"]["params"] <= 0.5
