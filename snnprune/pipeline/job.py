@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..budget import CostModel, Metric
 from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import ArrayLoader, info_of, loader_on
+from ..errors import first_line
 from ..gates import GatedModel
 from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
@@ -265,8 +266,14 @@ class Job:
             "classes": list(info.classes) if info else None,
             "sparse": self.sparse,
         }
-        pictures = feature_maps(self.dense, self.groups, self.scales, self.sample)
-        return Result(compact, report, self.sample, details, self.scales, pictures)
+        return Result(compact, report, self.sample, details, self.scales, self._pictures())
+
+    def _pictures(self) -> dict[str, Tensor]:
+        try:
+            return feature_maps(self.dense, self.groups, self.scales, self.sample)
+        except Exception as error:  # what is only looked at must not cost what was learned
+            logger.warning("there are no feature maps to look at (%s)", first_line(error))
+            return {}
 
 
 def _warn_of_zeros(model: nn.Module) -> None:

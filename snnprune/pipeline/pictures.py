@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -39,11 +38,7 @@ def feature_maps(
     found = [(m, s) for m, s in found if bool((s == 0).any())]
     if not found:
         return {}
-    outputs: dict[str, Tensor] = {}
-    network = copy.deepcopy(model).eval()
-    for member, _ in found:
-        network.get_submodule(member.module).register_forward_hook(_keep(outputs, member.module))
-    network(sample[:1].to(device_of(model)))
+    outputs = _outputs(model, sample[:1], [member.module for member, _ in found])
     seen = [(m, s) for m, s in found if m.module in outputs and min(outputs[m.module].shape[1:]) >= _LEAST]
     if not seen:
         return {}
@@ -58,6 +53,21 @@ def feature_maps(
         for kind, which in chosen.items():
             pictures[f"{member.module}|{kind}"] = _bytes(outputs[member.module][which[:_MAPS]])
     return pictures
+
+
+def _outputs(model: nn.Module, sample: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Maps of some layers, (channels, height, width) on the CPU; the model stays as it is."""
+    outputs: dict[str, Tensor] = {}
+    modes = {module: module.training for module in model.modules()}
+    handles = [model.get_submodule(name).register_forward_hook(_keep(outputs, name)) for name in names]
+    try:
+        model.eval()(sample.to(device_of(model)))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return outputs
 
 
 def _convolutions(model: nn.Module, group: NeuronGroup) -> list[Member]:

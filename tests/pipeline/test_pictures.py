@@ -58,3 +58,18 @@ def test_many_layers_give_three_and_large_maps_are_made_smaller():
     assert all(len(p) <= 8 for n, p in found.items() if n != "input")
     assert not model.training
     assert not any(m._forward_hooks for m in model.modules())
+    model.train()
+    assert feature_maps(model, groups, scales_of(groups), x).keys() == found.keys()
+    assert all(m.training for m in model.modules())
+
+
+def test_what_cannot_be_drawn_costs_no_result(monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("snnprune.pipeline.job.feature_maps", broken)
+    _, model, _ = make_network("digits_cnn")
+    train, val, _ = snnprune.load_data("digits", batch_size=128)
+    config = snnprune.PruneConfig(target={"params": 0.5}, epochs=0.5)
+    assert snnprune.optimize(model.float(), train, val, config).pictures == {}
+    assert "CUDA out of memory" in caplog.text
