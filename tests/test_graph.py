@@ -136,7 +136,7 @@ def shuffle(x):
         (Lambda(lambda x: torch.cat(x.split(4, 1)[::-1], 1)), "removal changes the output"),
         (
             Lambda(lambda x: x.view(-1, 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)),
-            "fails without its neurons",
+            "flatten(1) follows it",
         ),
         (Lambda(lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]]), "picked by their position"),
         (Lambda(lambda x: torch.cat([2 * x[:, :4], x[:, 4:]], 1)), "picked by their position"),

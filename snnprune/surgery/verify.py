@@ -139,9 +139,9 @@ class _Proof:
                 if self.trains and difference.exact:  # auxiliary heads and the like run only in training
                     call(removed.train(), self.given)
         except Exception as error:  # whatever the model's own forward raises
-            return _Fault(
-                f"the model fails without its neurons: {first_line(error)}", entered[-1] if entered else None
-            )
+            why = first_line(error)
+            cure = " (is its shape fixed in the code? flatten(1) follows it)" if "invalid for input" in why else ""
+            return _Fault(f"the model fails without its neurons: {why}{cure}", entered[-1] if entered else None)
         if difference.exact:
             return None
         return _Fault(f"removal changes the output by {difference.relative:.2g} of its spread")
