@@ -21,7 +21,17 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = {"model.onnx", "model.safetensors", "probe.safetensors", "report.json", "structure.json"}
+MADE = {
+    *(
+        "model.onnx",
+        "model.safetensors",
+        "pictures.safetensors",
+        "probe.safetensors",
+        "report.html",
+        "report.json",
+    ),
+    *("scales.safetensors", "structure.json", "course.png", "groups.png", "maps.png", "scales.png"),
+}
 COMMAND = [
     *(
         "optimize",
@@ -91,7 +101,11 @@ def check(run: Path, reference: Path) -> list[str]:
     if (run / "model.safetensors").read_bytes() != (reference / "model.safetensors").read_bytes():
         wrong.append("other weights")
     reports = [json.loads((p / "report.json").read_text()) for p in (run, reference)]
-    wrong += [f"report: {k}" for k in reports[0] if k != "seconds" and reports[0][k] != reports[1].get(k)]
+    wrong += [
+        f"report: {k}"
+        for k in reports[0]
+        if k not in ("seconds", "command") and reports[0][k] != reports[1].get(k)
+    ]
     structures = [json.loads((p / "structure.json").read_text()) for p in (run, reference)]
     if structures[0]["weights_sha256"] != structures[1]["weights_sha256"]:
         wrong.append("structure.json")
