@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -146,8 +147,6 @@ def _processes() -> Finding:
 def _folder() -> Finding:
     with tempfile.NamedTemporaryFile(dir=".") as file:
         file.write(b"x")
-    import shutil
-
     free = shutil.disk_usage(".").free / 2**30
     state: State = "ok" if free > 1 else "warning"
     return Finding(

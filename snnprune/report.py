@@ -56,12 +56,15 @@ class Report:
         seed: of everything random.
         data: name of the data set.
         split: which data the accuracies are of: `test` or `val`.
-        seconds: from the first look at the model to the last evaluation; the export is not in it.
+        seconds: from the first look at the model to the last evaluation; the export is not in it, and the time
+            up to the last checkpoint is where the run was gone on with.
         device: on which the run learned.
         config: all options, as `PruneConfig.to_dict()` gives them.
         history: validation figures per epoch; in the search also, per group, how many neurons were kept,
             weakened and strengthened.
         steps: training steps by stage.
+        odd_widths: group id -> kept, of groups that keep no multiple of `round_to` channels (or of the smaller
+            number that narrow groups are rounded to), because the target would else be missed by more than 0.01.
         curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
         command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
@@ -89,6 +92,7 @@ class Report:
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
+    odd_widths: dict[str, int] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     command: str = ""
     versions: dict[str, str] = field(default_factory=lambda: versions())
@@ -111,7 +115,7 @@ class Report:
         Raises:
             RunError: it cannot be written.
         """
-        write_json(Path(path), _finite(self.to_dict()))
+        write_json(Path(path), finite(self.to_dict()))
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -134,17 +138,6 @@ class Report:
         if wrong:
             raise RunError(f"{path} is no report of this version: its {wrong} is malformed.")
         return found
-
-    def odd_widths(self) -> dict[str, int]:
-        """Groups of channels, at least four times `round_to` wide, that keep no multiple of it: group id -> kept.
-
-        Rounding is finer in as few groups as it takes where the target would be missed by more than 0.01.
-        """
-        step = self.config.get("round_to", 1)
-        if self.target is None or not isinstance(step, int) or step < 2:
-            return {}
-        wide = [g for g in self.groups if g["size"] >= 4 * step and not g["id"].endswith(":in")]
-        return {g["id"]: g["kept"] for g in wide if g["kept"] % step and g["kept"] < g["size"]}
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(what, dense, compact, change) for tables; accuracies in per cent."""
@@ -199,7 +192,7 @@ def _malformed(report: Report) -> str | None:
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
         **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
-        **dict.fromkeys(("config", "steps"), lambda v: type(v) is dict),
+        **dict.fromkeys(("config", "odd_widths", "steps"), lambda v: type(v) is dict),
         **dict.fromkeys(("curve", "history", "trials"), lambda v: all(type(entry) is dict for entry in v)),
     }
     return next((name for name, fits in forms.items() if not fits(getattr(report, name))), None)
@@ -297,9 +290,10 @@ def compare(
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values for JSON: a number that is not finite becomes None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

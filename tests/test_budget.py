@@ -11,9 +11,10 @@ from conftest import NETWORKS, make_network
 from torch import nn
 
 import snnprune
-from snnprune.budget import CostModel
-from snnprune.budget.model import _step
+from snnprune.budget import CostModel, rounding_step
 from snnprune.errors import TargetError
+from snnprune.graph import NeuronGroup
+from snnprune.graph.records import Member
 from snnprune.metrics import count_macs, count_params
 from snnprune.surgery import fold_, random_scales, remove_
 from snnprune.tracing import trace
@@ -89,7 +90,7 @@ def test_round_to_ties_blocks_by_rank():
 def test_narrow_layers_are_rounded_to_smaller_powers_of_two(width, multiple):
     net = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 5, 1))
     group = next(g for g in trace(net, torch.randn(2, 3, 6, 6)) if g.id == "0")
-    assert _step(group, 8) == multiple
+    assert rounding_step(group, 8) == multiple
 
 
 @pytest.mark.parametrize("share", [0.8, 0.6, 0.45, 0.3])
@@ -136,3 +137,15 @@ def test_grouped_and_transposed_convolutions_are_priced():
     kept = {g.id: np.arange(g.size) < 3 for g in groups if g.id == "2"}
     assert kept
     assert cost.cost("macs", kept) == pytest.approx(64 * (8 * 27 + 8 * 4 * 9) + 64 * 8 * 3 * 4 + 256 * 3 * 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "per_neuron", "step"),
+    [(64, 1, 8), (24, 1, 4), (6, 1, 1), (64, 4, 2), (12, 64, 1), (16, 3, 8)],
+)
+def test_channels_are_rounded_whatever_a_neuron_has(size, per_neuron, step):
+    channels = tuple(range(size * per_neuron))
+    member = Member("a", "producer", channels, tuple(c // per_neuron for c in channels))
+    group = NeuronGroup("a", "channel", size, (member,))
+    assert rounding_step(group, 8) == step
+    assert rounding_step(NeuronGroup("a:in", "input", size, (member,)), 8) == 1

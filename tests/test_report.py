@@ -106,24 +106,3 @@ def test_reports_with_values_of_another_form_are_refused(tmp_path, part, value):
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match="no report of this version"):
         Report.read(tmp_path / "report.json")
-
-
-def test_odd_widths_are_those_of_wide_channels_alone():
-    def group(name, size, kept):
-        return {"id": name, "size": size, "kept": kept, "weakened": kept, "strengthened": 0}
-
-    groups = [
-        group("a", 64, 34),
-        group("b", 64, 40),
-        group("c", 24, 5),
-        group("d:in", 256, 85),
-        group("e", 33, 33),
-    ]
-    figures = ModelFigures(0.9, 0.1, 10, 10)
-    values = {"exactness": {}, "seed": 0, "data": "", "split": "", "seconds": 0.0, "device": ""}
-    made = Report(figures, figures, groups, target={"macs": 0.5}, config={"round_to": 8}, **values)
-    assert made.odd_widths() == {"a": 34}
-    assert (
-        Report(figures, figures, groups, target={"macs": 0.5}, config={"round_to": 1}, **values).odd_widths() == {}
-    )
-    assert Report(figures, figures, groups, target=None, config={"round_to": 8}, **values).odd_widths() == {}

@@ -188,7 +188,7 @@ class CostModel:
         below = sorted({(float(v), name) for name, b in blocks.items() for v in b[~kept[name]]}, reverse=True)
         for value, name in below[:256]:
             trial = {**kept, name: kept[name] | (blocks[name] == value)}
-            odd = int(trial[name].sum()) % _step(self.groups[name], round_to)
+            odd = int(trial[name].sum()) % rounding_step(self.groups[name], round_to)
             if odd and not trial[name].all():
                 continue  # the last block of a width that is no multiple
             new = self.cost(metric, trial) - self._rest[metric]
@@ -212,7 +212,7 @@ class CostModel:
         if self._saving(metric, group) < LEAST_SAVING:
             return group.size
         least = max(1, math.ceil(floor * group.size - 1e-9))
-        step = _step(group, round_to)
+        step = rounding_step(group, round_to)
         least = math.ceil(least / step) * step
         return min(group.size, least)
 
@@ -239,7 +239,7 @@ def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_t
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].copy()
-    step = _step(group, round_to)
+    step = rounding_step(group, round_to)
     ranked = ranked[(np.arange(len(ranked)) // step) * step]
     ranked[:least] = ALWAYS
     result = np.empty_like(ranked)
@@ -247,7 +247,7 @@ def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_t
     return result
 
 
-def _step(group: NeuronGroup, round_to: int) -> int:
+def rounding_step(group: NeuronGroup, round_to: int) -> int:
     """Neurons that make up a multiple of `round_to` channels: a head is a multiple of 8 by itself.
 
     A group that is less than four such multiples wide is rounded to a smaller power of two, so that rounding

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import Json
-from .show import console, emit, say
+from .show import console, emit, say, scripted
 
 
 def bench(
@@ -28,14 +28,15 @@ def bench(
     from ..bench import CURE, bench_onnx
     from ..pipeline.runs import ONNX
 
-    found = bench_onnx(
-        [path / ONNX if path.is_dir() else path for path in files],
-        batch_sizes=batch_size or (1, 32),
-        provider=provider,  # type: ignore[arg-type]  # checked there
-        calls=calls,
-        warm_up=warm_up,
-        threads=threads,
-    )
+    with scripted(as_json):
+        found = bench_onnx(
+            [path / ONNX if path.is_dir() else path for path in files],
+            batch_sizes=batch_size or (1, 32),
+            provider=provider,  # type: ignore[arg-type]  # checked there
+            calls=calls,
+            warm_up=warm_up,
+            threads=threads,
+        )
     if as_json:
         emit([dataclasses.asdict(one) for one in found])
         return

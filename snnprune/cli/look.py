@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -165,8 +164,7 @@ def evaluate(
             display.stage("test")
             result = measure(splits.test)
         if as_json:
-            loss = result.loss if math.isfinite(result.loss) else None
-            emit({"model": str(model), "data": data, **dataclasses.asdict(result), "loss": loss})
+            emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
         scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         say(f"{model}: {scores} on {result.count} test images of {data}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,7 +86,7 @@ def optimize(
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..errors import ConfigError
     from ..gates import parse_drop
-    from ..learner import PruneConfig
+    from ..learner import Callback, PruneConfig
     from ..learner.tensorboard import TensorBoard
     from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
@@ -131,22 +132,25 @@ def optimize(
         folder = find_folder(model, output, resume, ranks)
         display = Display()
         with display.running(), session(folder, ranks, resume=resume) as run:
-            board = TensorBoard(run.work / "tensorboard") if tensorboard and ranks.first else None
-            opened, splits = load(where, display)
-            result = run_optimize(
-                opened.model,
-                splits.train,
-                splits.val,
-                config,
-                test=splits.test,
-                callbacks=[display] if board is None else [display, board],
-                checkpoint=run.checkpoint,
-                resume=resume,
-                data_name=data,
-            )
+            with contextlib.ExitStack() as stack:  # what was told is on file whatever ends the run
+                callbacks: list[Callback] = [display]
+                if tensorboard and ranks.first:
+                    callbacks.append(
+                        stack.enter_context(contextlib.closing(TensorBoard(run.work / "tensorboard")))
+                    )
+                opened, splits = load(where, display)
+                result = run_optimize(
+                    opened.model,
+                    splits.train,
+                    splits.val,
+                    config,
+                    test=splits.test,
+                    callbacks=callbacks,
+                    checkpoint=run.checkpoint,
+                    resume=resume,
+                    data_name=data,
+                )
             run.learned = True
-            if board is not None:
-                board.close()
             result.report.command = shlex.join(["snnprune", *(context.obj or ())])
             if ranks.first:
                 result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}

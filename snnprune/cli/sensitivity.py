@@ -38,7 +38,7 @@ def sensitivity(
     std: Std = None,
     image_size: ImageSize = None,
     batch_size: BatchSize = 128,
-    limit: Annotated[int, typer.Option(help="validation images to measure on")] = 1000,
+    limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
     keep: Annotated[
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")

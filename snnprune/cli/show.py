@@ -26,7 +26,7 @@ from rich.table import Table
 
 from ..graph import NeuronGroup
 from ..learner import Event
-from ..report import Report, human
+from ..report import Report, finite, human
 
 if TYPE_CHECKING:
     from ..pipeline import Plan
@@ -70,7 +70,7 @@ def scripted(as_json: bool) -> Iterator[None]:
 
 def emit(content: Any) -> None:
     """Write JSON to stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
 
 def say(line: str, style: str | None = None) -> None:
@@ -225,9 +225,9 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
     exact = report.exactness
     parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
     say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
-    odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths().items())
-    if odd and report.config.get("granularity") != "connection":
-        say(f"no multiple of {report.config['round_to']}, so that the target is met within 0.01: {odd}")
+    odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths.items())
+    if odd:
+        say(f"no multiple of {report.config.get('round_to')}, so that the target is met within 0.01: {odd}")
     for kept in report.kept_whole:
         if kept["reason"] != "it is an output of the model":
             console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")

@@ -92,8 +92,8 @@ class ArrayLoader:
         for the CPU; of others the bytes of each batch are sent from pinned memory.
         """
         other = copy.copy(self)
-        other.device = device
         other._mean, other._std = self._mean.to(device), self._std.to(device)
+        other.device = other._mean.device  # "cuda" is "cuda:0" from here on, as it is of every tensor
         if device.type != "cuda" or self.images.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
             other.images, other.labels = self.images.to(device), self.labels.to(device)
         return other

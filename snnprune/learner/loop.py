@@ -155,9 +155,9 @@ def run_stage(
     saved = reported = time.monotonic()
 
     def tell(*, mark: bool = False, **values: Any) -> None:
+        event = Event(stage.name, stage.step, stage.total, {"loss": loss, **stage.values(), **values}, mark)
         for callback in callbacks:
-            values = {"loss": loss, **stage.values(), **values}
-            callback(Event(stage.name, stage.step, stage.total, values, mark))
+            callback(event)
 
     marks = math.ceil(stage.total / _MARKS)
     pause = _Pause(terminable=ranks.world == 1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import info_of
 from ..errors import DataError
 from ..inputs import logits_of
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -32,3 +35,15 @@ def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -
             f"the model has {outputs.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
             "data that the model was trained on, or give --num-classes."
         )
+
+
+def warn_of_zeros(model: nn.Module) -> None:
+    """Say so where training would fill the zeros that switching connections has left."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and 2 * int(torch.count_nonzero(module.weight)) < module.weight.numel():
+            logger.warning(
+                "%s and perhaps other layers hold more zeros than weights, as after switching connections; "
+                "switching neurons trains all weights, so those zeros will be filled",
+                name,
+            )
+            return

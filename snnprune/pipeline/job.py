@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel, Metric
+from ..budget import CostModel, Metric, rounding_step
 from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import ArrayLoader, info_of, loader_on
 from ..errors import first_line
@@ -30,7 +30,7 @@ from ..report import ModelFigures, Report, device_name
 from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
-from .checks import check_classes
+from .checks import check_classes, warn_of_zeros
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
 from .result import Result
@@ -58,7 +58,7 @@ class Job:
         self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
-        self.callbacks: list[Callback] = [*callbacks, self._remember]
+        self.callbacks: list[Callback] = [self._remember, *callbacks]  # one of theirs may press Ctrl-C
         check_finite(dense.state_dict(), "the model")
         given = example_inputs is not None
         small: Inputs = example_inputs if given else first_images(train, 2)
@@ -71,7 +71,7 @@ class Job:
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
         if config.granularity == "neuron":
-            _warn_of_zeros(dense)
+            warn_of_zeros(dense)
         self.per_epoch = steps_per_epoch(train)
         self.total = max(2, round(config.epochs * self.per_epoch))
         self.search_steps = min(self.total, max(1, round(config.search * self.total)))
@@ -253,6 +253,7 @@ class Job:
             kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
             history=self.history,
             curve=self.curve,
+            odd_widths=self._odd_widths(),
             steps={
                 "probe": self.probe_steps,
                 "search": self.searched,
@@ -268,23 +269,21 @@ class Job:
         }
         return Result(compact, report, self.sample, details, self.scales, self._pictures())
 
+    def _odd_widths(self) -> dict[str, int]:
+        """Groups in which rounding gave way to the target."""
+        config = self.config
+        if config.target is None or config.granularity == "connection":
+            return {}
+        kept = {c["id"]: c["kept"] for c in self.counts}
+        cut = [g for g in self.groups if kept.get(g.id, g.size) < g.size]
+        return {g.id: kept[g.id] for g in cut if kept[g.id] % rounding_step(g, config.round_to)}
+
     def _pictures(self) -> dict[str, Tensor]:
         try:
             return feature_maps(self.dense, self.groups, self.scales, self.sample)
         except Exception as error:  # what is only looked at must not cost what was learned
             logger.warning("there are no feature maps to look at (%s)", first_line(error))
             return {}
-
-
-def _warn_of_zeros(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and 2 * int(torch.count_nonzero(module.weight)) < module.weight.numel():
-            logger.warning(
-                "%s and perhaps other layers hold more zeros than weights, as after switching connections; "
-                "switching neurons trains all weights, so those zeros will be filled",
-                name,
-            )
-            return
 
 
 def _labelled(loader: Iterable[Any]) -> bool:

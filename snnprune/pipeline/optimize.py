@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import ConfigError, RunError
 from ..gates import is_gated, parse_drop, parse_latency
-from ..inputs import Inputs, device_of, unwrap
+from ..inputs import Inputs, cuda_devices, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
 from ..ranks import current
 from .drop import BOOK, DropSearch
@@ -89,7 +89,7 @@ def optimize(
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)
-    with torch.random.fork_rng(devices=_cuda_devices(where)), locked(place):
+    with torch.random.fork_rng(devices=cuda_devices(where)), locked(place):
         torch.manual_seed(config.seed)
 
         def make(options: PruneConfig) -> Job:
@@ -139,9 +139,3 @@ def _check_alike(saved: dict[str, Any] | None) -> None:
             "the processes of this run do not see the same checkpoint. Its folder has to lie on storage that all "
             "of them share; put --output there."
         )
-
-
-def _cuda_devices(device: torch.device) -> list[int]:
-    if device.type != "cuda":
-        return []
-    return [device.index if device.index is not None else torch.cuda.current_device()]

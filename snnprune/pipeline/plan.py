@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..budget import Metric
 from ..gates import GatedModel, parse_drop, parse_latency
-from ..inputs import Inputs, device_of, map_tensors, tensors_in, unwrap
+from ..inputs import Inputs, cuda_devices, device_of, map_tensors, tensors_in, unwrap
 from ..learner import PruneConfig
 from ..learner.loop import first_batches
 from ..learner.recover import RecoverStage
@@ -97,7 +97,7 @@ def plan(
     elif latency is not None:
         at = {"macs": latency}
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=cuda_devices(where)):
         torch.manual_seed(config.seed)
         job = Job(dense, train, val, replace(config, target=at), None, where, [], example_inputs)
         least = {metric: job.least_share(metric) for metric in _metrics(config)}

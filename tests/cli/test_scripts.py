@@ -203,3 +203,17 @@ def test_without_tensorboard_nothing_is_begun(model, monkeypatch, capsys):
     assert run(["optimize", model, *COMMON, "--output", "run", "--tensorboard"]) == 1
     assert "snnprune[tensorboard]" in capsys.readouterr().err
     assert set(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(("target", "odd"), [("macs=0.5", True), ("params=0.3", False)])
+def test_odd_widths_are_told(model, told, target, odd):
+    report, words = told(
+        "optimize", model, *COMMON, "--epochs", "1", "--output", "run", "--target", target, "--json"
+    )
+    kept = {g["id"]: g["kept"] for g in report["groups"]}
+    wide = {"features.3": 8, "hidden.0": 8, "features.0": 4}  # what they are rounded to
+    assert report["odd_widths"] == {
+        n: kept[n] for n, s in wide.items() if kept[n] % s and kept[n] not in (48, 56, 24)
+    }
+    assert bool(report["odd_widths"]) == odd
+    assert ("no multiple of 8, so that the target is met" in words) == odd

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits_cnn import digits_cnn
 from torch import nn
 
+import snnprune
 from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_at, tree, weights
 from snnprune.errors import ExportError
 from snnprune.learner import PruneConfig
@@ -197,3 +199,30 @@ def test_seconds_of_a_run_that_was_gone_on_with_add_up(model, quick, monkeypatch
     _write({**content, "seconds": 5000.0}, path)
     assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
     assert 5000 <= json.loads(Path("out/report.json").read_text())["seconds"] < 5600
+
+
+@pytest.mark.parametrize("what", ["val_accuracy", "mark"])
+def test_ctrl_c_in_a_callback_loses_no_record(what):
+    """The callback is told of an end of an epoch, or of a marked step, and stops the run right then."""
+    model, (train, val, _) = digits_cnn().eval(), snnprune.load_data("digits", batch_size=128)
+    config = PruneConfig(target={"params": 0.5}, epochs=3)
+
+    def stop(event):
+        if event.stage == "recover" and (event.mark if what == "mark" else what in (event.values or {})):
+            raise KeyboardInterrupt
+
+    whole = snnprune.optimize(model, train, val, config).report
+    with pytest.raises(KeyboardInterrupt):
+        snnprune.optimize(model, train, val, config, checkpoint="state", callbacks=[stop])
+    again = snnprune.optimize(model, train, val, config, checkpoint="state", resume=True).report
+    assert again.history == whole.history
+    assert again.curve == whole.curve
+
+
+def test_tensorboard_holds_what_was_told_before_ctrl_c(model, quick, monkeypatch, said):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    stop_at(monkeypatch, RecoverStage, 5)
+    said(optimize(model, *SHORT, "--output", "out", "--tensorboard"), 130)
+    read = reader.EventAccumulator("out.partial/tensorboard")
+    read.Reload()
+    assert max(e.step for e in read.Scalars("recover/loss")) == 5  # the step was finished
