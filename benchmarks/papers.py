@@ -59,6 +59,8 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
         settings |= {"granularity": "connection"}
     if mode == "together":  # fresh and free as published, but learned by our loop
         settings |= {"alternate": "together", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fresh_mean": 0.0}
+    if options.fresh_mean is not None:
+        settings |= {"fresh_mean": options.fresh_mean}
     config = snnprune.PruneConfig.paper(**settings)
     before = network(name, seed)
     result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
@@ -102,6 +104,7 @@ def main() -> None:
     args.add_argument("--first", type=int, default=0, help="first seed")
     args.add_argument("--separate", action="store_true", help="switcher only, on a trained and frozen network")
     args.add_argument("--separate-std", type=float, default=0.6)
+    args.add_argument("--fresh-mean", type=float, help="of the scores at the start, below 0 for more compression")
     args.add_argument("--together", action="store_true", help="both at every step, with momentum and weight decay")
     args.add_argument("--connections", action="store_true", help="arXiv 2103.15590: single connections")
     args.add_argument("--table", action="store_true")
@@ -114,7 +117,8 @@ def main() -> None:
     mode = chosen[0] if chosen else "joint"
     for seed in range(options.first, options.first + options.runs) if options.network else ():
         rows = json.loads(options.results.read_text()) if options.results.exists() else []
-        key = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}
+        key: dict[str, Any] = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}
+        key["fresh_mean"] = options.fresh_mean
         if any(all(r.get(k) == v for k, v in key.items()) for r in rows):
             continue
         stamp = {

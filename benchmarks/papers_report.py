@@ -30,9 +30,9 @@ def write_papers(results: Path, folder: Path) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """One line per network and mode: ours over the runs, beside what was published."""
-    found: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, str, float, float], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        found[row["network"], row["mode"], row["epochs"]].append(row)
+        found[row["network"], row["mode"], row["epochs"], row.get("fresh_mean") or 0.0].append(row)
     lines = [
         "# The papers' experiments",
         "",
@@ -46,7 +46,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     order = {name: i for i, name in enumerate(PAPERS)}
-    for (name, mode, epochs), runs in sorted(found.items(), key=lambda kv: (order[kv[0][0]], kv[0][1:])):
+    for (name, mode, epochs, start), runs in sorted(found.items(), key=lambda kv: (order[kv[0][0]], kv[0][1:])):
         paper = PAPERS[name]
         removed = "fc_removed" if paper.fc_only or mode == "connections" else "removed"
         published = {"joint": paper.joint, "together": paper.joint, "separate": paper.separate}.get(mode)
@@ -55,7 +55,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             beside = (f"{paper.baseline:.2f}, {published[0]:.2f}, {published[1]:.2f}", published[2])
         cells = [
             f"{name}, {paper.data}",
-            MODES[mode],
+            MODES[mode] + (f", fewer at the start ({start:g})" if start else ""),
             f"{len(runs)}, {epochs:g}",
             spread([100 * r["baseline"] for r in runs]),
             spread([100 * r["accuracy"] for r in runs]),
