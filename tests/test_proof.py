@@ -235,6 +235,23 @@ def test_activations_in_place(act):
     assert by_id(Activated(act))["a"].prunable
 
 
+@pytest.mark.parametrize(
+    ("places", "prunable"),
+    [
+        (lambda x: (x < 0,), True),
+        (lambda x: (torch.arange(8).reshape(1, 8, 1, 1).expand_as(x) < 3,), False),  # three certain channels
+        (lambda x: (torch.tensor([0, 1])[:, None], torch.tensor([2, 5])), False),
+    ],
+)
+def test_numbers_written_into_places(places, prunable):
+    class Written(Between):
+        def middle(self, x):
+            x = self.module(x).clone()
+            return x.index_put_(places(x), x.new_tensor(0.5))
+
+    assert by_id(Written(nn.ReLU()))["a"].prunable == prunable
+
+
 @pytest.mark.parametrize("how", ["weight_norm", "spectral_norm"])
 def test_parametrized_layers_say_so(how):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .ops import Rules, Store, combine
@@ -73,6 +74,19 @@ def _copy(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: An
         store.classes.pin(source, "it is written into a tensor of a fixed size")
         return None
     return combine(store, tuple(out.shape), [args[0], args[1]])
+
+
+@ELEMENTWISE.register("index_put")
+def _write_masked(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+    """`x[mask] = number` is elementwise (newer versions of PyTorch make a masked fill of it)."""
+    x, indices, value = args[:3]
+    mask = indices[0] if len(indices) == 1 else None
+    if mask is not None and mask.dtype == torch.bool and mask.shape == x.shape and value.numel() == 1:
+        return combine(store, tuple(out.shape), [x, mask, value])
+    for tensor in (x, value, *indices):
+        if (labels := store.get(tensor)) is not None:
+            store.classes.pin(labels, f"it is written into places of a tensor, or these places are{store.where()}")
+    return store.get(x)
 
 
 @ELEMENTWISE.register(
