@@ -191,7 +191,7 @@ def peak_of(step: Step, device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         step()
     results: Any = found.profiler and found.profiler.kineto_results
     events = [e for e in results.events() if e.name() == "[memory]"]
