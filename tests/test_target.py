@@ -7,11 +7,12 @@ import pytest
 import snnprune
 from snnprune.errors import TargetError
 from snnprune.gates import parse_drop, parse_latency, parse_target
+from snnprune.gates.rule import Budget
 
 
 def test_each_parser_takes_its_own_and_leaves_the_rest():
     assert parse_target(None) is parse_drop(None) is parse_latency(None) is None
-    assert (parse_target({"params": 1}).metric, parse_target({"params": 1}).share) == ("params", 1.0)
+    assert parse_target({"params": 1}) == Budget("params", 1.0)
     assert parse_drop({"drop": 0}) == 0.0
     assert parse_latency({"latency": 0.5}) == 0.5
     assert parse_drop({"latency": 0.5}) is parse_latency({"drop": 0.1}) is parse_drop({"macs": 0.5}) is None
