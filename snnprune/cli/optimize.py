@@ -71,6 +71,10 @@ def optimize(
     precision: Annotated[
         str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
     ] = "float32",
+    channels_last: Annotated[
+        bool,
+        typer.Option("--channels-last", help="learn in this memory format (faster convolutions on many devices)"),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -120,6 +124,7 @@ def optimize(
         keep=tuple(keep or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
+        channels_last=channels_last,
         floor=floor,
     )
     where = parse.device(device)

@@ -61,6 +61,8 @@ class PruneConfig:
         temperature: of the distillation.
         precision: in which the network and its teacher compute while they learn, by `torch.autocast`. Weights,
             switcher, threshold, proof and accuracies stay in float32 and above.
+        channels_last: learn with the channels of an image next to each other in memory, which many convolutions
+            are faster on; outputs change in their last bits alone.
         freeze_norm: keep batch-norm statistics as they are.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
@@ -112,6 +114,7 @@ class PruneConfig:
     distill: float = 0.9
     temperature: float = 2.0
     precision: Precision = "float32"
+    channels_last: bool = False
     freeze_norm: bool = False
     floor: float = 0.1
     round_to: int = 8

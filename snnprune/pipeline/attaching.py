@@ -1,11 +1,13 @@
-"""A job's gates: on neurons or on connections, with the start that its data inform."""
+"""A job's model and its gates: on neurons or on connections, with the start that its data inform."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..budget import CostModel
@@ -20,11 +22,21 @@ from ..connections import (
 from ..encoding import Evidence, Scorer
 from ..gates import GatedModel, measure_sensitivity, parse_target
 from ..graph import NeuronGroup
-from ..inputs import Inputs
+from ..inputs import Inputs, unwrap
 from ..learner import PruneConfig, TaskLoss
 from ..metrics import count_params
 
 Look = Callable[[], Iterable[Any]]  # the batches to look at
+
+
+def working_copy(model: nn.Module, where: torch.device, config: PruneConfig) -> nn.Module:
+    """What a run starts from: a copy of the caller's model in eval mode, on the run's device and in its format."""
+    dense = copy.deepcopy(unwrap(model)).to(where).eval()
+    if config.channels_last:
+        for parameter in dense.parameters():  # Module.to() stumbles over convolutions of videos
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return dense
 
 
 def alike(cost: CostModel) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from ..gates import is_gated, parse_drop, parse_latency
 from ..inputs import Inputs, cuda_devices, device_of, unwrap
 from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
 from ..ranks import current
+from .attaching import working_copy
 from .drop import BOOK, DropSearch
 from .job import Job
 from .latency import LatencySearch
@@ -82,10 +82,9 @@ def optimize(
     callbacks = list(callbacks)
     began = time.monotonic()
     where = torch.device(device) if device is not None else device_of(model)
-    model = unwrap(model)
-    if is_gated(model):
+    if is_gated(unwrap(model)):
         raise ConfigError("the model has gates attached; detach() them before optimize().")
-    dense = copy.deepcopy(model).to(where).eval()
+    dense = working_copy(model, where, config)
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..budget import Metric
 from ..gates import GatedModel, parse_drop, parse_latency
-from ..inputs import Inputs, cuda_devices, device_of, map_tensors, tensors_in, unwrap
+from ..inputs import Inputs, cuda_devices, device_of, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.loop import first_batches
 from ..learner.recover import RecoverStage
 from ..learner.search import SearchStage
 from ..metrics import count_macs, count_params
+from .attaching import working_copy
 from .job import Job
 
 _TIMED = 3  # steps of each stage
@@ -87,7 +88,7 @@ def plan(
     """
     config = config or PruneConfig()
     where = torch.device(device) if device is not None else device_of(model)
-    dense = copy.deepcopy(unwrap(model)).to(where).eval()
+    dense = working_copy(model, where, config)
     drop, latency = parse_drop(config.target), parse_latency(config.target)
     notes = []
     at = None if config.target is None else dict(config.target)

@@ -1,14 +1,17 @@
-"""What a run's options make of its gates."""
+"""What a run's options make of its model and gates."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from conftest import make_network
+from torch import nn
 
+import snnprune
 from snnprune import PruneConfig, trace
 from snnprune.learner import TaskLoss
-from snnprune.pipeline.attaching import gate_neurons
+from snnprune.learner.recover import RecoverStage
+from snnprune.pipeline.attaching import gate_neurons, working_copy
 
 
 def gates(**options):
@@ -33,3 +36,39 @@ def test_seed_scores_floor_and_rounding_reach_the_gates():
     with gates(scores="switcher+offset", floor=0.3, round_to=4) as gated:
         assert gated.scorer.learns_offsets
         assert (gated.floor, gated.round_to) == (0.3, 4)
+
+
+def in_format(model: nn.Module) -> list[bool]:
+    """Of the convolutions of whose weights the memory format can be told."""
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return [w.is_contiguous(memory_format=torch.channels_last) for w in weights if w.shape[1] > 1]
+
+
+def test_the_memory_format_is_kept_through_the_run(tmp_path, monkeypatch):
+    _, model, x = make_network("digits_cnn")
+    before = [p.stride() for p in model.parameters()]
+    train, val, test = snnprune.load_data("digits", batch_size=64)
+    seen = []
+    step = RecoverStage.train_step
+    monkeypatch.setattr(
+        RecoverStage, "train_step", lambda self, batch: (seen.append(in_format(self.model)), step(self, batch))[1]
+    )
+    config = PruneConfig(target={"macs": 0.5}, epochs=2, channels_last=True)
+    result = snnprune.optimize(model.float(), train, val, config, test=test)
+    assert seen
+    assert all(all(s) for s in seen)
+    assert all(in_format(result.model))
+    assert [p.stride() for p in model.parameters()] == before, "the caller's model stays as it is"
+    folder = result.save(tmp_path / "run")
+    again = snnprune.load(folder, model=model)
+    assert not any(in_format(again)), "files know no memory format"
+    x = x.float()
+    assert torch.allclose(again(x), result.model(x), atol=1e-5)
+    snnprune.export_onnx(result.model, tmp_path / "m.onnx", x)  # compares both
+
+
+def test_weights_of_convolutions_of_videos_have_no_such_format():
+    model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    copied = working_copy(model, torch.device("cpu"), PruneConfig(channels_last=True))
+    assert in_format(copied) == [True]
+    assert copied[0].weight.is_contiguous()
