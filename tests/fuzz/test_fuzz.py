@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz import targets
 from fuzz.targets import TARGETS, draw, loads
 
+HERE = Path(__file__).resolve().parent
 EVERY = settings(
     derandomize=True,
     deadline=None,
@@ -74,12 +74,14 @@ def test_the_command_counts_and_keeps_what_crashes(tmp_path):
     script = tmp_path / "broken.py"
     script.write_text(
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(targets.__file__).parent.parent)!r})\n"
+        f"sys.path.insert(0, {str(HERE.parent)!r})\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from fuzz import run, targets\n"
+        "from fuzz import run\n"
+        "from fuzz.targets import TARGETS\n"
         "def feed(data):\n"
         "    raise KeyError('defect')\n"
-        "targets.TARGETS['report'] = targets.Target(targets.report_files, targets.mutate_json, feed)\n"
+        "TARGETS['report'] = replace(TARGETS['report'], feed=feed)\n"
         "counts = run.fuzz('report', 5, 0, Path('keep'), Path('last'))\n"
         "assert counts == {'crashes': 5}, counts\n"
         "assert len(list(Path('keep').glob('*.bin'))) == 5\n"
@@ -89,7 +91,7 @@ def test_the_command_counts_and_keeps_what_crashes(tmp_path):
 
 
 def test_the_command_ends_well_where_nothing_crashes(tmp_path):
-    command = [sys.executable, str(Path(targets.__file__).with_name("run.py"))]
+    command = [sys.executable, str(HERE / "run.py")]
     options = ["--inputs", "20", "--target", "report", "--keep", str(tmp_path / "none")]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
     name, *counts = done.stdout.splitlines()[-1].split()

@@ -1,0 +1,84 @@
+"""What an interrupted run leaves: its checkpoint, and its books of trials and cuts."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from snnprune.learner import Checkpoint, PruneConfig
+from snnprune.learner.checkpoint import _MARK
+from snnprune.pipeline.drop import BOOK, DropSearch
+from snnprune.pipeline.latency import LATENCY, LatencySearch
+
+from .base import content_of, place, tiny, written
+
+
+@functools.cache
+def checkpoint_files() -> list[bytes]:
+    model = tiny()
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.rand(2, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    state = {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": []}
+    content = {
+        "format": 1,
+        "fingerprint": "f",
+        "stage": "recover",
+        "state": state,
+        "rng": {"cpu": torch.get_rng_state()},
+    }
+    return [content_of(lambda p: torch.save(content, p))]
+
+
+def feed_checkpoint(data: bytes) -> Any:
+    data += _MARK + hashlib.sha256(data).digest()  # damage is seen by this; what is fuzzed is a hostile file
+    folder = written("checkpoint/state.pt", data).parent
+    content = Checkpoint(folder, "f").load()
+    assert content is not None
+    assert content["state"]["step"] >= 0
+    return content
+
+
+JOB = SimpleNamespace(fingerprint=lambda: "f")
+
+
+def drop_search() -> DropSearch:
+    config = PruneConfig(target={"drop": 0.01})
+    return DropSearch(lambda options: JOB, config, 0.01, place() / "books", resume=True)  # type: ignore[arg-type,return-value]
+
+
+@functools.cache
+def trial_files() -> list[bytes]:
+    search = drop_search()
+    search._open(JOB)  # type: ignore[arg-type]
+    trials = [
+        {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True},
+        {"macs": 0.25, "val_accuracy": None, "drop": None, "passed": False, "why": "it collapsed"},
+    ]
+    return [json.dumps({"fingerprint": search.fingerprint, "trials": trials}).encode()]
+
+
+def feed_trials(data: bytes) -> Any:
+    written(f"books/{BOOK}", data)
+    known = drop_search()._open(JOB)  # type: ignore[arg-type]
+    assert all(type(share) is float and type(t["passed"]) is bool for share, t in known.items())
+    return known
+
+
+def latency_files() -> list[bytes]:
+    return [json.dumps({"fingerprint": "f", "share": 0.4, "trials": [{"macs": 0.4, "passed": True}]}).encode()]
+
+
+def feed_latency(data: bytes) -> Any:
+    path = written(f"books/{LATENCY}", data)
+    config = PruneConfig(target={"latency": 0.5})
+    search = LatencySearch(lambda options: JOB, config, 0.5, path.parent, resume=True)  # type: ignore[arg-type,return-value]
+    search.fingerprint = "f"
+    share = search._known()
+    assert 0 < share <= 1
+    return share
