@@ -45,6 +45,31 @@ def test_network_gradient_through_the_switcher_differs_from_held_scales():
     assert torch.nn.functional.cosine_similarity(found["through"].flatten(), found["held"].flatten(), 0) > 0.5
 
 
+def test_parts_of_the_model_run_with_the_same_scales_and_gradients():
+    _, model, x = make_network("digits_cnn")
+    found = {}
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"params": 0.5})
+        for how in ("whole", "parts", "parts"):  # a second time, when the first graph is gone
+            with gated.running() as inside:
+                assert inside is model
+                if how == "whole":
+                    out = inside(x)
+                else:
+                    with torch.no_grad():
+                        inside.features(x)  # scales without gradients are not good enough for what follows
+                    out = inside.classifier(inside.hidden(inside.features(x).flatten(1)))
+                    assert torch.equal(gated(x), inside(x)), "calls inside it are what they always are"
+            grads = torch.autograd.grad(out.square().mean(), gated.scorer_parameters()[:4])
+            if found:
+                assert relative_difference(out, found["whole"][0]) < 1e-12
+                for a, b in zip(grads, found["whole"][1], strict=True):
+                    assert torch.allclose(a, b, rtol=1e-9, atol=1e-15)
+            found[how] = (out.detach(), grads)
+    with pytest.raises(AttachError, match="detached"), gated.running():
+        pass
+
+
 def test_scales_follow_every_optimiser_step():
     _, model, x = make_network("digits_cnn")
     with snnprune.attach(model, x) as gated:

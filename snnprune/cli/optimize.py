@@ -75,6 +75,9 @@ def optimize(
         bool,
         typer.Option("--channels-last", help="learn in this memory format (faster convolutions on many devices)"),
     ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile what recovers (pays in long runs)")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -125,6 +128,7 @@ def optimize(
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         channels_last=channels_last,
+        compile=compile,
         floor=floor,
     )
     where = parse.device(device)

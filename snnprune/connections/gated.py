@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ class _Switched(nn.Module):
         self._owner = (owner,)  # no submodule of this one
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        weights = self._owner[0].weights()
-        return torch.func.functional_call(self.network, weights, args, kwargs, tie_weights=False)
+        with self._owner[0].running() as network:
+            return network(*args, **kwargs)
 
 
 class ConnectionModel:
@@ -70,6 +71,7 @@ class ConnectionModel:
         self.gradient: Gradient = "through"
         self._requires_grad = {p: p.requires_grad for p in network.parameters()}
         self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
+        self._running = False
         self._last: dict[str, Tensor] = {}
         self._masks: Masks = {}
         self._alive: dict[str, Tensor] = {}
@@ -77,6 +79,25 @@ class ConnectionModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with its scaled weights."""
         return self.model(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[nn.Module]:
+        """The network itself, for code that calls parts or methods of it, with its scaled weights in place."""
+        if self._running:
+            yield self.network
+            return
+        own = {name: self.network.get_submodule(name)._parameters for name in self.names}
+        scaled = self.weights()
+        weights = {name: parameters["weight"] for name, parameters in own.items()}
+        try:
+            self._running = True
+            for name, parameters in own.items():
+                parameters["weight"] = scaled[f"{name}.weight"]  # type: ignore[assignment]
+            yield self.network
+        finally:
+            self._running = False
+            for name, parameters in own.items():
+                parameters["weight"] = weights[name]
 
     def __enter__(self) -> ConnectionModel:
         """Nothing happens on entering."""

@@ -76,6 +76,7 @@ class GatedModel:
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
         self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._calling = False
+        self._computed: bool | None = None  # since `running` began: None before, then whether with gradients
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
@@ -121,16 +122,28 @@ class GatedModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with its gates."""
+        with self.running() as model:
+            return model(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[nn.Module]:
+        """The model itself, for code that calls parts or methods of it, with its gates at work.
+
+        Scales are computed whenever the model's own forward begins, and otherwise once, before the first layer
+        that needs them. Call `backward` after the `with` block as well as inside it.
+
+        Raises:
+            AttachError: the gates are detached.
+        """
         if not self._attached:
             raise AttachError("the gates are detached; call the model itself, or attach() again.")
-        self._calling = True
+        outer, self._calling, self._computed = self._calling, True, None
+        eager = torch.compiler.set_stance("force_eager") if self._compiled else contextlib.nullcontext()
         try:
-            if self._compiled:  # compiled code would not see the scales change
-                with torch.compiler.set_stance("force_eager"):
-                    return self.model(*args, **kwargs)
-            return self.model(*args, **kwargs)
+            with eager:  # compiled code would not see the scales change
+                yield self.model
         finally:  # also after Ctrl-C, which hooks do not hear of
-            self._calling = False
+            self._calling = outer
             self._hooks.put_back()
 
     # -- phases and parameters -----------------------------------------------------------------
@@ -258,9 +271,16 @@ class GatedModel:
         A model's own forward calls this; a training loop need not.
         """
         grad = torch.is_grad_enabled()  # leaving inference mode would switch gradients on
+        self._computed = grad
         device = next(iter(self.model.parameters())).device.type
         with torch.inference_mode(False), torch.set_grad_enabled(grad), torch.autocast(device, enabled=False):
             self._refresh()  # outside inference mode: the scales may be reused in a training step
+
+    def is_due(self) -> bool:
+        """Whether a layer that is called now, perhaps not through the model's own forward, needs other scales."""
+        if self._dirty:
+            return True
+        return self._calling and (self._computed is None or (torch.is_grad_enabled() and not self._computed))
 
     def _refresh(self) -> None:
         self._dirty = False

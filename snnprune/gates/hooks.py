@@ -15,12 +15,15 @@ from ..surgery import scale_call
 class Owner(Protocol):
     """Who computes the scales."""
 
-    _dirty: bool
     _calling: bool
     _factors: dict[str, Tensor]
 
     def refresh(self) -> None:
         """Compute the scales anew where something has changed."""
+        ...
+
+    def is_due(self) -> bool:
+        """Whether a layer that is called on its own needs other scales."""
         ...
 
 
@@ -41,7 +44,7 @@ class Gate:
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Scale the layer's input or its weight."""
         self.put_back()
-        if self.owner._dirty:  # the layer is called on its own, not through the model
+        if self.owner.is_due():
             self.owner.refresh()
         factor = self.owner._factors.get(self.name)
         if factor is None:

@@ -63,6 +63,8 @@ class PruneConfig:
             switcher, threshold, proof and accuracies stay in float32 and above.
         channels_last: learn with the channels of an image next to each other in memory, which many convolutions
             are faster on; outputs change in their last bits alone.
+        compile: let `torch.compile` speed up the recovery and the teacher; the first step of each then takes a
+            minute or so, which long runs earn back.
         freeze_norm: keep batch-norm statistics as they are.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
@@ -115,6 +117,7 @@ class PruneConfig:
     temperature: float = 2.0
     precision: Precision = "float32"
     channels_last: bool = False
+    compile: bool = False
     freeze_norm: bool = False
     floor: float = 0.1
     round_to: int = 8

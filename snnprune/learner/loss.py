@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..errors import DataError
 from ..inputs import logits_of, split_batch, tensors_in
 from ..metrics import check_labels, check_logits
+from .compiling import compiler_errors
 
 AUXILIARY = 0.3
 LossFunction = Callable[[Callable[..., Any], Any], Tensor]
@@ -30,6 +31,7 @@ class TaskLoss:
         distill: weight of the teacher, in [0, 1].
         temperature: softens both outputs.
         precision: `bfloat16` lets networks and loss run under `torch.autocast`.
+        compile: compile the teacher.
         loss_fn: a loss of the user's own, called as `loss_fn(model, batch)`; replaces all of this.
     """
 
@@ -40,11 +42,13 @@ class TaskLoss:
         distill: float,
         temperature: float,
         precision: str = "float32",
+        compile: bool = False,
         loss_fn: LossFunction | None = None,
     ) -> None:
         self.teacher = teacher if distill > 0 and loss_fn is None else None
         self.distill, self.temperature, self.loss_fn = distill, temperature, loss_fn
         self.precision = precision
+        self._teach = torch.compile(self.teacher) if compile and self.teacher is not None else self.teacher
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
         """A scalar, differentiable in the model's weights and scales."""
@@ -65,9 +69,9 @@ class TaskLoss:
         elif self.teacher is None:
             raise DataError("the batches hold no labels; set distill > 0 to learn from the original model.")
         target: Tensor | None = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                target = logits_of(self.teacher(images))[0]
+        if self._teach is not None:
+            with torch.no_grad(), compiler_errors():
+                target = logits_of(self._teach(images))[0]
         total = self._of(logits, labels, target)
         for extra in auxiliary:
             total = total + AUXILIARY * self._of(extra, labels, target)

@@ -13,6 +13,7 @@ from ..inputs import inputs_in
 from ..metrics import evaluate
 from ..ranks import current
 from .checkpoint import Checkpoint
+from .compiling import compiler_errors
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
@@ -37,6 +38,7 @@ class RecoverStage:
         sparse: Sequence[str],
     ) -> None:
         self.model, self.loss, self.config = model, loss, config
+        self.forward = torch.compile(model) if config.compile else model
         self.sparse = {name: model.get_parameter(name) for name in sparse}
         self._find_zeros()
         self.ranks = current()
@@ -56,7 +58,8 @@ class RecoverStage:
         self.model.train()
         if self.config.freeze_norm:
             freeze_norm_(self.model)
-        loss = self.loss(self.model, batch)
+        with compiler_errors():
+            loss = self.loss(self.forward, batch)
         value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         if self.optimizer is None:
             self.ranks.average_statistics_(self.model, share)
@@ -65,7 +68,8 @@ class RecoverStage:
             group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         if math.isfinite(value):
-            loss.backward()
+            with compiler_errors():
+                loss.backward()
             self.ranks.average_gradients_(self.trainable, share)
             clip_gradients(self.trainable, self.config.clip)
             self.optimizer.step()

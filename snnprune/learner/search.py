@@ -92,7 +92,8 @@ class SearchStage:
             movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
         if phase != "switcher" and self.optimizer is not None:
             movers.append((self.optimizer, self.learned[1], config.clip))
-        loss = self.loss(gated, batch)
+        with gated.running() as model:
+            loss = self.loss(model, batch)
         value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         for optimizer, _, _ in movers:
             optimizer.zero_grad(set_to_none=True)

@@ -83,6 +83,7 @@ class Job:
             distill=config.distill,
             temperature=config.temperature,
             precision=config.precision,
+            compile=config.compile,
             loss_fn=loss_fn,
         )
         self.sparse: list[str] = []

@@ -98,9 +98,12 @@ def plan(
     elif latency is not None:
         at = {"macs": latency}
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
+    if config.compile:
+        notes.append("times are those without --compile")
     with torch.random.fork_rng(devices=cuda_devices(where)):
         torch.manual_seed(config.seed)
-        job = Job(dense, train, val, replace(config, target=at), None, where, [], example_inputs)
+        options = replace(config, target=at, compile=False)
+        job = Job(dense, train, val, options, None, where, [], example_inputs)
         least = {metric: job.least_share(metric) for metric in _metrics(config)}
         batches = [
             map_tensors(lambda x: x.to(where), b) for b in first_batches(job.train, config.seed, "plan", _TIMED)

@@ -22,6 +22,28 @@ def test_distillation_alone_needs_no_labels(trained):
     assert float(agree) > 0.9
 
 
+@pytest.mark.parametrize("granularity", ["neuron", "connection"])
+def test_a_loss_of_the_users_own_may_call_parts_of_the_model(trained, granularity):
+    def by_parts(model, batch):
+        x = F.max_pool2d(F.relu(model.norm(model.conv(batch[0]))), 2)
+        return F.cross_entropy(model.head(model.drop(F.relu(model.hidden(x.flatten(1))))), batch[1])
+
+    def as_a_whole(model, batch):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    results = []
+    for loss_fn in (as_a_whole, by_parts):
+        torch.manual_seed(0)
+        train, val = loaders()
+        config = PruneConfig(target={"params": 0.5}, granularity=granularity, epochs=3, search=0.5)
+        results.append(snnprune.optimize(trained, train, val, config, loss_fn=loss_fn))
+    whole, parts = (result.model.state_dict() for result in results)
+    assert results[0].report.steps == results[1].report.steps
+    for name in whole:  # the gates scale inputs here and weights there, so that the last bits may differ
+        assert whole[name].shape == parts[name].shape
+        assert torch.allclose(whole[name], parts[name], atol=1e-4), name
+
+
 def test_a_loss_of_the_users_own(trained):
     train, val = loaders()
     calls = []

@@ -1,0 +1,28 @@
+"""Errors of `torch.compile`, which is for what no gates hang on: the recovering model and the teacher."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from ..errors import ConfigError, first_line
+
+
+@contextlib.contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Says what to do when the compiler fails, at a model's first call or where gradients are first needed.
+
+    Raises:
+        ConfigError: instead of the compiler's own errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        kinds = {kind.__module__ for kind in type(error).__mro__}
+        if not any(name.startswith(("torch._dynamo", "torch._inductor")) for name in kinds):
+            raise
+        cause = getattr(error, "inner_exception", None) or error.__cause__ or error
+        raise ConfigError(
+            f"torch.compile failed ({type(cause).__name__}: {first_line(cause)}). It needs a C++ compiler on the "
+            "CPU and Triton on a GPU, and does not take every model; leave out compile (--compile)."
+        ) from error
