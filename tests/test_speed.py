@@ -12,7 +12,7 @@ from conftest import ROOT
 from torch import nn
 
 PLACES = [str(ROOT / "benchmarks" / "speed"), str(ROOT / "benchmarks"), str(ROOT / "models")]
-NAMES = ("steps", "overhead", "growth", "onnx_speed", "speed_report")
+NAMES = ("steps", "overhead", "recovery", "growth", "onnx_speed", "speed_report")
 
 
 @pytest.fixture
@@ -22,12 +22,18 @@ def speed(monkeypatch):
     import growth
     import onnx_speed
     import overhead
+    import recovery
     import speed_report
     import steps
 
     threads = torch.get_num_threads()
     yield SimpleNamespace(
-        growth=growth, onnx_speed=onnx_speed, overhead=overhead, speed_report=speed_report, steps=steps
+        growth=growth,
+        onnx_speed=onnx_speed,
+        overhead=overhead,
+        recovery=recovery,
+        speed_report=speed_report,
+        steps=steps,
     )
     torch.set_num_threads(threads)  # which the commands set
     for name in NAMES:
@@ -79,6 +85,11 @@ def test_tables(speed, monkeypatch, tmp_path):
     command(speed.overhead, monkeypatch, "mlp", "--rounds", "1", "--block", "2", *results)
     command(speed.growth, monkeypatch, "mlp", "lenet", "--rounds", "1", *results)
 
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: (compiled.append(model), model)[1])
+    command(speed.recovery, monkeypatch, "mlp", "--rounds", "1", "--block", "1", *results)
+    assert len(compiled) == 6, "network and teacher of three rows"
+
     class Tiny(nn.Sequential):
         def __init__(self):
             layers = (nn.Conv2d(3, 32, 3, 4), nn.ReLU(), nn.Conv2d(32, 64, 3, 4), nn.ReLU())
@@ -87,11 +98,11 @@ def test_tables(speed, monkeypatch, tmp_path):
     monkeypatch.setattr(speed.onnx_speed.torchvision.models, "resnet18", Tiny)
     command(speed.onnx_speed, monkeypatch, "resnet18", "--calls", "2", *results)
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert [r["benchmark"] for r in rows] == ["overhead", "growth", "growth", *["onnx"] * 9]
-    for row in rows[3:]:
+    assert [r["benchmark"] for r in rows] == ["overhead", "growth", "growth", "recovery", *["onnx"] * 9]
+    for row in rows[4:]:
         share = 1.0 if "dense" in row["case"] else float(row["case"].split("macs ")[1].split(",")[0])
         assert row["macs"] <= share + 1e-9
-        assert row["yield"] == pytest.approx(row["macs"] * rows[3]["median_ms"] / row["median_ms"])
+        assert row["yield"] == pytest.approx(row["macs"] * rows[4]["median_ms"] / row["median_ms"])
     assert rows[1]["params"] == 266_610
     assert rows[1]["seconds"] > 0
     command(speed.growth, monkeypatch, "lenet", "--rounds", "1", *results)
@@ -99,6 +110,7 @@ def test_tables(speed, monkeypatch, tmp_path):
     command(speed.overhead, monkeypatch, "--table", *results)
     report = (tmp_path / "speed.md").read_text()
     assert "| mlp | 64 | CPU, " in report
+    assert report.count("| mlp | 64 | CPU, ") == 2, "search and recovery"
     assert "| mlp | 0.27M | 1184 |" in report
     assert "resnet18, macs 0.25, multiples of 8" in report
-    assert report.count("On a GPU: not run") == 2
+    assert report.count("On a GPU: not run") == 3

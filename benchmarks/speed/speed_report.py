@@ -22,6 +22,15 @@ the search is 5 % of a run's steps; the others cost what plain training with a t
 | network | batch | device | together: time, memory | together, teacher | hold 8 | in turn |
 |---|---|---|---|---|---|---|
 """
+RECOVERY = """
+## A step of the recovery with `--channels-last`, `--compile` and `--precision bfloat16`
+
+Time as a share of the step without them, measured side by side. *first*: seconds that the first step takes when it
+compiles. *both*: channels last, compiled.
+
+| network | batch | device | channels last | compiled | both | both, bfloat16 | first |
+|---|---|---|---|---|---|---|---|
+"""
 GROWTH = """
 ## One pass of the switcher against the number of parameters
 
@@ -44,13 +53,23 @@ Median of calls taken in turn. *yield* is speed-up over MACs reduction: 1 is ide
 def write_speed(results: Path) -> str:
     """Write speed.md beside the results; returns its text."""
     rows: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
-    kinds = {kind: [r for r in rows if r["benchmark"] == kind] for kind in ("overhead", "growth", "onnx")}
+    kinds = {
+        kind: [r for r in rows if r["benchmark"] == kind] for kind in ("overhead", "recovery", "growth", "onnx")
+    }
     text = HEAD + OVERHEAD
     for r in kinds["overhead"]:
         both = {kind: f"{r['time'][kind]:.2f}, {r['memory'][kind]:.2f}" for kind in r["time"]}
         cells = [both[k] for k in ("together", "together, teacher", "hold 8", "in turn")]
         text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
     text += _missing(kinds["overhead"], "resnet50 at batch 64, vgg16, vit_b_16: `--device cuda`")
+    text += RECOVERY
+    for r in kinds["recovery"]:
+        cells = [f"{r['time'][k]:.2f}" for k in ("channels_last", "compile", "both", "both, bfloat16")]
+        line = (
+            f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} | {r['first']['compile']:.0f} |\n"
+        )
+        text += line
+    text += _missing(kinds["recovery"], "resnet50, vgg16, vit_b_16: `recovery.py --device cuda`")
     text += GROWTH
     for r in sorted(kinds["growth"], key=lambda r: r["params"]):
         text += (
