@@ -1,7 +1,8 @@
-"""The feature extractor of one weight tensor, with the memory of one tensor at a time.
+"""The feature extractor of one weight tensor, which needs little more memory than the tensor's gradient.
 
 The extractor is linear in the weights, so its gradient needs nothing but the weights themselves: the
-sorted, padded patches are made again in the backward pass instead of being kept for every layer until then.
+sorted, padded patches are made again in the backward pass instead of being kept for every layer until then,
+and for some rows at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 from .sources import Source
 
 _EPSILON = 1e-30
+_PIECE = {"cpu": 2**20}  # weights that are read at once; a processor's cache holds them
+_LARGEST = 2**24  # elsewhere, so that no large layer is there several times over
 
 
 class Extractor(nn.Module):
@@ -77,14 +80,18 @@ class _Extract(torch.autograd.Function):
     def forward(
         ctx: Any, weight: Tensor, kernel: Tensor, extractor: Extractor, model: nn.Module
     ) -> tuple[Tensor, Tensor]:
-        rows = extractor.source.cut(weight, model).float().contiguous()
-        strength = torch.linalg.vector_norm(rows, dim=1).square()
-        scale = (strength.sum() / rows.numel()).sqrt() + _EPSILON
+        rows = extractor.source.cut(weight, model).float()
         order = extractor.order(rows)
-        features = extractor.patches(rows, order) @ kernel / scale
+        strength = rows.new_empty(len(rows))
+        features = rows.new_empty(len(rows), extractor.width * kernel.shape[1])
+        for some in pieces(rows):
+            part = rows[some].contiguous()
+            strength[some] = torch.linalg.vector_norm(part, dim=1).square()
+            features[some] = (extractor.patches(part, order) @ kernel).view(len(part), -1)
+        scale = (strength.sum() / rows.numel()).sqrt() + _EPSILON
         ctx.save_for_backward(weight, kernel, order, scale)
         ctx.extractor, ctx.model = extractor, model
-        return features.view(len(rows), -1), strength / rows.shape[1] / scale.square()
+        return features / scale, strength / rows.shape[1] / scale.square()
 
     @staticmethod
     @once_differentiable
@@ -94,17 +101,28 @@ class _Extract(torch.autograd.Function):
         weight, kernel, order, scale = ctx.saved_tensors
         extractor: Extractor = ctx.extractor
         of_features, of_energy = gradients
-        of_features = of_features.reshape(-1, kernel.shape[1]) / scale
+        of_features = of_features / scale
         with torch.enable_grad():
             leaf = weight.detach().requires_grad_(ctx.needs_input_grad[0])
             cut = extractor.source.cut(leaf, ctx.model)
-        rows = cut.detach().float().contiguous()
-        of_kernel = of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_kernel = extractor.patches(rows, order).t() @ of_features
-        if ctx.needs_input_grad[0]:
-            of_rows = extractor.rows_gradient(of_features @ kernel.t(), order, rows.shape[1])
-            factor = of_energy * (2 / rows.shape[1]) / scale.square()
-            of_rows = torch.addcmul(of_rows, rows, factor[:, None])
+        rows = cut.detach().float()
+        factor = (of_energy * (2 / rows.shape[1]) / scale.square())[:, None]
+        of_kernel = torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None
+        of_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        for some in pieces(rows):
+            part, of_part = rows[some].contiguous(), of_features[some].reshape(-1, kernel.shape[1])
+            if of_kernel is not None:
+                of_kernel.addmm_(extractor.patches(part, order).t(), of_part)
+            if of_rows is not None:
+                moved = extractor.rows_gradient(of_part @ kernel.t(), order, rows.shape[1])
+                of_rows[some] = torch.addcmul(moved, part, factor[some])
+        of_weight = None
+        if of_rows is not None:
             (of_weight,) = torch.autograd.grad(cut, leaf, of_rows.to(cut.dtype))
         return of_weight, of_kernel, None, None
+
+
+def pieces(rows: Tensor) -> list[slice]:
+    """Rows that are read at once: a large layer is copied, sorted and padded piece by piece."""
+    step = max(1, _PIECE.get(rows.device.type, _LARGEST) // max(1, rows.shape[1]))
+    return [slice(first, first + step) for first in range(0, len(rows), step)]

@@ -1,0 +1,82 @@
+"""A layer's features: the gradient written by hand is the formula's, whatever the size of the pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_network
+from torch import Tensor
+from torch.nn import functional as F
+
+import snnprune
+from snnprune.encoding import patches
+from snnprune.encoding.patches import Extractor
+from snnprune.encoding.sources import sources_of
+
+
+def every_source(name: str):
+    _, model, x = make_network(name)
+    model.float()
+    groups = snnprune.trace(model, x.float())
+    return model, [source for group in groups if group.prunable for source in sources_of(model, group)]
+
+
+def by_formula(extractor: Extractor, model) -> tuple[Tensor, Tensor]:
+    """Sorted, padded, cut, convolved; left to autograd."""
+    rows = extractor.source.rows(model)
+    scale = rows.detach().square().mean().sqrt()
+    unit = extractor.source.unit
+    units = rows.detach().view(len(rows), -1, unit)
+    order = extractor.order(rows.detach())
+    if order is not None:
+        norms = units.square().sum((0, 2)).sqrt()[order]
+        assert bool((norms[1:] <= norms[:-1] * (1 + 1e-5)).all()), "ties may fall either way"
+        moved = rows.view(len(rows), -1, unit)[:, order].flatten(1)
+    else:
+        moved = rows
+    padded = F.pad(moved, (0, extractor.kernel * extractor.width - rows.shape[1]))
+    features = padded.view(len(rows), extractor.width, extractor.kernel) @ extractor.weight / scale
+    return features.flatten(1), rows.square().mean(1) / scale.square()
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 2**30])
+@pytest.mark.parametrize("name", ["digits_cnn", "resnet20", "mlp"])
+def test_features_and_gradients(name, piece, monkeypatch):
+    monkeypatch.setattr(patches, "_PIECE", {"cpu": piece})
+    torch.manual_seed(0)
+    model, sources = every_source(name)
+    assert sources
+    for source in sources:
+        extractor = Extractor(source, 4, 16, sort=True)
+        learned = [source.weight(model), extractor.weight]
+        found = []
+        for features, energy in (extractor(model), by_formula(extractor, model)):
+            pull = torch.linspace(-1, 1, features.numel()).view_as(features)
+            total = (features * pull).sum() + (energy * torch.linspace(1, 2, len(energy))).sum()
+            found.append((features, energy, *torch.autograd.grad(total, learned)))
+        for ours, formula in zip(*found, strict=True):
+            assert torch.allclose(ours, formula, rtol=1e-4, atol=1e-5 * float(formula.detach().abs().max()))
+
+
+def test_a_large_layer_is_never_there_several_times():
+    model = torch.nn.Sequential(torch.nn.Linear(3000, 2000), torch.nn.ReLU(), torch.nn.Linear(2000, 10))
+    groups = snnprune.trace(model, torch.randn(2, 3000))
+    (source,) = [s for s in sources_of(model, next(g for g in groups if g.id == "0")) if s.module == "0"]
+    extractor = Extractor(source, 4, 16, sort=True)
+    largest = 4 * 3000 * 2000
+
+    def step():
+        features, energy = extractor(model)
+        (features.sum() + energy.sum()).backward()
+
+    step()  # gradients are there
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as seen:
+        step()
+    sizes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    running = peak = 0
+    for size in sizes:
+        running += size
+        peak = max(peak, running)
+    assert peak < 2 * largest, "the gradient, and pieces"
