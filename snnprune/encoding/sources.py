@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -37,6 +37,7 @@ class Source:
     length: int
     unit: int
     matrix: bool = False
+    _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def weight(self, model: nn.Module) -> Tensor:
         """The whole tensor."""
@@ -49,7 +50,7 @@ class Source:
     def cut(self, weight: Tensor, model: nn.Module) -> Tensor:
         """A weight of the layer's shape as (neurons, length), by differentiable indexing alone."""
         if self.matrix:
-            return weight.index_select(0, self.channels.to(weight.device)).reshape(-1, self.length)
+            return self._in_order(weight).reshape(-1, self.length)
         module = model.get_submodule(self.module)
         if isinstance(module, layers.IndexedLinear) and self.side == "outgoing":
             full = weight.new_zeros(module.out_features, module.source_features)
@@ -57,10 +58,16 @@ class Source:
         else:
             side = layers.input_dim(module) if self.side == "outgoing" else layers.output_dim(module)
             matrix = weight.movedim(side, 0).flatten(1)
-        channels = self.channels.to(matrix.device)
-        if len(channels) != len(matrix) or not torch.equal(channels, torch.arange(len(matrix)).to(channels)):
-            matrix = matrix.index_select(0, channels)
-        return matrix.reshape(-1, self.length)
+        return self._in_order(matrix).reshape(-1, self.length)
+
+    def _in_order(self, matrix: Tensor) -> Tensor:
+        """Rows of the neurons. Whether these are all rows in order is asked once: a GPU would be waited for."""
+        if matrix.device not in self._indices:
+            whole = torch.equal(self.channels.cpu(), torch.arange(len(matrix)))
+            chosen = self.channels[:0] if whole else self.channels
+            self._indices[matrix.device] = chosen.to(matrix.device)
+        chosen = self._indices[matrix.device]
+        return matrix.index_select(0, chosen) if len(chosen) else matrix
 
     def rows(self, model: nn.Module) -> Tensor:
         """The weights, (neurons, length)."""
