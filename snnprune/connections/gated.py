@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CollapsedLayerError, ConfigError, TargetError
-from ..gates import Budget, Gradient, GroupCounts, HeldState, Phase, parse_target
+from ..errors import CollapsedLayerError, TargetError
+from ..gates import Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
 from ..graph import NeuronGroup
 from ..ranks import current
 from ..surgery import remove_
@@ -67,9 +67,7 @@ class ConnectionModel:
         absent = sum(there.numel() for there in self.there.values()) - self.connections
         self.dense = sum(p.numel() for p in network.parameters()) - absent
         self.budget: Budget | None = None
-        self.phase: Phase = "both"
-        self.gradient: Gradient = "through"
-        self._requires_grad = {p: p.requires_grad for p in network.parameters()}
+        self.learners = Learners(network)
         self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
         self._running = False
         self._last: dict[str, Tensor] = {}
@@ -109,8 +107,7 @@ class ConnectionModel:
 
     def detach(self) -> nn.Module:
         """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""
-        for parameter, flag in self._requires_grad.items():
-            parameter.requires_grad_(flag)
+        self.learners.put_back()
         return self.network
 
     # -- phases and parameters -----------------------------------------------------------------
@@ -121,12 +118,9 @@ class ConnectionModel:
         Raises:
             ConfigError: no such phase or gradient.
         """
-        if phase not in ("switcher", "network", "both") or gradient not in ("through", "held"):
-            raise ConfigError(f"phase {phase!r} with gradient {gradient!r} is unknown.")
-        if (phase, gradient) == (self.phase, self.gradient):
-            return
-        self._known = None
-        self._set_learners(phase, gradient)
+        if self.learners.changes(phase, gradient):
+            self._known = None
+            self.learners.set(phase, gradient, self.scorer_parameters())
 
     def hold(self, state: HeldState | None = None) -> None:
         """Let the network learn alone under the scales of the last pass, as `GatedModel.hold`."""
@@ -135,7 +129,7 @@ class ConnectionModel:
         elif not self._last:
             with torch.no_grad():
                 self.connection_scales()
-        self._set_learners("network", "held")
+        self.learners.set("network", "held", self.scorer_parameters())
         self._known = (None, {name: scale.detach() for name, scale in self._last.items()})
 
     def held_state(self) -> HeldState | None:
@@ -144,16 +138,9 @@ class ConnectionModel:
             return None
         return {"scales": self._known[1], "masks": self._masks, "alive": self._alive}
 
-    def _set_learners(self, phase: Phase, gradient: Gradient) -> None:
-        self.phase, self.gradient = phase, gradient
-        for parameter, flag in self._requires_grad.items():
-            parameter.requires_grad_(flag and phase != "switcher")
-        for parameter in self.scorer_parameters():
-            parameter.requires_grad_(phase != "network")
-
     def network_parameters(self) -> list[nn.Parameter]:
         """The model's parameters that the caller had left trainable."""
-        return [p for p, flag in self._requires_grad.items() if flag]
+        return self.learners.network()
 
     def scorer_parameters(self) -> list[nn.Parameter]:
         """Everything the scorer learns."""
@@ -188,7 +175,7 @@ class ConnectionModel:
 
         Forward the kept value, backward as if every connection were on, so that one at 0 still learns.
         """
-        held = self.phase == "network" and self.gradient == "held"
+        held = self.learners.held
         differentiable = torch.is_grad_enabled() and not held
         stamp = None if held else self._version()
         if self._known is not None and not differentiable and self._known[0] == stamp:
@@ -204,7 +191,7 @@ class ConnectionModel:
         return scales
 
     def _version(self) -> object:
-        return sum(p._version for p in [*self._requires_grad, *self.scorer.parameters()]), self.budget
+        return sum(p._version for p in [*self.learners.flags, *self.scorer.parameters()]), self.budget
 
     def _choose(self, values: Mapping[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
         values = {n: u.detach().masked_fill(~self.there[n], -torch.inf) for n, u in values.items()}
@@ -277,11 +264,7 @@ class ConnectionModel:
     @torch.no_grad()
     def fold(self) -> nn.Module:
         """A copy of the full size whose weights are scaled, with exact zeros where connections are off."""
-        clone = fold_connections_(copy.deepcopy(self.network), self.connection_scales())
-        for parameter, flag in zip(clone.parameters(), self._requires_grad.values(), strict=True):
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-        return clone
+        return self.learners.put_on(fold_connections_(copy.deepcopy(self.network), self.connection_scales()))
 
     def switched_off(self) -> list[str]:
         """Names of the parameters that hold exact zeros."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,9 @@ from ..inputs import is_compiled
 from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
 from .hooks import Hooks, is_gated
+from .learners import Gradient, HeldState, Learners, Phase
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
 from .target import parse_target
-
-Phase = Literal["switcher", "network", "both"]
-Gradient = Literal["through", "held"]
-HeldState = dict[str, dict[str, Tensor]]
 
 
 class GatedModel:
@@ -65,8 +62,7 @@ class GatedModel:
         self.model, self.groups, self.cost, self.scorer = model, list(groups), cost, scorer
         self.floor, self.round_to = floor, round_to
         self.budget: Budget | None = None
-        self.phase: Phase = "both"
-        self.gradient: Gradient = "through"
+        self.learners = Learners(model)
         self._maps = column_maps(model, groups)
         self._factors: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
@@ -74,7 +70,6 @@ class GatedModel:
         self._stamp: object = None
         self._watched: list[nn.Parameter] | None = None  # whose change makes scales stale
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
-        self._requires_grad = {p: p.requires_grad for p in model.parameters()}
         self._calling = False
         self._computed: bool | None = None  # since `running` began: None before, then whether with gradients
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
@@ -108,8 +103,7 @@ class GatedModel:
             encoder.use_nested_tensor = True
         self._attached = False
         self._factors = {}
-        for parameter, flag in self._requires_grad.items():
-            parameter.requires_grad_(flag)
+        self.learners.put_back()
         return self.model
 
     def __enter__(self) -> GatedModel:
@@ -160,14 +154,9 @@ class GatedModel:
         Raises:
             ConfigError: no such phase or gradient.
         """
-        if phase not in ("switcher", "network", "both"):
-            raise ConfigError(f"phase {phase!r} is unknown; use 'switcher', 'network' or 'both'.")
-        if gradient not in ("through", "held"):
-            raise ConfigError(f"gradient {gradient!r} is unknown; use 'through' or 'held'.")
-        if phase == self.phase and gradient == self.gradient:
-            return
-        self._stamp, self._dirty = None, True
-        self._set_learners(phase, gradient)
+        if self.learners.changes(phase, gradient):
+            self._stamp, self._dirty = None, True
+            self.learners.set(phase, gradient, self.scorer_parameters())
 
     def hold(self, state: HeldState | None = None) -> None:
         """Let the network learn alone under the scales of the last pass, until `set_phase` is called.
@@ -183,29 +172,18 @@ class GatedModel:
             with torch.no_grad():
                 self.refresh()
         self._scales = {name: scale.detach() for name, scale in self._scales.items()}
-        self._set_learners("network", "held")
+        self.learners.set("network", "held", self.scorer_parameters())
         self._set_factors()
         self._stamp, self._dirty = self._version(), False
 
     def held_state(self) -> HeldState | None:
         """Scales and masks that a checkpoint has to keep, because weights have moved on since; else None."""
-        held = self.phase == "network" and self.gradient == "held" and self._stamp is not None
+        held = self.learners.held and self._stamp is not None
         return {"scales": self._scales, "masks": self._masks} if held else None
-
-    def _set_learners(self, phase: Phase, gradient: Gradient) -> None:
-        self.phase, self.gradient = phase, gradient
-        for parameter, flag in self._requires_grad.items():
-            parameter.requires_grad_(flag and phase != "switcher")
-        if self.scorer is not None:
-            for parameter in self.scorer.switcher_parameters():
-                parameter.requires_grad_(phase != "network")
-            if self.scorer.learns_offsets:
-                for parameter in self.scorer.offsets.parameters():
-                    parameter.requires_grad_(phase != "network")
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The model's parameters that the caller had left trainable."""
-        return [p for p, flag in self._requires_grad.items() if flag]
+        return self.learners.network()
 
     def scorer_parameters(self) -> list[nn.Parameter]:
         """Everything the scorer learns: the switcher and, with it, the offsets."""
@@ -285,7 +263,7 @@ class GatedModel:
     def _refresh(self) -> None:
         self._dirty = False
         differentiable = torch.is_grad_enabled() and self.scorer is not None
-        held = self.phase == "network" and self.gradient == "held"
+        held = self.learners.held
         stamp = self._version()
         if held and self._scales and self._stamp is not None:
             return
@@ -315,7 +293,7 @@ class GatedModel:
     def _version(self) -> object:
         if self._watched is None:
             own = [] if self.scorer is None else self.scorer.parameters()
-            self._watched = [*self._requires_grad, *own]
+            self._watched = [*self.learners.flags, *own]
         return sum(p._version for p in self._watched), self.budget
 
     # -- results -------------------------------------------------------------------------------
@@ -325,11 +303,7 @@ class GatedModel:
         with self.unhooked():
             clone = copy.deepcopy(self.model)
         attention.close_(clone.get_submodule(name) for name in self._opened)
-        flags = list(self._requires_grad.values())
-        for parameter, flag in zip(clone.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-        return clone
+        return self.learners.put_on(clone)
 
     def fold(self) -> nn.Module:
         """A copy of the full size with the scales folded into the weights."""
