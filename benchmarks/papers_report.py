@@ -102,11 +102,12 @@ def figures(rows: list[dict[str, Any]], folder: Path) -> bool:
 
 
 def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
+    from matplotlib import pyplot, rc_context
 
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None}))
+    with rc_context({"svg.hashsalt": path.name}):  # the same figure is the same file
+        write_atomically(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None}))
     pyplot.close(figure)
 
 

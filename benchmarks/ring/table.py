@@ -148,7 +148,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
     except ImportError:
         return False
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, rc_context
 
     found = corners(rows)
     figure, axes = pyplot.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
@@ -165,7 +165,8 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    write_atomically(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None}))
+    with rc_context({"svg.hashsalt": path.name}):  # the same figure is the same file
+        write_atomically(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None}))
     pyplot.close(figure)
     return True
 
