@@ -64,11 +64,9 @@ def write_speed(results: Path) -> str:
     text += _missing(kinds["overhead"], "resnet50 at batch 64, vgg16, vit_b_16: `--device cuda`")
     text += RECOVERY
     for r in kinds["recovery"]:
-        cells = [f"{r['time'][k]:.2f}" for k in ("channels_last", "compile", "both", "both, bfloat16")]
-        line = (
-            f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} | {max(r['first'].values()):.0f} |\n"
-        )
-        text += line
+        shown = ("channels_last", "compile", "both", "both, bfloat16")
+        cells = [f"{r['time'][k]:.2f}" for k in shown] + [f"{max(r['first'].values()):.0f}"]
+        text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
     text += _missing(kinds["recovery"], "resnet50, vgg16, vit_b_16: `recovery.py --device cuda`")
     text += GROWTH
     for r in sorted(kinds["growth"], key=lambda r: r["params"]):
