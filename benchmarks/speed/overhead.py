@@ -32,8 +32,10 @@ from steps import (
 RATIOS = {"together": "plain", "together, teacher": "plain, teacher", "hold 8": "plain", "in turn": "plain"}
 
 
-def measure(name: str, batch: int, device: str, rounds: int, block: int) -> dict[str, Any]:
-    """One row of the table; `block` steps are timed together, a multiple of the hold interval."""
+def measure(
+    name: str, batch: int, device: str, rounds: int, block: int, ratios: dict[str, str] = RATIOS
+) -> dict[str, Any]:
+    """One row of the table; `block` steps are timed together, for "hold 8" a multiple of 8."""
     data = batch_of(name, batch, device)
     model = build(name, device)
     teacher = teacher_of(model)
@@ -45,6 +47,7 @@ def measure(name: str, batch: int, device: str, rounds: int, block: int) -> dict
         "hold 8": lambda: SearchStep(copy.deepcopy(model), data, None, hold=8),
         "in turn": lambda: SearchStep(copy.deepcopy(model), data, None, alternate=1, gradient="held"),
     }
+    kinds = {kind: make for kind, make in kinds.items() if kind in {*ratios, *ratios.values()}}
     memory = {}
     for kind, make in kinds.items():  # one at a time, so that nothing else is alive
         memory[kind] = peak_memory(make(), device)
@@ -53,8 +56,8 @@ def measure(name: str, batch: int, device: str, rounds: int, block: int) -> dict
     return {
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "bytes": memory,
-        "time": {kind: seconds[kind] / seconds[base] for kind, base in RATIOS.items()},
-        "memory": {kind: memory[kind] / memory[base] for kind, base in RATIOS.items()},
+        "time": {kind: seconds[kind] / seconds[base] for kind, base in ratios.items()},
+        "memory": {kind: memory[kind] / memory[base] for kind, base in ratios.items()},
     }
 
 
@@ -65,6 +68,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="default: 64; on the CPU what fits")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--block", type=int, default=8)
+    parser.add_argument("--kinds", nargs="+", choices=list(RATIOS), default=list(RATIOS), help="default: all")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
@@ -75,7 +79,7 @@ def main() -> None:
     for name in args.networks or NETWORKS:
         network = NETWORKS[name]
         batch = args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
-        row = measure(name, batch, args.device, args.rounds, args.block)
+        row = measure(name, batch, args.device, args.rounds, args.block, {k: RATIOS[k] for k in args.kinds})
         add_row(args.results, {"benchmark": "overhead", "case": name, "batch": batch, **row}, args)
 
 

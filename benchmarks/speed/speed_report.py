@@ -59,7 +59,7 @@ def write_speed(results: Path) -> str:
     text = HEAD + OVERHEAD
     for r in kinds["overhead"]:
         both = {kind: f"{r['time'][kind]:.2f}, {r['memory'][kind]:.2f}" for kind in r["time"]}
-        cells = [both[k] for k in ("together", "together, teacher", "hold 8", "in turn")]
+        cells = [both.get(k, "") for k in ("together", "together, teacher", "hold 8", "in turn")]
         text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
     text += _missing(kinds["overhead"], "resnet50 at batch 64, vgg16, vit_b_16: `--device cuda`")
     text += RECOVERY
