@@ -30,16 +30,20 @@ def write_papers(results: Path, folder: Path) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """One line per network and mode: ours over the runs, beside what was published."""
-    found: dict[tuple[str, str, float, float], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, str, float, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        found[row["network"], row["mode"], row["epochs"], row.get("fresh_mean") or 0.0].append(row)
+        start = row.get("fresh_mean")
+        found[row["network"], row["mode"], row["epochs"], "" if start is None else f", start at {start:g}"].append(
+            row
+        )
     lines = [
         "# The papers' experiments",
         "",
         "Made by the commands in [README.md](README.md) from `papers.json`. Fresh weights, free mode, no "
         "fine-tuning; test accuracies, mean ± standard deviation over the runs. *baseline* is the network alone, "
         "trained equally long, with momentum. *removed* counts weights without biases and norms, of FC layers "
-        "alone where the paper does and where connections are switched. *published* is arXiv 2110.05954.",
+        "alone where the paper does and where connections are switched. *start at* is the mean of the scores "
+        "before the ReLU, where it is not the preset's. *published* is arXiv 2110.05954.",
         "",
         "| network, data | learned | runs, epochs | baseline % | ours % | removed % | kept | "
         "published: baseline %, switcher %, removed % | published: kept |",
@@ -55,7 +59,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             beside = (f"{paper.baseline:.2f}, {published[0]:.2f}, {published[1]:.2f}", published[2])
         cells = [
             f"{name}, {paper.data}",
-            MODES[mode] + (f", fewer at the start ({start:g})" if start else ""),
+            MODES[mode] + start,
             f"{len(runs)}, {epochs:g}",
             spread([100 * r["baseline"] for r in runs]),
             spread([100 * r["accuracy"] for r in runs]),

@@ -70,6 +70,32 @@ def test_parts_of_the_model_run_with_the_same_scales_and_gradients():
         pass
 
 
+def test_a_part_may_be_checkpointed_before_anything_has_asked_for_scales():
+    _, model, x = make_network("digits_cnn")
+    found = []
+    with snnprune.attach(model, x) as gated:
+        for run in (lambda part, x: part(x), lambda part, x: checkpoint(part, x, use_reentrant=False)):
+            with gated.running() as inside:
+                out = run(lambda x: inside.hidden(inside.features(x).flatten(1)), x)
+                out.square().mean().backward()
+            found.append([p.grad.clone() for p in gated.scorer_parameters() if p.grad is not None])
+            for p in (*gated.scorer_parameters(), *model.parameters()):
+                p.grad = None
+    assert found[0]
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_call_inside_leaves_the_parts_that_follow_as_they_would_be():
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated, gated.running() as inside:
+        gated(x).square().mean().backward()  # its graph is spent
+        features = inside.features(x)
+        inside.hidden(features.flatten(1)).square().mean().backward()
+        assert gated._calling, "weights are still scaled where that is cheaper"
+    assert not gated._calling
+
+
 def test_scales_follow_every_optimiser_step():
     _, model, x = make_network("digits_cnn")
     with snnprune.attach(model, x) as gated:

@@ -111,6 +111,7 @@ def test_activations_in_place(act):
         (lambda x: (x < 0,), True),
         (lambda x: (torch.arange(8).reshape(1, 8, 1, 1).expand_as(x) < 3,), False),  # three certain channels
         (lambda x: (torch.tensor([0, 1])[:, None], torch.tensor([2, 5])), False),
+        (lambda x: (x[:, :, 0, 0] < 0,), False),  # a mask of images and channels
     ],
 )
 def test_numbers_written_into_places(places, prunable):

@@ -69,7 +69,7 @@ class ConnectionModel:
         self.budget: Budget | None = None
         self.learners = Learners(network)
         self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
-        self._running = False
+        self._during: dict[str, Tensor] | None = None  # scales of the weights that are in place
         self._last: dict[str, Tensor] = {}
         self._masks: Masks = {}
         self._alive: dict[str, Tensor] = {}
@@ -80,20 +80,25 @@ class ConnectionModel:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[nn.Module]:
-        """The network itself, for code that calls parts or methods of it, with its scaled weights in place."""
-        if self._running:
+        """The network itself, for code that calls parts or methods of it, with its scaled weights in place.
+
+        These are no parameters. Where parts are checkpointed, call `backward` inside, because they run once more
+        in it.
+        """
+        if self._during is not None:
             yield self.network
             return
         own = {name: self.network.get_submodule(name)._parameters for name in self.names}
-        scaled = self.weights()
+        scales = self.connection_scales()
+        scaled = self._scaled(scales)
         weights = {name: parameters["weight"] for name, parameters in own.items()}
         try:
-            self._running = True
+            self._during = scales
             for name, parameters in own.items():
-                parameters["weight"] = scaled[f"{name}.weight"]  # type: ignore[assignment]
+                parameters["weight"] = scaled[name]  # type: ignore[assignment]
             yield self.network
         finally:
-            self._running = False
+            self._during = None
             for name, parameters in own.items():
                 parameters["weight"] = weights[name]
 
@@ -175,6 +180,8 @@ class ConnectionModel:
 
         Forward the kept value, backward as if every connection were on, so that one at 0 still learns.
         """
+        if self._during is not None:  # the scorer must not read scaled weights
+            return self._during
         held = self.learners.held
         differentiable = torch.is_grad_enabled() and not held
         stamp = None if held else self._version()
@@ -232,12 +239,9 @@ class ConnectionModel:
         hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalized else 0.0), 0.0)
         return soft + (hard - soft.detach()) if u.requires_grad else hard
 
-    def weights(self) -> dict[str, Tensor]:
-        """Parameter name -> scaled weight, for the next call."""
-        scales = self.connection_scales()
-        return {
-            f"{n}.weight": weight_of(self.network, n) * s.to(weight_of(self.network, n)) for n, s in scales.items()
-        }
+    def _scaled(self, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weights = {name: weight_of(self.network, name) for name in scales}
+        return {name: weights[name] * scale.to(weights[name]) for name, scale in scales.items()}
 
     @property
     def scales(self) -> dict[str, Tensor]:

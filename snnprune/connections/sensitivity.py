@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import attention
 from ..errors import DivergedError
-from ..inputs import batch_size, device_of, kept_buffers, map_tensors, split_batch, still
+from ..inputs import device_of, inputs_in, kept_buffers, map_tensors, still
 from ..ranks import current
 from .scorer import weight_of
 
@@ -73,7 +73,7 @@ def measure_connections(
             weights = [weight_of(model, name) for name in names]
             for batch in batches:
                 batch = map_tensors(lambda x: x.to(device), batch)
-                count = batch_size(split_batch(batch)[0])
+                count = inputs_in(batch)
                 with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                     value = loss(model, batch) * count
                 if not bool(torch.isfinite(value)):

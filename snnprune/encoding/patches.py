@@ -91,7 +91,7 @@ class _Extract(torch.autograd.Function):
         scale = (strength.sum() / rows.numel()).sqrt() + _EPSILON
         ctx.save_for_backward(weight, kernel, order, scale)
         ctx.extractor, ctx.model = extractor, model
-        return features / scale, strength / rows.shape[1] / scale.square()
+        return features.div_(scale), strength / rows.shape[1] / scale.square()
 
     @staticmethod
     @once_differentiable

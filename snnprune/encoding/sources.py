@@ -65,7 +65,8 @@ class Source:
         if matrix.device not in self._indices:
             whole = torch.equal(self.channels.cpu(), torch.arange(len(matrix)))
             chosen = self.channels[:0] if whole else self.channels
-            self._indices[matrix.device] = chosen.to(matrix.device)
+            with torch.inference_mode(False):  # training steps use it too
+                self._indices[matrix.device] = chosen.to(matrix.device)
         chosen = self._indices[matrix.device]
         return matrix.index_select(0, chosen) if len(chosen) else matrix
 

@@ -124,7 +124,8 @@ class GatedModel:
         """The model itself, for code that calls parts or methods of it, with its gates at work.
 
         Scales are computed whenever the model's own forward begins, and otherwise once, before the first layer
-        that needs them. Call `backward` after the `with` block as well as inside it.
+        that needs them; so use a `with` block per step, and call `backward` once for what was computed from parts
+        of the model. Parts under reentrant checkpointing have to run through the model's own forward.
 
         Raises:
             AttachError: the gates are detached.
@@ -137,7 +138,7 @@ class GatedModel:
             with eager:  # compiled code would not see the scales change
                 yield self.model
         finally:  # also after Ctrl-C, which hooks do not hear of
-            self._calling = outer
+            self._calling, self._computed = outer, None  # the graph of these scales may be spent
             self._hooks.put_back()
 
     # -- phases and parameters -----------------------------------------------------------------

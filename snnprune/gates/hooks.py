@@ -45,7 +45,9 @@ class Gate:
         """Scale the layer's input or its weight."""
         self.put_back()
         if self.owner.is_due():
-            self.owner.refresh()
+            # A checkpoint counts what is saved inside it; the scales, made once, are none of its business.
+            with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
+                self.owner.refresh()
         factor = self.owner._factors.get(self.name)
         if factor is None:
             return None
@@ -73,6 +75,10 @@ class Gate:
             module, weight = self._moved
             module._parameters["weight"] = weight  # type: ignore[assignment]
             self._moved = None
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:

@@ -177,6 +177,9 @@ class PruneConfig:
         for name in ("trust", "thrift"):
             if not _number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
+        for name in ("decay", "channels_last", "compile", "freeze_norm", "input_neurons"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
         if not _number(self.fresh_mean):
             raise ConfigError(f"fresh_mean={self.fresh_mean} must be a number.")
         if not _count(self.probe, least=0):
@@ -225,6 +228,10 @@ class PruneConfig:
         values["keep"] = list(self.keep)
         values["target"] = None if self.target is None else dict(self.target)
         return values
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must have in common with the one that it goes on with; a compiler changes last bits alone."""
+        return {name: value for name, value in self.to_dict().items() if name != "compile"}
 
 
 def _count(value: object, *, least: int) -> bool:

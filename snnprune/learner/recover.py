@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class RecoverStage:
     ) -> None:
         self.model, self.loss, self.config = model, loss, config
         self.forward = torch.compile(model) if config.compile else model
+        self.compiling = compiler_errors if config.compile else contextlib.nullcontext
         self.sparse = {name: model.get_parameter(name) for name in sparse}
         self._find_zeros()
         self.ranks = current()
@@ -58,7 +60,7 @@ class RecoverStage:
         self.model.train()
         if self.config.freeze_norm:
             freeze_norm_(self.model)
-        with compiler_errors():
+        with self.compiling():
             loss = self.loss(self.forward, batch)
         value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         if self.optimizer is None:
@@ -68,7 +70,7 @@ class RecoverStage:
             group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         if math.isfinite(value):
-            with compiler_errors():
+            with self.compiling():
                 loss.backward()
             self.ranks.average_gradients_(self.trainable, share)
             clip_gradients(self.trainable, self.config.clip)

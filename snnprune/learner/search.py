@@ -92,13 +92,14 @@ class SearchStage:
             movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
         if phase != "switcher" and self.optimizer is not None:
             movers.append((self.optimizer, self.learned[1], config.clip))
-        with gated.running() as model:
-            loss = self.loss(model, batch)
-        value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
         for optimizer, _, _ in movers:
             optimizer.zero_grad(set_to_none=True)
+        with gated.running() as model:
+            loss = self.loss(model, batch)
+            value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
+            if math.isfinite(value):
+                loss.backward()  # in here, because checkpointed parts run once more in it
         if math.isfinite(value):
-            loss.backward()
             for _, parameters, limit in movers:
                 self.ranks.average_gradients_(parameters, share)
                 clip_gradients(parameters, limit)

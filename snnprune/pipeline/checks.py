@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import info_of
-from ..errors import DataError
+from ..errors import ConfigError, DataError, UnsupportedModelError
+from ..graph import layer_shapes
 from ..inputs import logits_of
+from ..learner import PruneConfig
 
 logger = logging.getLogger(__name__)
 
@@ -47,3 +49,21 @@ def warn_of_zeros(model: nn.Module) -> None:
                 name,
             )
             return
+
+
+def check_runs(model: nn.Module, example: Tensor, config: PruneConfig) -> None:
+    """Refuse images that do not fit the model, and a memory format in which it does not run.
+
+    Raises:
+        ConfigError: the model reads feature maps in a way that `channels_last` does not allow.
+        UnsupportedModelError: it does not run on the example.
+    """
+    try:
+        layer_shapes(model, example)
+    except UnsupportedModelError as error:
+        if config.channels_last and "view size is not compatible" in str(error):
+            raise ConfigError(
+                "the model calls view() on feature maps, which does not go with channels_last. Write flatten(1) "
+                "or reshape() there, or leave out channels_last (--channels-last)."
+            ) from error
+        raise

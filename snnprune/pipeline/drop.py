@@ -112,7 +112,7 @@ class DropSearch:
         store = (
             None
             if place is None
-            else Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.to_dict())
+            else Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.identity())
         )
         return job, job.run(store, store.load() if store and self.resume else None)
 

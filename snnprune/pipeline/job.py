@@ -19,7 +19,6 @@ from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import ArrayLoader, info_of, loader_on
 from ..errors import first_line
 from ..gates import GatedModel
-from ..graph import layer_shapes
 from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
@@ -30,7 +29,7 @@ from ..report import ModelFigures, Report, device_name
 from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
-from .checks import check_classes, warn_of_zeros
+from .checks import check_classes, check_runs, warn_of_zeros
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
 from .result import Result
@@ -66,7 +65,7 @@ class Job:
         # Real inputs for the proof and the export; inputs given by the caller are taken as they are.
         self.sample: Inputs = small if given else first_images(val if val is not None else train, _SAMPLE)
         if isinstance(self.example, Tensor):
-            layer_shapes(dense, self.example)  # says so when the images do not fit the model
+            check_runs(dense, self.example, config)
             check_classes(dense, self.example, train)
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
@@ -86,6 +85,8 @@ class Job:
             compile=config.compile,
             loss_fn=loss_fn,
         )
+        if config.compile:  # what other runs compiled counts against the limit of a model's class
+            torch.compiler.reset()
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
         self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
@@ -118,7 +119,7 @@ class Job:
         for name, tensor in self.dense.state_dict().items():
             value.update(name.encode())
             value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        value.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        value.update(json.dumps(self.config.identity(), sort_keys=True).encode())
         value.update(json.dumps([self.per_epoch, _first_shape(self.example), repr(info_of(self.train))]).encode())
         if isinstance(self.train, ArrayLoader):  # another folder of the same name is another data set
             value.update(self.train.images[:64].cpu().numpy().tobytes())

@@ -116,7 +116,7 @@ def optimize(
                     f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
                     "interrupted run, or remove its folder to start anew."
                 )
-            store = Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.to_dict())
+            store = Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.identity())
         saved = store.load() if store and resume else None
         _check_alike(saved)
         compact = job.run(store, saved)

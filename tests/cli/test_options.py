@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cli.conftest import ARCH, command
+from snnprune.cli.main import run
+from snnprune.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -109,3 +111,34 @@ def test_a_missing_or_extra_argument(refused, args, says):
 )
 def test_an_unknown_option_or_command_is_exit_code_2(refused, args):
     refused(*args, says="No such", code=2)
+
+
+def test_every_option_of_the_learning_reaches_the_run(monkeypatch):
+    """What each run would be given, taken from the first thing that is made with it."""
+    given = []
+
+    def stop(model, train, val, config, **_kwargs):
+        given.append(config)
+        raise ConfigError("that is enough")
+
+    monkeypatch.setattr("snnprune.pipeline.optimize", stop)
+    start = ["optimize", "digits.pt", *ARCH, "--data", "digits", "--output", "out"]
+    options = {
+        "--channels-last": ("channels_last", True),
+        "--compile": ("compile", True),
+        "--precision bfloat16": ("precision", "bfloat16"),
+        "--floor 0.2": ("floor", 0.2),
+        "--round-to 4": ("round_to", 4),
+        "--epochs 3": ("epochs", 3.0),
+        "--lr 0.5": ("lr", 0.5),
+        "--seed 7": ("seed", 7),
+        "--keep features.0": ("keep", ("features.0",)),
+        "--target params=0.4": ("target", {"params": 0.4}),
+        "--target drop=0.1 --trials 3": ("trials", 3),
+        "--granularity connection": ("granularity", "connection"),
+    }
+    for text, (name, value) in options.items():
+        assert run([*start, *text.split()]) == 1
+        assert getattr(given[-1], name) == value, text
+    assert run(start) == 1
+    assert all(getattr(given[-1], name) != value for name, value in options.values() if name != "trials")

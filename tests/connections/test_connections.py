@@ -193,3 +193,31 @@ def test_what_dead_neurons_free_goes_to_others(share, seed):
     wanted = connections_for(share, dense=gated.dense, connections=gated.connections, layers=3)
     assert closed < 0.98 * wanted, "a case in which something is freed"
     assert max(closed, 0.9 * wanted) <= kept <= wanted
+
+
+def test_the_network_has_its_own_weights_again_whatever_happens(net):
+    own = list(net.parameters())
+    gated = attach(net)
+    gated.set_budget({"params": 0.3})
+
+    def interrupted():
+        with gated.running() as inside:
+            assert inside is net
+            assert inside.fc1.weight is not own[2]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(a is b for a, b in zip(own, net.parameters(), strict=True))
+
+
+def test_calls_inside_do_not_scale_twice(net):
+    gated = attach(net)
+    gated.set_budget({"params": 0.3})
+    outside = gated(X)
+    with gated.running() as inside:
+        assert torch.equal(inside(X), outside)
+        assert torch.equal(gated(X), outside)
+        before = {name: scale.clone() for name, scale in gated.connection_scales().items()}
+    for name, scale in gated.connection_scales().items():
+        assert torch.equal(scale, before[name])

@@ -60,6 +60,28 @@ def test_a_loss_of_the_users_own_sees_the_models_attributes(trained, graphs):
     assert widths[0] > widths[-1], "the dense and the compact model"
 
 
+def test_many_runs_in_a_process_are_all_compiled(trained, graphs):
+    counts = []
+    for _ in range(5):
+        before = len(graphs)
+        run(trained, compile=True, round_to=1)
+        counts.append(len(graphs) - before)
+    assert min(counts) == counts[0] >= 2, counts
+
+
+def test_a_run_may_go_on_without_the_compiler():
+    with_it, without = (PruneConfig(compile=value).identity() for value in (True, False))
+    assert with_it == without
+    assert PruneConfig(channels_last=True).identity() != without
+
+
+@pytest.mark.parametrize("name", ["compile", "channels_last", "decay", "freeze_norm", "input_neurons"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_switches_are_true_or_false(name, value):
+    with pytest.raises(ConfigError, match=f"{name}=.* must be True or False"):
+        PruneConfig(**{name: value})
+
+
 def test_a_compiler_that_fails_is_named_before_anything_is_learned(trained, monkeypatch):
     def broken(_graph, _inputs):
         raise OSError("no compiler here")

@@ -6,7 +6,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import snnprune
 from learner.conftest import loaders, problem
@@ -42,6 +44,52 @@ def test_a_loss_of_the_users_own_may_call_parts_of_the_model(trained, granularit
     for name in whole:  # the gates scale inputs here and weights there, so that the last bits may differ
         assert whole[name].shape == parts[name].shape
         assert torch.allclose(whole[name], parts[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("granularity", ["neuron", "connection"])
+def test_checkpointed_parts_learn_the_same(trained, granularity):
+    def plain(model, batch):
+        x = F.max_pool2d(F.relu(model.norm(model.conv(batch[0]))), 2)
+        return F.cross_entropy(model.head(F.relu(model.hidden(x.flatten(1)))), batch[1])
+
+    def checkpointed(model, batch):
+        x = F.max_pool2d(F.relu(model.norm(model.conv(batch[0]))), 2)
+        x = checkpoint(lambda x: F.relu(model.hidden(x.flatten(1))), x, use_reentrant=False)
+        return F.cross_entropy(model.head(x), batch[1])
+
+    results = []
+    for loss_fn in (plain, checkpointed):
+        torch.manual_seed(0)
+        train, val = loaders()
+        config = PruneConfig(target={"params": 0.5}, granularity=granularity, epochs=3, search=0.5)
+        results.append(snnprune.optimize(trained, train, val, config, loss_fn=loss_fn))
+    first, second = (result.model.state_dict() for result in results)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_batches_of_three_parts_need_a_loss_and_an_example():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.head = nn.Linear(6, 32), nn.Linear(6, 32), nn.Linear(64, 3)
+
+        def forward(self, left, right):
+            return self.head(torch.cat([F.relu(self.left(left)), F.relu(self.right(right))], 1))
+
+    batches = [(torch.randn(8, 6), torch.randn(8, 6), torch.arange(8) % 3) for _ in range(6)]
+    for granularity in ("neuron", "connection"):
+        result = snnprune.optimize(
+            Pair(),
+            batches,
+            None,
+            PruneConfig(target={"params": 0.5}, epochs=2, granularity=granularity),
+            example_inputs=batches[0][:2],
+            loss_fn=lambda model, batch: F.cross_entropy(model(batch[0], batch[1]), batch[2]),
+        )
+        assert result.report.steps["probe"] > 0
+        count = sum(int(p.count_nonzero()) for p in result.model.parameters())
+        assert count <= 0.5 * sum(p.numel() for p in Pair().parameters()) + 70  # biases need not be kept at 0
 
 
 def test_a_loss_of_the_users_own(trained):

@@ -9,6 +9,7 @@ from torch import nn
 
 import snnprune
 from snnprune import PruneConfig, trace
+from snnprune.errors import ConfigError
 from snnprune.learner import TaskLoss
 from snnprune.learner.recover import RecoverStage
 from snnprune.pipeline.attaching import gate_neurons, working_copy
@@ -72,3 +73,19 @@ def test_weights_of_convolutions_of_videos_have_no_such_format():
     copied = working_copy(model, torch.device("cpu"), PruneConfig(channels_last=True))
     assert in_format(copied) == [True]
     assert copied[0].weight.is_contiguous()
+
+
+def test_a_model_that_views_feature_maps_says_so():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.more, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8 * 16, 10)
+
+        def forward(self, x):
+            return self.head(self.more(self.conv(x)).view(len(x), -1))
+
+    train, val, _ = snnprune.load_data("digits", batch_size=64)
+    config = PruneConfig(target={"macs": 0.5}, epochs=1)
+    assert snnprune.optimize(Views(), train, val, config).report.compact.macs > 0
+    with pytest.raises(ConfigError, match=r"view\(\) .*leave out channels_last"):
+        snnprune.optimize(Views(), train, val, PruneConfig(target={"macs": 0.5}, epochs=1, channels_last=True))

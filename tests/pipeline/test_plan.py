@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 from conftest import make_network, same_state
+from torch import nn
 
 import snnprune
 from snnprune.errors import TargetError
 from snnprune.learner import PruneConfig
+from snnprune.learner.recover import RecoverStage
 from snnprune.pipeline import plan
 
 
@@ -71,3 +73,21 @@ def test_plans_of_trials_and_of_connections(model, data):
     assert set(sparse.widths) == {"hidden.0.weight", "classifier.weight"}
     free = plan(model, train, val, PruneConfig(target=None, epochs=1))
     assert free.at is None
+
+
+def test_memory_format_and_compiler(model, data, monkeypatch):
+    train, val, _ = data
+    formats = []
+    step = RecoverStage.train_step
+
+    def watched(self, batch):
+        weights = [m.weight for m in self.model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[1] > 1]
+        formats.append(all(w.is_contiguous(memory_format=torch.channels_last) for w in weights))
+        return step(self, batch)
+
+    monkeypatch.setattr(RecoverStage, "train_step", watched)
+    monkeypatch.setattr(torch, "compile", lambda _model: pytest.fail("a look at a run compiles nothing"))
+    found = plan(model, train, val, PruneConfig(epochs=1, channels_last=True, compile=True))
+    assert formats
+    assert all(formats)
+    assert any("--compile" in note for note in found.notes)
