@@ -71,6 +71,10 @@ class StructureError(SnnPruneError, ValueError):
     """A saved structure does not fit the model it is loaded into."""
 
 
+class CompilerError(SnnPruneError, RuntimeError):
+    """`torch.compile` cannot compile the model, or finds no compiler here."""
+
+
 class RunError(SnnPruneError):
     """A run folder exists already, is missing, or is damaged."""
 

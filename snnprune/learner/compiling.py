@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ..errors import ConfigError, first_line
+from ..errors import CompilerError, first_line
 
 
 @contextlib.contextmanager
@@ -13,7 +13,7 @@ def compiler_errors() -> Iterator[None]:
     """Says what to do when the compiler fails, at a model's first call or where gradients are first needed.
 
     Raises:
-        ConfigError: instead of the compiler's own errors.
+        CompilerError: instead of the compiler's own errors.
     """
     try:
         yield
@@ -22,7 +22,7 @@ def compiler_errors() -> Iterator[None]:
         if not any(name.startswith(("torch._dynamo", "torch._inductor")) for name in kinds):
             raise
         cause = getattr(error, "inner_exception", None) or error.__cause__ or error
-        raise ConfigError(
+        raise CompilerError(
             f"torch.compile failed ({type(cause).__name__}: {first_line(cause)}). It needs a C++ compiler on the "
             "CPU and Triton on a GPU, and does not take every model; leave out compile (--compile)."
         ) from error

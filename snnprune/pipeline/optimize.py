@@ -67,6 +67,7 @@ def optimize(
         TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
         DataError: the data do not fit the model.
         DivergedError: the learning diverged.
+        CompilerError: `torch.compile` failed; a run that had begun goes on without it.
         ExactnessError: the compact model does not compute what was learned.
         RunError: the checkpoint cannot be written or read, belongs to another run, or is in use by one.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.

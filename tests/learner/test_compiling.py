@@ -9,7 +9,7 @@ import torch
 
 import snnprune
 from learner.conftest import Net, loaders
-from snnprune.errors import ConfigError
+from snnprune.errors import CompilerError, ConfigError
 from snnprune.learner import PruneConfig
 from snnprune.learner.compiling import compiler_errors
 
@@ -88,7 +88,7 @@ def test_a_compiler_that_fails_is_named_before_anything_is_learned(trained, monk
 
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
-    with pytest.raises(ConfigError, match=r"OSError: no compiler here.*leave out compile"):
+    with pytest.raises(CompilerError, match=r"OSError: no compiler here.*leave out compile"):
         run(trained, compile=True)
     torch.compiler.reset()
 

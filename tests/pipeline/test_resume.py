@@ -10,6 +10,7 @@ import pytest
 import torch
 from digits_cnn import digits_cnn
 from torch import nn
+from torch._inductor.exc import InvalidCxxCompiler
 
 import snnprune
 from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_at, tree, weights
@@ -89,6 +90,45 @@ def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, 
         patch.setattr(TaskLoss, "__call__", loss)
         said(optimize(model, *SHORT, "--output", "out"), 130)
     assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_step_that_fails_of_ctrl_c_is_no_failure(made, model, said, monkeypatch):
+    """A compiler in another process hears Ctrl-C first, and the step that waits for it fails."""
+    step, count = RecoverStage.train_step, [0]
+
+    def failing(self, batch):
+        count[0] += 1
+        if count[0] == 5:
+            signal.raise_signal(signal.SIGINT)
+            raise OSError("the compiler was interrupted")
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecoverStage, "train_step", failing)
+        message = said(optimize(model, *SHORT, "--output", "out"), 130)
+    assert "--resume" in message
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_compiler_that_fails_late_costs_nothing(made, model, said, monkeypatch):
+    def teacher_alone(network):
+        def call(*_args):
+            raise InvalidCxxCompiler
+
+        teachers.append(network)
+        return network if len(teachers) == 1 else call
+
+    teachers = []
+    command = [*SHORT, "--output", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", teacher_alone)
+        message = said(optimize(model, *command, "--compile"), 1)
+    assert "leave out compile" in message
+    assert optimize(model, *command, "--resume") == 0
     assert same(weights(Path("out")), weights(made / "run"))
 
 
