@@ -80,3 +80,20 @@ def test_a_large_layer_is_never_there_several_times():
         running += size
         peak = max(peak, running)
     assert peak < 2 * largest, "the gradient, and pieces"
+
+
+@pytest.mark.parametrize("granularity", ["neuron", "connection"])
+def test_a_layer_of_zeros_has_values_and_gradients(granularity):
+    """Some heads start at zero; nothing may be divided by their size."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+    )
+    torch.nn.init.zeros_(model[3].weight)
+    train, val, _ = snnprune.load_data("digits", batch_size=64)
+    config = snnprune.PruneConfig(
+        target={"params": 0.5}, epochs=2, search=0.5, distill=0.0, granularity=granularity, lr=0.1
+    )
+    result = snnprune.optimize(model, train, val, config)
+    assert all(bool(p.isfinite().all()) for p in result.model.parameters())
+    assert result.report.compact.accuracy > 0.6

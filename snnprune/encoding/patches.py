@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .sources import Source
+from .sources import Source, root
 
-_EPSILON = 1e-30
 _PIECE = {"cpu": 2**20}  # weights that are read at once; a processor's cache holds them
 _LARGEST = 2**24  # elsewhere, so that no large layer is there several times over
 
@@ -88,7 +87,7 @@ class _Extract(torch.autograd.Function):
             part = rows[some].contiguous()
             strength[some] = torch.linalg.vector_norm(part, dim=1).square()
             features[some] = (extractor.patches(part, order) @ kernel).view(len(part), -1)
-        scale = (strength.sum() / rows.numel()).sqrt() + _EPSILON
+        scale = root(strength.sum() / rows.numel())
         ctx.save_for_backward(weight, kernel, order, scale)
         ctx.extractor, ctx.model = extractor, model
         return features.div_(scale), strength / rows.shape[1] / scale.square()

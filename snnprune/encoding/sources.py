@@ -12,7 +12,7 @@ from .. import layers
 from ..graph import Member, NeuronGroup
 
 Side = Literal["incoming", "outgoing"]
-_EPSILON = 1e-30
+_ZERO = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,12 @@ def standardize(rows: Tensor) -> Tensor:
     Without it the switcher sees values around 0.03, answers with its bias, and gives every neuron of
     a layer the same scale.
     """
-    return rows / (rows.detach().square().mean().sqrt() + _EPSILON)
+    return rows / root(rows.detach().square().mean())
+
+
+def root(mean_square: Tensor) -> Tensor:
+    """Root mean square of a tensor, its unit; 1 for a tensor of zeros (a head that starts so), which has none."""
+    return torch.where(mean_square > _ZERO, mean_square.sqrt(), 1.0)
 
 
 def z_scores(values: Tensor) -> Tensor:
