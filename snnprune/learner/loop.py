@@ -259,7 +259,7 @@ class _Pause:
             signal.signal(*self._before.popitem())
         self.inside = kind is not None
         if kind is not None and issubclass(kind, Exception) and self.wanted:
-            raise KeyboardInterrupt  # compilers and workers of data hear Ctrl-C themselves, and the step fails
+            self.act()  # compilers and workers of data hear the signal themselves, and the step fails
 
     def act(self) -> None:
         """Do what the signal asked for: Ctrl-C stops; of SIGTERM the program's own handler decides."""

@@ -93,21 +93,22 @@ def test_ctrl_c_in_the_middle_of_a_step_does_not_count_half_a_step(made, model, 
     assert same(weights(Path("out")), weights(made / "run"))
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("quick")
-def test_a_step_that_fails_of_ctrl_c_is_no_failure(made, model, said, monkeypatch):
-    """A compiler in another process hears Ctrl-C first, and the step that waits for it fails."""
+def test_a_step_that_fails_of_a_signal_is_no_failure(made, model, said, monkeypatch, number, code):
+    """A compiler in another process hears the signal first, and the step that waits for it fails."""
     step, count = RecoverStage.train_step, [0]
 
     def failing(self, batch):
         count[0] += 1
         if count[0] == 5:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             raise OSError("the compiler was interrupted")
         return step(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(RecoverStage, "train_step", failing)
-        message = said(optimize(model, *SHORT, "--output", "out"), 130)
+        message = said(optimize(model, *SHORT, "--output", "out"), code)
     assert "--resume" in message
     assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
     assert same(weights(Path("out")), weights(made / "run"))
