@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import NETWORKS, make_network
+from conftest import NETWORKS, make_network, randomized, same_state
 from torch import nn
 
 import snnprune
@@ -15,6 +15,7 @@ from snnprune.export import export_onnx
 from snnprune.gates import attach_groups, is_gated
 from snnprune.layers import IndexedLinear
 from snnprune.metrics import count_macs, count_params
+from snnprune.pipeline.attaching import working_copy
 from snnprune.surgery import fold_, random_scales, relative_difference, remove_
 from snnprune.tracing import trace
 
@@ -63,6 +64,62 @@ def test_gated_is_folded_is_removed_is_loaded(name, seed, tmp_path):
     assert torch.equal(loaded(x), compact(x))
     assert {type(m) for m in compact.modules()} <= {type(m) for m in model.modules()} | {IndexedLinear}
     assert not hooks(compact)
+
+
+class Written(nn.Module):
+    """Activations are written into under a mask, between batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 16, 3), nn.Conv2d(16, 4, 1)
+        self.first, self.second = nn.BatchNorm2d(12), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        x = self.first(self.a(x))
+        x = x.index_put((x < 0.1,), x.new_tensor(0.0))
+        return self.c(torch.relu(self.second(self.b(x)))).mean((2, 3))
+
+
+def chain(make, model: nn.Module, x: torch.Tensor, seed: int, folder) -> None:
+    """Gated is folded is removed is loaded, in float64, and is what ONNX Runtime computes, in float32."""
+    groups = trace(model, x)
+    scales = random_scales(groups, torch.Generator().manual_seed(seed))
+    with attach_groups(model, groups, x, scorer=None) as gated:
+        gated.set_scales(scales)
+        reference = gated(x)
+        with gated.running() as inside:
+            assert torch.equal(inside(x), reference)
+        folded, compact = gated.fold(), gated.compact()
+    assert relative_difference(model(x), reference) > 1e-3, "the scales must do something"
+    assert count_params(compact) < 0.9 * count_params(model)
+    for small in (folded, compact):
+        assert relative_difference(reference, small(x)) <= TIGHT
+    snnprune.save(compact, folder / "run")
+    loaded = snnprune.load(folder / "run", model=make())
+    assert relative_difference(compact(x), loaded(x)) <= TIGHT
+    assert same_state(compact, loaded)
+    check = export_onnx(compact.float(), folder / "m.onnx", x.float())  # compares both, at several batch sizes
+    assert check.max_abs_error <= 1e-4 * float(reference.detach().std())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_activations_written_under_a_mask(seed, tmp_path):
+    def make():
+        return randomized(Written, seed)
+
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert all(g.prunable for g in trace(make(), x) if g.id in ("a", "b"))
+    chain(make, make(), x, seed, tmp_path)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", ["vgg_cov2", "resnet20", "mobilenet_v1_025", "digits_cnn"])
+def test_another_memory_format(name, seed, tmp_path):
+    _, model, x = make_network(name, seed)
+    model = working_copy(model, x.device, snnprune.PruneConfig(channels_last=True))
+    wide = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[1] > 1]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in wide)
+    chain(lambda: NETWORKS[name][0]().double(), model, x, seed, tmp_path)
 
 
 def test_float32_agrees_too(network):

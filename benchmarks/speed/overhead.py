@@ -23,6 +23,7 @@ from steps import (
     add_row,
     batch_of,
     build,
+    cases,
     options,
     peak_memory,
     side_by_side,
@@ -76,9 +77,7 @@ def main() -> None:
 
         print(write_speed(args.results))
         return
-    for name in args.networks or NETWORKS:
-        network = NETWORKS[name]
-        batch = args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
+    for name, batch in cases(args):
         row = measure(name, batch, args.device, args.rounds, args.block, {k: RATIOS[k] for k in args.kinds})
         add_row(args.results, {"benchmark": "overhead", "case": name, "batch": batch, **row}, args)
 

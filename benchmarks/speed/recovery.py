@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import torch
-from steps import NETWORKS, add_row, batch_of, build, options, side_by_side, teacher_of
+from steps import NETWORKS, add_row, batch_of, build, cases, options, side_by_side, teacher_of
 from torch import Tensor, nn
 
 import snnprune
@@ -82,9 +82,7 @@ def main() -> None:
 
         print(write_speed(args.results))
         return
-    for name in args.networks or NETWORKS:
-        network = NETWORKS[name]
-        batch = args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
+    for name, batch in cases(args):
         row = measure(name, batch, args.device, args.rounds, args.block)
         add_row(args.results, {"benchmark": "recovery", "case": name, "batch": batch, **row}, args)
 

@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,13 @@ def options(text: str) -> argparse.ArgumentParser:
     return made
 
 
+def cases(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Networks to measure, each with its batch: the one that was given, or what suits the device."""
+    for name in args.networks or NETWORKS:
+        network = NETWORKS[name]
+        yield name, args.batch or (network.cpu_batch if args.device == "cpu" else network.batch)
+
+
 def add_row(path: Path, row: dict[str, Any], args: argparse.Namespace) -> None:
     """Append a row with date, versions and device; one of the same key on the same device is replaced."""
     rows = json.loads(path.read_text()) if path.exists() else []
@@ -255,6 +262,7 @@ __all__ = [
     "add_row",
     "batch_of",
     "build",
+    "cases",
     "options",
     "peak_memory",
     "peak_of",

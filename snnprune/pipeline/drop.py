@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, TargetError
 from ..files import read_json, write_json
-from ..learner import Checkpoint, PruneConfig
+from ..learner import PruneConfig
 from ..metrics import evaluate
 from ..ranks import current
 from .job import Job
@@ -109,11 +109,7 @@ class DropSearch:
         torch.manual_seed(self.config.seed)
         job = self.make(self._at(share))
         place = None if self.folder is None else self._place(share)
-        store = (
-            None
-            if place is None
-            else Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.identity())
-        )
+        store = job.checkpoint(place)
         return job, job.run(store, store.load() if store and self.resume else None)
 
     def _place(self, share: float) -> Path:

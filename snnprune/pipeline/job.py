@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,6 +126,12 @@ class Job:
             value.update(self.train.images[:64].cpu().numpy().tobytes())
             value.update(self.train.labels.cpu().numpy().tobytes())
         return value.hexdigest()
+
+    def checkpoint(self, place: Path | None) -> Checkpoint | None:
+        """Where this run's state is kept; None without a folder."""
+        if place is None:
+            return None
+        return Checkpoint(place, self.fingerprint(), writes=self.ranks.first, options=self.config.identity())
 
     def attach(self, model: nn.Module) -> GatedModel | ConnectionModel:
         """Gates and a fresh scorer on a model; the target is checked before anything is computed."""

@@ -14,7 +14,7 @@ from torch import nn
 from ..errors import ConfigError, RunError
 from ..gates import is_gated, parse_drop, parse_latency
 from ..inputs import Inputs, cuda_devices, device_of, unwrap
-from ..learner import Callback, Checkpoint, LossFunction, PruneConfig
+from ..learner import Callback, LossFunction, PruneConfig
 from ..ranks import current
 from .attaching import working_copy
 from .drop import BOOK, DropSearch
@@ -110,14 +110,12 @@ def optimize(
             options = replace(config, target={"macs": latency.share()})
             torch.manual_seed(config.seed)
         job = make(options)
-        store = None
-        if place is not None:
-            if resume and (place / BOOK).exists():
-                raise RunError(
-                    f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
-                    "interrupted run, or remove its folder to start anew."
-                )
-            store = Checkpoint(place, job.fingerprint(), writes=current().first, options=job.config.identity())
+        if place is not None and resume and (place / BOOK).exists():
+            raise RunError(
+                f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
+                "interrupted run, or remove its folder to start anew."
+            )
+        store = job.checkpoint(place)
         saved = store.load() if store and resume else None
         _check_alike(saved)
         compact = job.run(store, saved)
