@@ -68,6 +68,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             *beside,
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    missing = [name for name in PAPERS if all(row["network"] != name for row in rows)]
+    if missing:
+        lines += ["", "Not run yet, for want of a GPU:", "", "```bash"]
+        lines += [f"python benchmarks/papers.py {name} --together --epochs 60 --device cuda" for name in missing]
+        lines += ["```"]
     if rows:
         last = max(rows, key=lambda r: r["date"])
         lines += ["", f"Last row: {last['date']}, torch {last['versions']['torch']}, {last['device']}."]

@@ -44,6 +44,13 @@ def test_the_table_puts_ours_beside_the_published_numbers(papers):
     assert "| 30.00 |" in lines[2], "of VGG16 the paper counts FC layers alone"
 
 
+def test_what_was_not_run_is_named_with_its_command(papers):
+    text = papers.report.markdown([made_up(), made_up(network="vgg16")])
+    commands = [line.split()[2] for line in text.splitlines() if line.startswith("python benchmarks/papers.py")]
+    assert commands == [name for name in papers.papers.PAPERS if name not in ("mlp", "vgg16")]
+    assert "Not run" not in papers.report.markdown([made_up(network=name) for name in papers.papers.PAPERS])
+
+
 def test_figures_are_drawn_for_every_network(papers, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "papers.json").write_text(json.dumps([made_up(), made_up(mode="separate")]))

@@ -14,6 +14,7 @@ from conftest import ROOT
 from torch import nn
 
 import snnprune
+from snnprune.encoding import Scorer
 from snnprune.metrics import count_macs, count_params
 
 PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
@@ -23,13 +24,14 @@ PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
 def ring(monkeypatch):
     """The benchmark's modules, importable for the length of one test."""
     monkeypatch.setattr(sys, "path", [*PLACES, *sys.path])
+    import ablations
     import methods
     import rivals
     import table
     import tasks
 
-    yield SimpleNamespace(methods=methods, rivals=rivals, table=table, tasks=tasks)
-    for name in ("methods", "rivals", "table", "tasks", "common"):
+    yield SimpleNamespace(ablations=ablations, methods=methods, rivals=rivals, table=table, tasks=tasks)
+    for name in ("ablations", "methods", "rivals", "table", "tasks", "common"):
         sys.modules.pop(name, None)
 
 
@@ -96,6 +98,42 @@ def test_the_hessian_rival_gets_the_mean_square_of_single_gradients(ring, bout):
         loss = nn.functional.cross_entropy(bout.dense(x[i : i + 1]), y[i : i + 1])
         wanted += torch.autograd.grad(loss, weight)[0].square() / len(x)
     torch.testing.assert_close(found["10.weight"], wanted, rtol=1e-3, atol=1e-9)
+
+
+def test_every_ablation_runs_within_the_budget(ring, bout):
+    for method in (*ring.methods.ABLATIONS, *ring.methods.WITHOUT):
+        row = ring.methods.run(bout, method, 0.4, {"lr": 0.01}, final=False)
+        assert row["in_budget"] or method == "multiples of 8", method
+        assert row["exactness"]["remove"] < 1e-10, method
+
+
+def trained_scorer(ring, bout, method):
+    """The scorer before and after a few steps on all its values."""
+    groups = snnprune.trace(bout.dense, bout.example)
+    with ring.ablations.without(method):
+        scorer = Scorer(bout.dense, groups, seed=1)
+        before = {name: value.clone() for name, value in scorer.state_dict().items()}
+        optimizer = torch.optim.SGD(scorer.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            sum((value**3).mean() for value in scorer(bout.dense).values()).backward()
+            optimizer.step()
+        raw = scorer.raw(bout.dense)
+    after = scorer.state_dict()
+    return {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}, raw
+
+
+def test_a_part_that_is_taken_away_has_no_effect(ring, bout):
+    everything, raw = trained_scorer(ring, bout, "switcher")
+    assert everything == {"switcher", "path", "offsets", "rows"}
+    learned, _ = trained_scorer(ring, bout, "U-Net frozen at 0")
+    assert learned == {"path", "offsets"}, "behind a head of 0 extractors get no gradient"
+    assert trained_scorer(ring, bout, "row path frozen")[0] == everything - {"path"}
+    assert trained_scorer(ring, bout, "weights unseen")[0] == everything - {"rows"}
+    learned, other = trained_scorer(ring, bout, "rows unsorted")
+    assert learned == everything
+    assert any(not torch.allclose(other[name], raw[name], atol=1e-6) for name in raw)
+    assert trained_scorer(ring, bout, "switcher")[0] == everything, "afterwards all is as before"
 
 
 def rows(ring, **extra):

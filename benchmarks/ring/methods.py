@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import torch
+from ablations import ABLATIONS, WITHOUT, without
 from rivals import IMPORTANCE, constants, rivals, run_rival
 from tasks import Bout
 from torch import nn
@@ -21,30 +22,7 @@ OURS: dict[str, dict[str, Any]] = {
     "free scales": {"scores": "free"},
     "norm, our threshold": {"search": 1e-9, "probe": 0, "scores": "free"},
 }
-# What each part of the recipe is worth: the default without it, or with another value.
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "no offsets": {"scores": "switcher"},
-    "norm alone": {"probe": 0},
-    "norm alone, free scales": {"probe": 0, "scores": "free"},
-    "trust 1, thrift 1": {"trust": 1.0, "thrift": 1.0},
-    "trust 0, thrift 0.5": {"trust": 0.0},
-    "trust 0.5, thrift 0": {"thrift": 0.0},
-    "trust 0.5, thrift 1": {"thrift": 1.0},
-    "no search": {"search": 1e-9},
-    "search 0.1": {"search": 0.1},
-    "search 0.2": {"search": 0.2},
-    "in turn": {"alternate": 2},
-    "in turn, search 0.1": {"alternate": 2, "search": 0.1},
-    "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},
-    "hold 2": {"hold": 2},
-    "hold 4": {"hold": 4},
-    "hold 8": {"hold": 8},
-    "slow offsets": {"offset_lr": 5e-4},
-    "fast switcher": {"switcher_lr": 1e-3},
-    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
-    "no distillation": {"distill": 0.0},
-}
-VARIANTS = {**OURS, **ABLATIONS}
+VARIANTS = {**OURS, **ABLATIONS, **{name: {} for name in WITHOUT}}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
@@ -58,7 +36,7 @@ def methods(task: Any) -> list[str]:
 
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
-    options = snnprune.PruneConfig(**FINE, **VARIANTS.get(method, {})).to_dict()
+    options = snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})).to_dict()
     if method in IMPORTANCE:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
@@ -107,10 +85,10 @@ def run(bout: Bout, method: str, share: float, knobs: dict[str, Any], *, final: 
             epochs=bout.task.steps / len(bout.train),
             lr=knobs["lr"],
             seed=bout.seed,
-            **FINE,
-            **VARIANTS[method],
+            **FINE | VARIANTS[method],
         )
-        result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)
+        with without(method):
+            result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)
         model: nn.Module = result.model
         steps = sum(result.report.steps.values())
         row["exactness"] = result.report.exactness

@@ -1,0 +1,89 @@
+"""Ours without one part of the recipe at a time, or with another value of an option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+
+from snnprune.encoding.rows import StackedRows
+from snnprune.encoding.scorer import Scorer
+
+# What each part of the recipe is worth: the default without it, or with another value.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no offsets": {"scores": "switcher"},
+    "norm alone": {"probe": 0},
+    "norm alone, free scales": {"probe": 0, "scores": "free"},
+    "trust 1, thrift 1": {"trust": 1.0, "thrift": 1.0},
+    "trust 0, thrift 0.5": {"trust": 0.0},
+    "trust 0.5, thrift 0": {"thrift": 0.0},
+    "trust 0.5, thrift 1": {"thrift": 1.0},
+    "no search": {"search": 1e-9},
+    "search 0.1": {"search": 0.1},
+    "search 0.2": {"search": 0.2},
+    "in turn": {"alternate": 2},
+    "in turn, search 0.1": {"alternate": 2, "search": 0.1},
+    "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},
+    "hold 2": {"hold": 2},
+    "hold 4": {"hold": 4},
+    "hold 8": {"hold": 8},
+    "no ramp": {"ramp": 0.0},
+    "no recovery": {"search": 1.0},
+    "slow offsets": {"offset_lr": 5e-4},
+    "fast switcher": {"switcher_lr": 1e-3},
+    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
+    "no floor": {"floor": 0.0},
+    "multiples of 8": {"round_to": 8},
+    "batch norm frozen": {"freeze_norm": True},
+    "no distillation": {"distill": 0.0},
+}
+
+
+def _frozen(part: str) -> AbstractContextManager[Any]:
+    """A part of the scorer stays as it starts; its gradients are 0."""
+    build = Scorer.__init__
+
+    def build_frozen(scorer: Scorer, *args: Any, **options: Any) -> None:
+        build(scorer, *args, **options)
+        for parameter in getattr(scorer, part).parameters():
+            parameter.register_hook(torch.zeros_like)
+
+    return mock.patch.object(Scorer, "__init__", build_frozen)
+
+
+def _weights_unseen() -> AbstractContextManager[Any]:
+    """The switcher sees norms and sensitivities, but no features of the weights themselves."""
+    sides = StackedRows._sides
+
+    def without_features(rows: StackedRows, model: Any) -> Any:
+        features, energy = sides(rows, model)
+        return torch.zeros_like(features), energy
+
+    return mock.patch.object(StackedRows, "_sides", without_features)
+
+
+def _unsorted() -> AbstractContextManager[Any]:
+    """Rows and columns come as they lie in the model."""
+    build = StackedRows.__init__
+
+    def build_unsorted(rows: StackedRows, *args: Any, **options: Any) -> None:
+        build(rows, *args, **options | {"sort": False})
+
+    return mock.patch.object(StackedRows, "__init__", build_unsorted)
+
+
+# Parts of the switcher that no user has a reason to switch off, so that they are no options.
+WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "U-Net frozen at 0": lambda: _frozen("switcher"),
+    "row path frozen": lambda: _frozen("path"),
+    "weights unseen": _weights_unseen,
+    "rows unsorted": _unsorted,
+}
+
+
+def without(method: str) -> AbstractContextManager[Any]:
+    """What has to hold while this method runs."""
+    return WITHOUT.get(method, nullcontext)()
