@@ -34,7 +34,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no recovery": {"search": 1.0},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
-    "channels only, floor 0.05": {"input_neurons": False, "floor": 0.05},
     "no floor": {"floor": 0.0},
     "multiples of 8": {"round_to": 8},
     "batch norm frozen": {"freeze_norm": True},
