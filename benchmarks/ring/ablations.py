@@ -24,6 +24,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no search": {"search": 1e-9},
     "search 0.1": {"search": 0.1},
     "search 0.2": {"search": 0.2},
+    "search 0.2, no offsets": {"search": 0.2, "scores": "switcher"},
+    "search 0.2, free scales": {"search": 0.2, "scores": "free"},
     "in turn": {"alternate": 2},
     "in turn, search 0.1": {"alternate": 2, "search": 0.1},
     "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},
