@@ -26,6 +26,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "search 0.2": {"search": 0.2},
     "search 0.2, no offsets": {"search": 0.2, "scores": "switcher"},
     "search 0.2, free scales": {"search": 0.2, "scores": "free"},
+    "search 0.5": {"search": 0.5},
+    "search 0.5, free scales": {"search": 0.5, "scores": "free"},
     "in turn": {"alternate": 2},
     "in turn, search 0.1": {"alternate": 2, "search": 0.1},
     "in turn, held gradient, search 0.1": {"alternate": 2, "search": 0.1, "gradient": "held"},

@@ -14,6 +14,7 @@ from tasks import Bout
 from torch import nn
 
 import snnprune
+from snnprune.learner.search import scorer_pace
 from snnprune.metrics import count_macs, count_params
 
 # *Channels only* leaves pixels and flattened units alone, as torch-pruning does; the first layer then has to give
@@ -50,6 +51,9 @@ def recipe(task: Any, method: str) -> str:
             if options[name] == before:
                 del options[name]  # as it always was, before there was a choice
         options["start_version"] = START_VERSION
+        pace = scorer_pace(snnprune.PruneConfig(**VARIANTS.get(method, {})), round(options["search"] * task.steps))
+        if pace < 1:
+            options["pace"] = pace
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 

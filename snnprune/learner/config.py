@@ -48,7 +48,9 @@ class PruneConfig:
         fresh_mean: after a fresh start, mean of the switcher's values over each layer, before the ReLU.
         fresh_std: their standard deviation; together they set how many neurons are off.
         switcher_optimizer: `adamw` or `sgd`.
-        switcher_lr: learning rate of the switcher.
+        switcher_lr: learning rate of the switcher. After a post-training start and under a budget, this and
+            `offset_lr` are divided in searches in which the scorer takes more than 60 steps, so that their
+            sum stays that of 60: else neurons trade places faster than the network learns.
         offset_lr: learning rate of the per-neuron offsets.
         optimizer: of the network: `sgd` (with momentum) or `adamw`.
         lr: the network's learning rate, in the search and as the peak of the recovery.

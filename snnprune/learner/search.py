@@ -21,6 +21,27 @@ from .loop import clip_gradients, run_stage
 from .loss import TaskLoss
 from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
 
+STEPS_AT_FULL_RATE = 60
+
+
+def scorer_pace(config: PruneConfig, total: int) -> float:
+    """What the scorer's learning rates are multiplied with in a search of so many steps, in (0, 1].
+
+    After a post-training start all values lie within a few per cent of each other, and an adaptive optimiser
+    moves each by about its learning rate at every step, however little the gradient says. Over a long search
+    that adds up to many times the distance between neurons: then half of those that are kept change places at
+    every step, and the network cannot learn. So under a budget the sum of the rates over the scorer's steps is
+    bounded.
+
+    Args:
+        config: target, start, and how often the scorer learns.
+        total: steps of the search.
+    """
+    if config.target is None or config.start == "fresh":
+        return 1.0
+    steps = total / (config.hold if config.alternate == "together" else 2)
+    return min(1.0, STEPS_AT_FULL_RATE / max(1.0, steps))
+
 
 class SearchStage:
     """Alternating learning of one gated model.
@@ -53,9 +74,10 @@ class SearchStage:
         self.ranks = current()
         assert gated.scorer is not None
         scorer = gated.scorer
+        pace = scorer_pace(config, total)
         groups = [
-            {"params": scorer.switcher_parameters(), "lr": config.switcher_lr},
-            {"params": list(scorer.offsets.parameters()), "lr": config.offset_lr},
+            {"params": scorer.switcher_parameters(), "lr": pace * config.switcher_lr},
+            {"params": list(scorer.offsets.parameters()), "lr": pace * config.offset_lr},
         ]
         chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
         self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from snnprune.encoding import Scorer
 from snnprune.errors import CollapsedLayerError, DivergedError
 from snnprune.gates import attach_groups
 from snnprune.learner import PruneConfig, TaskLoss
-from snnprune.learner.search import SearchStage
+from snnprune.learner.search import SearchStage, scorer_pace
 from snnprune.pipeline.attaching import switch_connections
 from snnprune.tracing import trace
 
@@ -102,6 +103,40 @@ def test_with_hold_the_switcher_runs_at_some_steps_and_its_scales_stand_between_
     stage.gated.set_phase("both")
     stage.gated.counts()
     assert calls == [0, 3, 6, 6], "afterwards the scales follow the scorer again"
+
+
+def test_a_long_search_takes_smaller_steps_of_the_scorer(trained):
+    assert scorer_pace(PruneConfig(), 60) == 1.0
+    assert scorer_pace(PruneConfig(), 240) == 0.25
+    assert scorer_pace(PruneConfig(hold=4), 240) == 1.0
+    assert scorer_pace(PruneConfig(alternate=2), 240) == 0.5
+    assert scorer_pace(PruneConfig(target=None), 240) == 1.0, "the papers' rates are as published"
+    assert scorer_pace(PruneConfig(start="fresh"), 240) == 1.0, "a fresh start has a long way to go"
+    stage = stage_for(copy.deepcopy(trained), PruneConfig(switcher_lr=1e-3, offset_lr=2e-3, lr=0.04), total=120)
+    assert [group["lr"] for group in stage.scorer_optimizer.param_groups] == [0.5e-3, 1e-3]
+    assert stage.optimizer.param_groups[0]["lr"] == 0.04
+
+
+def changes_of_place(model: nn.Module, total: int) -> int:
+    """Neurons that come or go in the last 60 steps of a search, in which the budget stands still."""
+    stage = stage_for(copy.deepcopy(model), PruneConfig(target={"params": 0.2}, lr=0.05, distill=0.0), total=total)
+    x, y = problem()
+    last, changes = None, 0
+    for step in range(total):
+        stage.step = step
+        at = torch.arange(32) + 32 * step
+        stage.train_step((x[at % len(x)], y[at % len(x)]))
+        if step >= total - 60:
+            kept = torch.cat([scale > 0 for scale in stage.gated.scales.values()])
+            changes += 0 if last is None else int((kept != last).sum())
+            last = kept
+    return changes
+
+
+def test_neurons_settle_in_a_long_search(trained, monkeypatch):
+    settled = changes_of_place(trained, 240)
+    monkeypatch.setattr(sys.modules[SearchStage.__module__], "STEPS_AT_FULL_RATE", 240)
+    assert settled < changes_of_place(trained, 240) / 2
 
 
 def test_rates_fall_along_a_cosine_when_asked_to(trained):
