@@ -73,7 +73,7 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
         "kept": kept(result),
         "groups": report.groups,
         "history": [h for h in report.history if "counts" in h],
-        "scales": {n: [round(v, 4) for v in s.tolist()] for n, s in result.scales.items() if len(s) <= 20000},
+        "scales": {n: [round(v, 4) for v in s.tolist()] for n, s in result.scales.items() if len(s) <= 1000},
         "epochs": options.epochs,
         "seconds": report.seconds,
         "exactness": report.exactness,
