@@ -23,8 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "models")]
 
 import torch  # noqa: E402
-from ablations import ABLATIONS, WITHOUT  # noqa: E402
-from methods import choices, first_knobs, methods, recipe, run  # noqa: E402
+from methods import VARIANTS, choices, first_knobs, methods, recipe, run  # noqa: E402
 from table import write_report  # noqa: E402
 from tasks import TASKS, Bout, prepare  # noqa: E402
 
@@ -115,7 +114,7 @@ def main() -> None:
         for share in options.target or task.targets:
             if options.ablate:
                 for seed in range(TUNING_SEED, TUNING_SEED + options.seeds):
-                    for method in ["switcher", *(options.method or [*ABLATIONS, *WITHOUT])]:
+                    for method in ["switcher", *(options.method or list(VARIANTS)[1:])]:
                         knobs = first_knobs(task, method)
                         measure(book, bouts, options, method, share, seed, knobs, "tune")
                 continue
