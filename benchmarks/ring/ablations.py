@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from snnprune.encoding.rows import StackedRows
 from snnprune.encoding.scorer import Scorer
+from snnprune.learner.search import scorer_pace
 
 # What each part of the recipe is worth: the default without it, or with another value.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -38,6 +40,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no recovery": {"search": 1.0},
     "slow offsets": {"offset_lr": 5e-4},
     "fast switcher": {"switcher_lr": 1e-3},
+    "search 0.2, full rates": {"search": 0.2},
+    "no recovery, full rates": {"search": 1.0},
     "no floor": {"floor": 0.0},
     "multiples of 8": {"round_to": 8},
     "batch norm frozen": {"freeze_norm": True},
@@ -78,12 +82,19 @@ def _unsorted() -> AbstractContextManager[Any]:
     return mock.patch.object(StackedRows, "__init__", build_unsorted)
 
 
-# Parts of the switcher that no user has a reason to switch off, so that they are no options.
+def _full_rates() -> AbstractContextManager[Any]:
+    """The scorer's learning rates stay as they are, however long the search."""
+    return mock.patch.object(sys.modules[scorer_pace.__module__], "STEPS_AT_FULL_RATE", sys.maxsize)
+
+
+# Parts that no user has a reason to switch off, so that they are no options.
 WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "U-Net frozen at 0": lambda: _frozen("switcher"),
     "row path frozen": lambda: _frozen("path"),
     "weights unseen": _weights_unseen,
     "rows unsorted": _unsorted,
+    "search 0.2, full rates": _full_rates,
+    "no recovery, full rates": _full_rates,
 }
 
 

@@ -26,7 +26,7 @@ OURS: dict[str, dict[str, Any]] = {
     "free scales": {"scores": "free"},
     "norm, our threshold": {"search": 1e-9, "probe": 0, "scores": "free"},
 }
-VARIANTS = {**OURS, **ABLATIONS, **{name: {} for name in WITHOUT}}
+VARIANTS = {**OURS, **{name: {} for name in WITHOUT}, **ABLATIONS}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
@@ -35,8 +35,8 @@ START_VERSION = 2  # raised when the same options come to mean another start
 
 def methods(task: Any) -> list[str]:
     """Everybody in the ring; a convolutional network without flattening has channels only."""
-    ours = [name for name in OURS if task.data == "mnist" or name != "switcher, channels only"]
-    return [*rivals(task), *ours]
+    flattens = task.data == "mnist"
+    return [*rivals(task), *(name for name, own in OURS.items() if flattens or own.get("input_neurons", True))]
 
 
 def recipe(task: Any, method: str) -> str:
@@ -51,7 +51,9 @@ def recipe(task: Any, method: str) -> str:
             if options[name] == before:
                 del options[name]  # as it always was, before there was a choice
         options["start_version"] = START_VERSION
-        pace = scorer_pace(snnprune.PruneConfig(**VARIANTS.get(method, {})), round(options["search"] * task.steps))
+        config = snnprune.PruneConfig(**VARIANTS.get(method, {}))
+        with without(method):
+            pace = scorer_pace(config, round(config.search * task.steps))
         if pace < 1:
             options["pace"] = pace
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]

@@ -29,9 +29,8 @@ def scorer_pace(config: PruneConfig, total: int) -> float:
 
     After a post-training start all values lie within a few per cent of each other, and an adaptive optimiser
     moves each by about its learning rate at every step, however little the gradient says. Over a long search
-    that adds up to many times the distance between neurons: then half of those that are kept change places at
-    every step, and the network cannot learn. So under a budget the sum of the rates over the scorer's steps is
-    bounded.
+    that adds up to many times the distance between neurons: then they trade places at every step, faster than the
+    network learns. So under a budget the sum of the rates over the scorer's steps is bounded.
 
     Args:
         config: target, start, and how often the scorer learns.
