@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from . import attention
 from .errors import DataError
-from .inputs import Inputs, batch_size, call, device_of, logits_of, split_batch
+from .inputs import device_of, logits_of, split_batch
+from .macs import count_macs as count_macs
 from .ranks import Ranks
 
 
@@ -40,28 +39,6 @@ def count_params(model: nn.Module) -> int:
 def count_nonzero(model: nn.Module) -> int:
     """Number of parameters that are not 0."""
     return sum(int(torch.count_nonzero(p)) for p in model.parameters())
-
-
-def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
-    """Multiply-adds of one forward pass, for one input.
-
-    Args:
-        model: the network; its mode is left alone.
-        example_inputs: a batch of any size; the count is divided by it.
-    """
-    modes = {module: module.training for module in model.modules()}
-    flags = {p: p.requires_grad for p in model.parameters()}
-    counter = FlopCounterMode(display=False)
-    try:
-        model.eval().requires_grad_(False)  # the counter trips over parameters passed to modules otherwise
-        with torch.no_grad(), attention.unfused(), counter:
-            call(model, example_inputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
-    return round(counter.get_total_flops() / 2 / batch_size(example_inputs))
 
 
 @torch.no_grad()

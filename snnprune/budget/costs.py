@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import layers
+from ..errors import ExactnessError
 from ..graph import LayerShapes, NeuronGroup, layer_shapes
 from ..inputs import Inputs, batch_size
+from ..macs import MacCount
 
 Metric = Literal["macs", "params"]
 Scores = Mapping[str, NDArray[np.float64]]
@@ -86,8 +88,20 @@ def _above(ranked: NDArray[np.float64], threshold: float) -> int:
     return len(ranked) - int(np.searchsorted(ranked, threshold, side="right"))
 
 
-def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> list[LayerCost]:
-    """Cost coefficients of every convolution, linear and per-channel layer that runs."""
+def layer_costs(
+    model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs, counted: MacCount
+) -> list[LayerCost]:
+    """Cost coefficients of every convolution, linear and per-channel layer that runs.
+
+    Args:
+        model: the network.
+        groups: its groups.
+        example_inputs: what its forward takes.
+        counted: its multiply-adds as they were counted operation by operation.
+
+    Raises:
+        ExactnessError: a layer's multiply-adds as counted and as its sizes say differ.
+    """
     outs: dict[str, _Parts] = {}
     ins: dict[str, _Parts] = {}
     slices: dict[tuple[str, int], _Parts] = {}
@@ -106,8 +120,15 @@ def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs:
             side = Side(group.size, ((group.id, every, every),))
             found.append(LayerCost(f"{group.id} products", None, side, group.macs, 0.0, 0.0))
     parameters = dict(model.named_parameters())
+    seen: set[int] = set()  # a parameter that several layers hold is paid for once
+
+    def size(*tensors: object) -> int:
+        new = {id(t): t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in seen}
+        seen.update(new)
+        return sum(t.numel() for t in new.values())
+
     for (name, dim), parts in slices.items():
-        if name in parameters:  # buffers are not counted
+        if name in parameters and size(parameters[name]):  # buffers are not counted
             width = parameters[name].shape[dim]
             each = parameters[name].numel() / width
             found.append(LayerCost(name, None, Side(width, tuple(parts)), 0.0, 0.0, each))
@@ -116,19 +137,43 @@ def layer_costs(model: nn.Module, groups: Sequence[NeuronGroup], example_inputs:
     for name, module in model.named_modules():
         shape = shapes.get(name, NOT_CALLED)  # auxiliary heads run in training alone, but have parameters
         if layers.is_conv(module) or isinstance(module, nn.Linear):
-            found.append(_weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch))
+            paid = (size(module.weight), size(module.bias))
+            layer = _weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch, paid)
+            found.append(_as_counted(layer, module, counted.layers.get(name, 0.0)))
         elif isinstance(module, layers.PER_CHANNEL):
             count = layers.channel_count(module)
-            params = sum(p.numel() for p in module.parameters())
+            params = size(*module.parameters())
             side = Side(count, tuple(outs.get(name, [])))
             found.append(LayerCost(name, None, side, 0.0, 0.0, params / count))
     return found
 
 
+def _as_counted(layer: LayerCost, module: nn.Module, counted: float) -> LayerCost:
+    """The layer, whose price is what was counted; layers that compute in a way of their own may differ."""
+    said = layer.cost("macs", 1 if layer.inputs is None else len(layer.inputs.scores({})), layer.outputs.width)
+    if abs(said - counted) <= 1e-6 * max(1.0, said, counted):
+        return layer
+    if layers.is_customized(module) and said > 0:
+        return replace(layer, macs=layer.macs * counted / said)
+    raise ExactnessError(
+        f"{layer.name}: {counted:.0f} multiply-adds were counted where its sizes say {said:.0f}, so no target on MACs "
+        "could be met. Is it called under vmap or by code that replaces its forward? Otherwise please report the model."
+    )
+
+
 def _weighted(
-    name: str, module: nn.Module, shape: LayerShapes, ins: _Parts, outs: _Parts, batch: int
+    name: str,
+    module: nn.Module,
+    shape: LayerShapes,
+    ins: _Parts,
+    outs: _Parts,
+    batch: int,
+    paid: tuple[int, int],
 ) -> LayerCost:
-    """Coefficients of a convolution or a linear layer, over all its calls, for one input."""
+    """Coefficients of a convolution or a linear layer, over all its calls, for one input.
+
+    `paid` is what its weight and its bias count as parameters: 0 where another layer holds them too.
+    """
     out_side = Side(layers.out_width(module), tuple(outs))
     in_side = Side(layers.in_width(module), tuple(ins))
     if isinstance(module, nn.Linear):
@@ -141,9 +186,9 @@ def _weighted(
         kernel, conv_groups = math.prod(module.kernel_size), module.groups
     # A transposed convolution spends its kernel at every input position, a plain one at every output.
     positions = shape.input_elements / in_side.width if transposed else shape.output_elements / out_side.width
-    bias = 0.0 if module.bias is None else 1.0
+    bias = 1.0 if paid[1] else 0.0
     macs = kernel * positions / batch
     if conv_groups > 1:  # loses whole groups, so that every output keeps its inputs
         inner = in_side.width / conv_groups
-        return LayerCost(name, None, out_side, macs * inner, 0.0, kernel * inner + bias)
-    return LayerCost(name, in_side, out_side, macs, kernel, bias)
+        return LayerCost(name, None, out_side, macs * inner, 0.0, (kernel * inner if paid[0] else 0.0) + bias)
+    return LayerCost(name, in_side, out_side, macs, kernel if paid[0] else 0.0, bias)

@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from .. import attention
-from ..errors import TargetError
+from ..errors import ExactnessError, TargetError
 from ..graph import NeuronGroup
-from ..inputs import Inputs
-from ..metrics import count_macs, count_params
+from ..inputs import Inputs, cuda_devices, device_of
+from ..macs import price, warn_of_unpriced
+from ..metrics import count_params
 from .costs import ALWAYS, Curve, Metric, Scores, Side, layer_costs
 
 TOLERANCE = 0.01
@@ -48,18 +50,36 @@ class CostModel:
         model: the network (shapes and types are read, nothing is kept of it).
         groups: its groups.
         example_inputs: what its forward takes.
+
+    Attributes:
+        dense: cost of the whole model, by metric.
+        unpriced: operations that take weights and whose multiply-adds are not counted.
+
+    Raises:
+        ExactnessError: a layer's multiply-adds as counted and as its sizes say differ.
     """
 
     def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
         self.groups = {group.id: group for group in groups if group.prunable}
-        self.dense = {"macs": count_macs(model, example_inputs), "params": count_params(model)}
-        with attention.opened(model):  # so that output projections are calls of layers
-            self.layers = layer_costs(model, groups, example_inputs)
+        with attention.opened(model), torch.random.fork_rng(devices=cuda_devices(device_of(model))):
+            torch.manual_seed(0)  # a network that draws its way takes the same one twice
+            counted = price(model, example_inputs)
+            torch.manual_seed(0)
+            self.layers = layer_costs(model, groups, example_inputs, counted)
+        self.dense = {"macs": counted.total, "params": count_params(model)}
+        self.unpriced = counted.unpriced
+        warn_of_unpriced(counted)
         everything = {name: np.full(g.size, ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
         self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
         self._savings: dict[tuple[Metric, str], float] = {}
         self._rest = {m: self.dense[m] - self._sum(m, everything, 0.0) for m in ("macs", "params")}
+        for metric, rest in self._rest.items():
+            if rest < -max(1.0, 1e-9 * self.dense[metric]):
+                raise ExactnessError(
+                    f"the layers of the model add up to {self.dense[metric] - rest:.0f} {metric}, but only "
+                    f"{self.dense[metric]} are there: a mistake in snnprune; please report the model."
+                )
 
     def cost(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
         """Absolute cost when only the neurons in `kept` stay; groups not named stay whole."""

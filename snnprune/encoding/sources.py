@@ -78,6 +78,7 @@ class Source:
 def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
     """Every source whose neurons are all there: producers, depthwise layers and consumers."""
     found = []
+    seen: set[tuple[int, str]] = set()  # a weight that several layers hold is read once
     parameters = dict(model.named_parameters())
     for member in group.members:
         if member.role == "parameter" and not group.producers and member.module in parameters:
@@ -91,6 +92,9 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
         if not weighted:
             continue
         side: Side = "outgoing" if member.role == "consumer" else "incoming"
+        if (id(module.weight), side) in seen:
+            continue
+        seen.add((id(module.weight), side))
         source = _source(module, member, side, group.size)
         if source is not None:
             found.append(source)

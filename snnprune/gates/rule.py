@@ -147,11 +147,13 @@ def count_groups(groups: Sequence[NeuronGroup], scales: Mapping[str, Tensor]) ->
             continue
         scale = scales[group.id].detach().cpu().double().numpy()
         if group.kind == "input":
-            member = group.consumers[0]
-            outer = columns.get(member.module, np.ones(0))
-            padded = np.ones(max(len(outer), 1 + max(member.channels)))
-            padded[: len(outer)] = outer
-            scale = scale * padded[list(member.channels)]
+            strongest = np.zeros(group.size)  # of the layers that read the same inputs by one weight
+            for member in group.consumers:
+                outer = columns.get(member.module, np.ones(0))
+                padded = np.ones(max(len(outer), 1 + max(member.channels)))
+                padded[: len(outer)] = outer
+                strongest = np.maximum(strongest, padded[list(member.channels)])
+            scale = scale * strongest
         kept = scale > 0
         strong = int((scale >= 1).sum())
         found.append(GroupCounts(group.id, group.size, int(kept.sum()), int(kept.sum()) - strong, strong))

@@ -17,6 +17,7 @@ from ..inputs import Inputs, batch_size, still
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_weighted
 from .records import Member, NeuronGroup, Role
+from .tied import unite_tied
 from .walk import Walk
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
             walk.run(example_inputs)
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
-    idle = [n for n, m in clone.named_modules() if is_weighted(m) and not walk.ledger.touched(n)]
+    unite_tied(walk.ledger)
+    idle = [n for n, m in clone.named_modules() if is_weighted(m) and not walk.ledger.reached(n)]
     if idle:
         logger.warning(
             "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "

@@ -16,6 +16,7 @@ from ..inputs import Inputs
 from .discover import channel_groups
 from .records import Member, NeuronGroup
 from .shapes import LayerShapes, layer_shapes
+from .tied import uses_of
 
 
 def find_groups(
@@ -109,21 +110,49 @@ def _input_groups(
             if member.one_to_one:
                 owned.setdefault(member.module, set()).update(member.channels)
     found = []
-    for name, shape in shapes.items():
-        module = model.get_submodule(name)
-        if not layers.is_linear(module) or len(shape.input) != 2 or shape.calls != 1:
+    done: set[str] = set()
+    partners = _partners(model)
+    for name in shapes:
+        names = partners.get(name, [name])  # layers with one weight lose the same columns of it
+        if name in done or not names or not all(_takes_single_inputs(model, n, shapes) for n in names):
             continue
+        done.update(names)
+        module = model.get_submodule(name)
         if isinstance(module, layers.IndexedLinear):
             candidates = module.index.tolist()
         else:
             candidates = range(layers.in_width(module))
-        columns = tuple(sorted(c for c in candidates if c not in owned.get(name, set())))
+        taken = set[int]().union(*(owned.get(n, set()) for n in names))
+        columns = tuple(sorted(c for c in candidates if c not in taken))
         if not columns:
             continue
-        member = Member(name, "consumer", columns, tuple(range(len(columns))))
-        group = NeuronGroup(f"{name}:in", "input", len(columns), (member,))
+        members = tuple(Member(n, "consumer", columns, tuple(range(len(columns)))) for n in names)
+        group = NeuronGroup(f"{name}:in", "input", len(columns), members)
         for pattern in keep:
-            if group.prunable and (fnmatch.fnmatchcase(group.id, pattern) or _matches(name, pattern)):
+            if group.prunable and (
+                fnmatch.fnmatchcase(group.id, pattern) or any(_matches(n, pattern) for n in names)
+            ):
                 group = replace(group, reason=f"kept by request ({pattern})")
         found.append(group)
+    return found
+
+
+def _takes_single_inputs(model: nn.Module, name: str, shapes: dict[str, LayerShapes]) -> bool:
+    """Whether an index selection may stand in front of a layer: it is called once, with one row per input."""
+    shape = shapes.get(name)
+    if not layers.is_linear(model.get_submodule(name)):
+        return False
+    return shape is None or (len(shape.input) == 2 and shape.calls == 1)
+
+
+def _partners(model: nn.Module) -> dict[str, list[str]]:
+    """Layer -> all layers that hold its weight, itself included; none where others hold it too."""
+    found: dict[str, list[str]] = {}
+    for uses in uses_of(model):
+        names = [use.name for use in uses]
+        linear = [layers.is_linear(use.module) and use.own == "weight" for use in uses]
+        plain = all(linear) and not any(isinstance(use.module, layers.IndexedLinear) for use in uses)
+        for use in uses:
+            if use.own == "weight":
+                found[use.name] = names if plain else []
     return found

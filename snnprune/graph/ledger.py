@@ -91,9 +91,9 @@ class Ledger:
             self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
         return self.raw[name]
 
-    def touched(self, name: str) -> bool:
-        """Whether a layer was called, or its weights were used, in any pass."""
-        return name in self.order
+    def reached(self, name: str) -> bool:
+        """Whether a layer was called, its weights were used, or it shares them with one of which this is true."""
+        return name in self.order or name in self.produced or name in self.between
 
     def vanish(self, labels: Tensor) -> None:
         """Neurons of which an operation left nothing, as when a detector finds no box."""

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import attention
 from ..inputs import Inputs, call, tensors_in
 from .labels import Classes, core
-from .ledger import Ledger, is_known
+from .ledger import Ledger, is_known, is_weighted
 from .ops import Constraints, operation
 from .rules import rule_for
 
@@ -38,6 +38,12 @@ class Walk(TorchDispatchMode):
         self._tensors: dict[int, str] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._tensors.setdefault(id(tensor), name)
+        for owner, module in model.named_modules():  # of several names, the one under which a layer has neurons
+            if is_weighted(module):
+                prefix = f"{owner}." if owner else ""
+                self._tensors.update(
+                    {id(t): prefix + own for own, t in module._parameters.items() if t is not None}
+                )
 
     @property
     def classes(self) -> Classes:

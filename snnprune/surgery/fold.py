@@ -32,6 +32,7 @@ def fold_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn
         CollapsedLayerError: a group's scales are all 0.
     """
     check_scales(groups, scales)
+    done: set[int] = set()
     for name, columns in column_maps(model, groups).items():
         factor = columns(scales)
         if factor is None:
@@ -39,6 +40,9 @@ def fold_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn
         module = model.get_submodule(name)
         weight = module.weight
         assert isinstance(weight, Tensor)
+        if id(weight) in done:  # shared with a layer that reads the same neurons
+            continue
+        done.add(id(weight))
         if isinstance(module, layers.IndexedLinear):
             factor = factor[module.index]
         shape = [1] * weight.dim()

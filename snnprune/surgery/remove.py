@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import attention, layers
 from ..errors import CollapsedLayerError
 from ..graph import NeuronGroup
+from ..ties import ties_of, tie_again_
 from .resize import select_, select_slices_
 from .scales import Scales, check_scales
 
@@ -82,6 +83,7 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
     """
     check_scales(groups, scales)
     kept = {name: scale.detach() > 0 for name, scale in scales.items()}
+    ties = ties_of(model)
     for group in groups:
         mask = kept.get(group.id)
         if mask is not None and not bool(mask.all()):
@@ -98,6 +100,7 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
         select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
     for (name, dim), mask in slice_masks(model, groups, kept).items():
         select_slices_(model, name, dim, mask.nonzero().flatten())
+    tie_again_(model, ties)
     attention.unnest_(model)
     return model
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import StructureError
+from ..ties import replace_module_
 
 _NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -150,5 +151,4 @@ def _set_index(model: nn.Module, name: str, module: nn.Linear, index: Tensor | N
         new.index = index.to(module.weight.device).clone()
     new.weight, new.bias = module.weight, module.bias
     new.train(module.training)
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+    replace_module_(model, name, new)
