@@ -16,7 +16,8 @@ from torch import nn
 from .errors import RunError, first_line
 from .files import read_json, write_json
 from .inputs import Inputs
-from .metrics import count_macs, count_nonzero, count_params, evaluate
+from .macs import count_macs, price
+from .metrics import count_nonzero, count_params, evaluate
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -66,6 +67,7 @@ class Report:
         odd_widths: group id -> kept, of groups that keep no multiple of `round_to` channels (or of the smaller
             number that narrow groups are rounded to), because the target would else be missed by more than 0.01.
         curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
+        unpriced: operations that take weights and whose multiply-adds are not in `macs`, as `operation (module)`.
         command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
             target, what each cut kept and took, and last the final model.
@@ -94,6 +96,7 @@ class Report:
     trials: list[dict[str, Any]] = field(default_factory=list)
     odd_widths: dict[str, int] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
+    unpriced: list[str] = field(default_factory=list)
     command: str = ""
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
@@ -155,7 +158,8 @@ class Report:
             )
         if a.loss is not None and b.loss is not None:
             found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
-        for name, x, y in (("MACs", a.macs, b.macs), ("params", a.params, b.params)):
+        macs = "MACs (in part)" if self.unpriced else "MACs"
+        for name, x, y in ((macs, a.macs, b.macs), ("params", a.params, b.params)):
             found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
         if a.nonzero and b.nonzero is not None:
             kept = f"{b.nonzero / a.params:.1%} of all"
@@ -165,6 +169,8 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
         lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
+        if self.unpriced:
+            lines.append(f"not in the MACs: {', '.join(self.unpriced)}")
         if not self.groups:
             return "\n".join(lines)
         lines.append("")
@@ -190,6 +196,7 @@ def _malformed(report: Report) -> str | None:
         "seconds": _number,
         "kept_whole": lambda v: all(type(k["id"]) is type(k["reason"]) is str for k in v),
         "versions": lambda v: all(type(x) is str for x in v.values()),
+        "unpriced": lambda v: type(v) is list and all(type(x) is str for x in v),
         "seed": lambda v: type(v) is int,
         **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
         **dict.fromkeys(("config", "odd_widths", "steps"), lambda v: type(v) is dict),
@@ -287,6 +294,7 @@ def compare(
         split="given",
         seconds=0.0,
         device=device_name(device),
+        unpriced=list(price(dense, example_inputs).unpriced),
     )
 
 

@@ -18,6 +18,7 @@ from .files import STRUCTURE, read_json, write_atomically, write_json
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
+from .ties import get_tensor, set_tensor_, tie_again_, ties_of
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -65,7 +66,8 @@ def save(
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
     folder = Path(folder)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    tied = _tied(model, sparse)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)
     write_tensors(folder / WEIGHTS, stored)
     structure = {
@@ -74,9 +76,21 @@ def save(
         "layers": layer_sizes(model),
         "weights_sha256": digest(folder / WEIGHTS),
         **({"sparse": shapes(state, sparse)} if sparse else {}),
+        **({"tied": tied} if tied else {}),
         **(extra or {}),
     }
     write_json(folder / STRUCTURE, structure)
+
+
+def _tied(model: nn.Module, sparse: Sequence[str]) -> dict[str, str]:
+    """Further name -> the name under which a parameter or buffer with several names is stored."""
+    found: dict[str, str] = {}
+    stored = model.state_dict().keys()
+    for tie in ties_of(model):
+        names = [name for name in tie.names if name in stored]
+        first = next((name for name in names if name in sparse), names[0] if names else "")
+        found |= {name: first for name in names if name != first}
+    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -161,12 +175,50 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     except Exception as error:  # its own, and those of element types that PyTorch lacks
         raise StructureError(f"{weights} is no readable safetensors file ({first_line(error)}).") from error
     state = unpack(state, structure.get("sparse", {}), structure["layers"])
+    tied = _tied_names(structure, state)
+    state |= {name: state[stored] for name, stored in tied.items()}
+    _check_alike(model, state)
     shrink_(model, structure["layers"], state)
     try:
         load_state_(model, state)
     except (RuntimeError, TypeError) as error:
         raise StructureError(f"{folder} does not fit {type(model).__name__} ({first_line(error)}).") from error
+    for name, stored in tied.items():
+        one = get_tensor(model, stored)
+        if isinstance(one, nn.Parameter) != isinstance(get_tensor(model, name), nn.Parameter):
+            raise StructureError(f"{folder}: {name[:100]!r} and {stored[:100]!r} cannot be one parameter.")
+        set_tensor_(model, name, one)
     return model.eval()
+
+
+def _tied_names(structure: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Further names of stored parameters and buffers, from a structure file.
+
+    Raises:
+        StructureError: the table is malformed, or names what the weights file lacks or has as well.
+    """
+    tied = structure.get("tied", {})
+    good = isinstance(tied, dict) and all(
+        isinstance(stored, str) and stored in state and name not in state for name, stored in tied.items()
+    )
+    if not good:
+        raise StructureError(f"{STRUCTURE}: the table of tied parameters is malformed: {repr(tied)[:200]}.")
+    return tied
+
+
+def _check_alike(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse different values for what is one parameter in the model: the last one would win.
+
+    Raises:
+        StructureError: there are such.
+    """
+    for tie in ties_of(model):
+        values = [state[name] for name in tie.names if name in state]
+        if any(value.shape != values[0].shape or not torch.equal(value, values[0]) for value in values[1:]):
+            raise StructureError(
+                f"{' and '.join(tie.names[:3])} are one parameter in {type(model).__name__}, but the file holds "
+                "different values for them. Build the model as it was when it was saved."
+            )
 
 
 def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:
@@ -195,10 +247,11 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
     """
     check_sizes(model, sizes)
     own = layer_sizes(model)
+    ties = ties_of(model)
     for name, wanted in sorted(sizes.items(), key=lambda item: "heads" not in item[1]):  # attention opens first
         have = own[name]
         if have == dict(wanted):
-            continue  # untouched, so that weights tied between layers stay tied
+            continue
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear):
             source = wanted.get("source", wanted["in"])
@@ -221,6 +274,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
             _same_groups(name, have, wanted)
             select_(model, name, outputs=torch.arange(wanted["out"]))
     _shrink_parameters_(model, state, {name for name, wanted in sizes.items() if "out" in wanted})
+    tie_again_(model, ties)
     attention.unnest_(model)
 
 

@@ -41,15 +41,15 @@ def tie_again_(model: nn.Module, ties: Iterable[Tie]) -> None:
         StructureError: names of one tie got tensors of different shapes.
     """
     for tie in ties:
-        now = {name: _get(model, name) for name in tie.names}
+        now = {name: get_tensor(model, name) for name in tie.names}
         new = [tensor for tensor in now.values() if tensor is not tie.tensor]
         if not new:
             continue
         if any(tensor.shape != new[0].shape for tensor in new):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in now.items())
             raise StructureError(
-                f"one parameter under several names would get different shapes ({shapes}). Keep these layers whole "
-                "(keep=), or give each a parameter of its own."
+                f"one parameter under several names would get different shapes ({shapes}). Keep these layers "
+                "whole (keep=), or give each a parameter of its own."
             )
         for name in tie.names:
             set_tensor_(model, name, new[0])
@@ -71,7 +71,8 @@ def replace_module_(model: nn.Module, name: str, new: nn.Module) -> None:
                 parent._modules[child] = new
 
 
-def _get(model: nn.Module, name: str) -> Tensor:
+def get_tensor(model: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer of a dotted name."""
     owner, _, own = name.rpartition(".")
     module = model.get_submodule(owner)
     tensor = module._parameters[own] if own in module._parameters else module._buffers[own]

@@ -156,8 +156,8 @@ def _as_counted(layer: LayerCost, module: nn.Module, counted: float) -> LayerCos
     if layers.is_customized(module) and said > 0:
         return replace(layer, macs=layer.macs * counted / said)
     raise ExactnessError(
-        f"{layer.name}: {counted:.0f} multiply-adds were counted where its sizes say {said:.0f}, so no target on MACs "
-        "could be met. Is it called under vmap or by code that replaces its forward? Otherwise please report the model."
+        f"{layer.name}: {counted:.0f} multiply-adds were counted where its sizes say {said:.0f}, so no target on "
+        "MACs could be met. Is it called under vmap, or is its forward replaced? Else please report the model."
     )
 
 

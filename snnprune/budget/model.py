@@ -22,6 +22,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, cuda_devices, device_of
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
+from .blocks import at_least, blocks_of, parts_of, rounding_step
 from .costs import ALWAYS, Curve, Metric, Scores, Side, layer_costs
 
 TOLERANCE = 0.01
@@ -53,6 +54,7 @@ class CostModel:
 
     Attributes:
         dense: cost of the whole model, by metric.
+        parts: group id -> neurons of every layer that holds only some of the group's.
         unpriced: operations that take weights and whose multiply-adds are not counted.
 
     Raises:
@@ -61,6 +63,7 @@ class CostModel:
 
     def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
         self.groups = {group.id: group for group in groups if group.prunable}
+        self.parts = {name: parts_of(group) for name, group in self.groups.items()}
         with attention.opened(model), torch.random.fork_rng(devices=cuda_devices(device_of(model))):
             torch.manual_seed(0)  # a network that draws its way takes the same one twice
             counted = price(model, example_inputs)
@@ -183,12 +186,12 @@ class CostModel:
         blocks: dict[str, NDArray[np.float64]] = {}
         for name, group in sorted(self.groups.items(), key=lambda item: item[1].kind):
             least = self._least(metric, group, floor, round_to)
-            block = _blocks(scores[name], group, least, round_to)
+            block = blocks_of(scores[name], self.parts[name], least, floor, rounding_step(group, round_to))
             if group.kind == "input":
-                member = group.consumers[0]
-                safe = np.isinf(self._inputs_of[member.module].raw(blocks))[list(member.channels)]
-                if safe.any():
-                    block[np.where(safe, scores[name], -ALWAYS).argmax()] = ALWAYS
+                for member in group.consumers:
+                    safe = np.isinf(self._inputs_of[member.module].raw(blocks))[list(member.channels)]
+                    if safe.any():
+                        block[np.where(safe, scores[name], -ALWAYS).argmax()] = ALWAYS
             blocks[name] = block
         return {name: blocks[name] for name in self.groups}
 
@@ -231,7 +234,7 @@ class CostModel:
         """
         if self._saving(metric, group) < LEAST_SAVING:
             return group.size
-        least = max(1, math.ceil(floor * group.size - 1e-9))
+        least = at_least(floor, group.size)
         step = rounding_step(group, round_to)
         least = math.ceil(least / step) * step
         return min(group.size, least)
@@ -250,32 +253,3 @@ class CostModel:
             mask[0] = True
             self._savings[key] = 1 - self.share(metric, {group.id: mask})
         return self._savings[key]
-
-
-def _blocks(scores: NDArray[np.float64], group: NeuronGroup, least: int, round_to: int) -> NDArray[np.float64]:
-    """Scores with the `least` best out of reach, and neurons tied in blocks of `round_to` channels.
-
-    A block has the score of its best neuron, so that a threshold keeps whole blocks.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order].copy()
-    step = rounding_step(group, round_to)
-    ranked = ranked[(np.arange(len(ranked)) // step) * step]
-    ranked[:least] = ALWAYS
-    result = np.empty_like(ranked)
-    result[order] = ranked
-    return result
-
-
-def rounding_step(group: NeuronGroup, round_to: int) -> int:
-    """Neurons that make up a multiple of `round_to` channels: a head is a multiple of 8 by itself.
-
-    A group that is less than four such multiples wide is rounded to a smaller power of two, so that rounding
-    never decides about more than a quarter of a layer.
-    """
-    if group.kind != "channel":
-        return 1
-    width = group.size * group.per_neuron
-    if width < 4 * round_to:
-        round_to = math.gcd(round_to, 1 << max(0, (width // 4).bit_length() - 1))
-    return round_to // math.gcd(round_to, group.per_neuron)

@@ -228,6 +228,8 @@ def summary(report: Report, run: Path, before: Path | None = None) -> None:
     odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths.items())
     if odd:
         say(f"no multiple of {report.config.get('round_to')}, so that the target is met within 0.01: {odd}")
+    if report.unpriced:
+        say(f"not in the MACs, because what they cost is unknown: {', '.join(report.unpriced)}")
     for kept in report.kept_whole:
         if kept["reason"] != "it is an output of the model":
             console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")

@@ -52,7 +52,7 @@ def keep_masks(
         round_to: keep multiples of this many channels.
 
     Raises:
-        CollapsedLayerError: without a budget, every neuron of a group is at or below 0.
+        CollapsedLayerError: without a budget, every neuron of a group, or of a layer's part of it, is off.
         DivergedError: a value is not finite.
         TargetError: the budget is below what the floors allow.
     """
@@ -64,6 +64,12 @@ def keep_masks(
                     f"{name}: the switcher turned off all {len(mask)} neurons, so the network is cut. "
                     "Lower the learning rates, or give a target instead of `free`."
                 )
+            for part in cost.parts[name]:
+                if not bool(mask[torch.from_numpy(part).to(mask.device)].any()):
+                    raise CollapsedLayerError(
+                        f"{name}: the switcher turned off all {len(part)} neurons of one of its layers, so the "
+                        "network is cut. Lower the learning rates, or give a target instead of `free`."
+                    )
         return masks
     sizes = [len(u) for u in values.values()]
     flat = torch.cat([u.detach() for u in values.values()])

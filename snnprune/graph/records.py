@@ -81,6 +81,11 @@ class NeuronGroup:
         return tuple(m for m in self.members if m.role == "consumer")
 
     @property
+    def partial(self) -> tuple[Member, ...]:
+        """Layers and tensors that hold only some of the neurons, as the branches of a concatenation do."""
+        return tuple(m for m in self.members if len(set(m.neurons)) < self.size)
+
+    @property
     def per_neuron(self) -> int:
         """Channels that a neuron has in the layer that makes it: 1, or those of a head or convolution group."""
         makers = [m for role in ("producer", "between", "parameter") for m in self.members if m.role == role]

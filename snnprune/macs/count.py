@@ -28,18 +28,75 @@ from .formulas import formulas
 logger = logging.getLogger(__name__)
 
 # Operations of PyTorch that take a weight and multiply nothing with it: they look rows up, move, compare or norm.
+# Without leading and trailing underscores.
 _FREE = frozenset(
-    "embedding embedding_renorm _embedding_bag _embedding_bag_forward_only cat stack copy index index_put "
-    "_index_put_impl index_select gather take where scatter scatter_add scatter_reduce slice_scatter select_scatter "
-    "index_add index_copy index_fill masked_scatter masked_select masked_fill set_ set resize resize_as "
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm "
-    "batch_norm_elemt native_layer_norm native_group_norm native_instance_norm _fused_rms_norm rms_norm "
-    "_batch_norm_with_update _batch_norm_no_update _prelu_kernel prelu rrelu_with_noise expand_as "
-    "view_as reshape_as _foreach_add lerp dist equal isclose allclose searchsorted bucketize grid_sampler "
-    "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine "
-    "fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask "
-    "_fake_quantize_learnable_per_tensor_affine _fake_quantize_learnable_per_channel_affine "
-    "_thnn_fused_lstm_cell _thnn_fused_gru_cell _weight_norm_interface".split()
+    [
+        "allclose",
+        "batch_norm_elemt",
+        "batch_norm_no_update",
+        "batch_norm_with_update",
+        "bucketize",
+        "cat",
+        "copy",
+        "cudnn_batch_norm",
+        "dist",
+        "embedding",
+        "embedding_bag",
+        "embedding_bag_forward_only",
+        "embedding_renorm",
+        "equal",
+        "expand_as",
+        "fake_quantize_learnable_per_channel_affine",
+        "fake_quantize_learnable_per_tensor_affine",
+        "fake_quantize_per_channel_affine",
+        "fake_quantize_per_channel_affine_cachemask",
+        "fake_quantize_per_tensor_affine",
+        "fake_quantize_per_tensor_affine_cachemask",
+        "foreach_add",
+        "fused_rms_norm",
+        "gather",
+        "grid_sampler",
+        "index",
+        "index_add",
+        "index_copy",
+        "index_fill",
+        "index_put",
+        "index_put_impl",
+        "index_select",
+        "isclose",
+        "lerp",
+        "masked_fill",
+        "masked_scatter",
+        "masked_select",
+        "miopen_batch_norm",
+        "native_batch_norm",
+        "native_batch_norm_legit",
+        "native_batch_norm_legit_no_training",
+        "native_group_norm",
+        "native_instance_norm",
+        "native_layer_norm",
+        "prelu",
+        "prelu_kernel",
+        "reshape_as",
+        "resize",
+        "resize_as",
+        "rms_norm",
+        "rrelu_with_noise",
+        "scatter",
+        "scatter_add",
+        "scatter_reduce",
+        "searchsorted",
+        "select_scatter",
+        "set",
+        "slice_scatter",
+        "stack",
+        "take",
+        "thnn_fused_gru_cell",
+        "thnn_fused_lstm_cell",
+        "view_as",
+        "weight_norm_interface",
+        "where",
+    ]
 )
 
 
@@ -97,8 +154,8 @@ def warn_of_unpriced(counted: MacCount) -> None:
     """Log a warning when multiply-adds are missing in a count."""
     if counted.unpriced:
         logger.warning(
-            "the multiply-adds of %s are not counted: they take weights, and how much they do with them is unknown. "
-            "MACs, and targets on them, speak of the rest of the network",
+            "the multiply-adds of %s are not counted: they take weights, and how much they do with them is "
+            "unknown. MACs, and targets on them, speak of the rest of the network",
             ", ".join(counted.unpriced[:5])
             + (f" and {len(counted.unpriced) - 5} more" if counted.unpriced[5:] else ""),
         )
@@ -141,9 +198,9 @@ class _Watch(TorchDispatchMode):
             where = f" ({self._stack[-1][0]})" if self._stack and self._stack[-1][0] else ""
             self.unpriced[f"{packet}{where}"] = None
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and args and getattr(packet, "__name__", "") in ("_to_copy", "clone"):
-            if self._is_weight(args[0]):
-                self._copies[out] = True
+        copied = isinstance(out, Tensor) and getattr(packet, "__name__", "") in ("_to_copy", "clone")
+        if copied and self._is_weight(args[0]):
+            self._copies[out] = True
         return out
 
     def _costs(self, func: Any, args: Any, kwargs: Any) -> bool:
@@ -165,7 +222,7 @@ class _Watch(TorchDispatchMode):
         base = getattr(torch.ops.aten, name.rstrip("_"), None)  # not every in-place form has its tags
         plain = getattr(base, func._overloadname, None)
         pointwise = torch.Tag.pointwise in tags or (plain is not None and torch.Tag.pointwise in plain.tags)
-        return not (pointwise or func.is_view or name.strip("_") in _STRIPPED)
+        return not (pointwise or func.is_view or name.strip("_") in _FREE)
 
     def _is_weight(self, tensor: Any, among: set[Any] | None = None) -> bool:
         """Whether a tensor is a parameter, a view of one, or one in another data type."""
@@ -180,9 +237,6 @@ def _place(tensor: Tensor) -> Any:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # sparse and other tensors without a storage
         return ("tensor", id(tensor))
-
-
-_STRIPPED = frozenset(name.strip("_") for name in _FREE)
 
 
 class _Enter:

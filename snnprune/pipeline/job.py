@@ -23,7 +23,8 @@ from ..gates import GatedModel
 from ..inputs import Inputs, first_images, map_tensors, split_batch
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
-from ..metrics import Evaluation, count_macs, count_nonzero, count_params, evaluate
+from ..macs import price
+from ..metrics import Evaluation, count_nonzero, count_params, evaluate
 from ..ranks import current
 from ..registry import check_finite
 from ..report import ModelFigures, Report, device_name
@@ -31,6 +32,7 @@ from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes, check_runs, warn_of_zeros
+from .delivered import check_delivered, check_predicted
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
 from .result import Result
@@ -160,6 +162,7 @@ class Job:
             compact, scales = self._search(store, saved)
             self.scales = {n: s.cpu() for n, s in scales.items()}
             saved = None
+        check_delivered(self.config.target, self.dense, compact, self.example, sparse=self.sparse)
         self.ranks.same_([*compact.state_dict().values(), *self.scales.values()])
         steps = self.total - self.probe_steps - self.search_steps
         if steps > 0:
@@ -221,7 +224,10 @@ class Job:
             self.counts = [asdict(count) for count in gated.counts()]
             scales = gated.scales
             self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}
-            return gated.compact(), scales
+            compact = gated.compact()
+            if isinstance(gated, GatedModel):
+                check_predicted(gated, compact, self.example)
+            return compact, scales
 
     def finish(
         self, compact: nn.Module, test: Iterable[Any] | None, began: float, data_name: str | None
@@ -229,19 +235,23 @@ class Job:
         """Measure both models once and put the result together."""
         check_finite(compact.state_dict(), "the compact model")
         compact.eval()
+        check_delivered(self.config.target, self.dense, compact, self.example, sparse=self.sparse)
         data = loader_on(test, self.where) if test is not None else self.val
         split = "test" if test is not None else "val"
         found: list[ModelFigures] = []
+        unpriced: tuple[str, ...] = ()
         for model in (self.dense, compact):
             self.tell("test")
             result: Evaluation | None = None
             if data is not None and self.has_labels:
                 result = evaluate(model, data, ranks=self.ranks)
+            counted = price(model, self.example)
+            unpriced = unpriced or counted.unpriced
             found.append(
                 ModelFigures(
                     result.accuracy if result else None,
                     result.loss if result else None,
-                    count_macs(model, self.example),
+                    counted.total,
                     count_params(model),
                     count_nonzero(model) if self.sparse else None,
                 )
@@ -263,6 +273,7 @@ class Job:
             history=self.history,
             curve=self.curve,
             odd_widths=self._odd_widths(),
+            unpriced=list(unpriced),
             steps={
                 "probe": self.probe_steps,
                 "search": self.searched,

@@ -17,7 +17,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from .fold import fold_
 from .remove import remove_
-from .scales import Scales, column_maps, scale_call
+from .scales import Scales, column_maps, leave_alive_, scale_call
 
 TOLERANCE = 1e-10
 
@@ -108,15 +108,19 @@ def _next_to_zero(parameter: Tensor) -> bool:
 def random_scales(
     groups: Sequence[NeuronGroup], generator: torch.Generator, zeros: float = 0.3
 ) -> dict[str, Tensor]:
-    """Random scales in [0.5, 1.5] with a share of exact zeros for every prunable group, float64."""
+    """Random scales in [0.5, 1.5] with a share of exact zeros for every prunable group, float64.
+
+    No layer is emptied, also none that holds a part of a group only.
+    """
     scales = {}
     for group in groups:
         if not group.prunable:
             continue
         scale = 0.5 + torch.rand(group.size, generator=generator, dtype=torch.float64)
         dead = torch.randperm(group.size, generator=generator)[: round(zeros * group.size)]
-        scale[dead[: group.size - 1]] = 0.0
+        scale[dead] = 0.0
         scales[group.id] = scale
+    leave_alive_(groups, scales)
     return scales
 
 

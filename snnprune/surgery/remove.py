@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import attention, layers
 from ..errors import CollapsedLayerError
 from ..graph import NeuronGroup
-from ..ties import ties_of, tie_again_
+from ..ties import tie_again_, ties_of
 from .resize import select_, select_slices_
 from .scales import Scales, check_scales
 

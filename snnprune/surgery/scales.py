@@ -21,7 +21,7 @@ def check_scales(groups: Sequence[NeuronGroup], scales: Scales) -> None:
 
     Raises:
         ConfigError: an unknown or kept group, a wrong length, a negative or a non-finite scale.
-        CollapsedLayerError: all scales of a group are 0.
+        CollapsedLayerError: all scales of a group are 0, or of the part that one layer holds.
     """
     known = {group.id: group for group in groups}
     for name, scale in scales.items():
@@ -41,6 +41,38 @@ def check_scales(groups: Sequence[NeuronGroup], scales: Scales) -> None:
                 f"{name}: all {group.size} neurons have scale 0, so removing them would cut the network. "
                 "Ask for a larger target or a higher floor per layer."
             )
+        for member in group.partial:
+            if not bool((scale[torch.tensor(member.neurons, device=scale.device)] > 0).any()):
+                raise CollapsedLayerError(
+                    f"{member.module}: the {len(set(member.neurons))} neurons of {name} that it holds all have "
+                    "scale 0, so removing them would cut the network. Leave it one at least."
+                )
+
+
+def leave_alive_(groups: Iterable[NeuronGroup], scales: Mapping[str, Tensor]) -> None:
+    """Give scale 1 to as few neurons as it takes for no layer to lose all its inputs or outputs, in place.
+
+    So that scales drawn at random never empty a layer, and what they prove does not depend on chance.
+    """
+    mine = [group for group in groups if group.id in scales]
+    for group in mine:
+        for part in (tuple(range(group.size)), *(member.neurons for member in group.partial)):
+            if not bool((scales[group.id][list(part)] > 0).any()):
+                scales[group.id][part[0]] = 1.0
+    arrives: dict[str, dict[int, bool]] = {}  # what the channels of a consumer let through
+    for group in mine:
+        if group.kind == "channel":
+            on = (scales[group.id] > 0).tolist()
+            for member in group.consumers:
+                columns = arrives.setdefault(member.module, {})
+                for column, neuron in zip(member.channels, member.neurons, strict=True):
+                    columns[column] = columns.get(column, True) and on[neuron]
+    for group in mine:
+        for member in group.consumers if group.kind == "input" else ():
+            through = arrives.get(member.module, {})
+            open_ = [n for c, n in zip(member.channels, member.neurons, strict=True) if through.get(c, True)]
+            if open_ and not bool((scales[group.id][open_] > 0).any()):
+                scales[group.id][open_[0]] = 1.0
 
 
 @dataclass(frozen=True, slots=True)

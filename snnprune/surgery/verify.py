@@ -19,7 +19,7 @@ from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dty
 from .compare import gated_difference, layers_to_watch, random_scales, randomize_norms_
 from .fold import fold_
 from .remove import remove_
-from .scales import Scales
+from .scales import Scales, leave_alive_
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ def _turned_off(groups: Sequence[NeuronGroup], generator: torch.Generator, part:
     for scale in scales.values():
         if len(scale) > 1:
             scale[part::_PARTS] = 0.0
-    return {name: s if bool((s > 0).any()) else torch.ones_like(s) for name, s in scales.items()}
+    leave_alive_(groups, scales)
+    return scales
 
 
 def _with_noise(inputs: Inputs, generator: torch.Generator, least: int = 0) -> Inputs:

@@ -1,0 +1,79 @@
+"""A target is checked on what is delivered: counted on the compact model, not as it was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from ..budget import TOLERANCE, CostModel
+from ..connections import weight_of
+from ..errors import ExactnessError, TargetError
+from ..gates import GatedModel, parse_target
+from ..inputs import Inputs
+from ..macs import count_macs
+from ..metrics import count_params
+
+_CURE = (
+    "This is a mistake in snnprune; please report the model. `snnprune inspect` lists its groups, and --keep can "
+    "exclude the one at fault."
+)
+
+
+def check_delivered(
+    target: Mapping[str, float] | None,
+    dense: nn.Module,
+    compact: nn.Module,
+    example: Inputs,
+    *,
+    sparse: Sequence[str] = (),
+) -> None:
+    """Refuse a compact model that is larger than its target allows.
+
+    Args:
+        target: `{"macs": share}` or `{"params": share}`; None, the free mode, allows everything.
+        dense: the model that came in.
+        compact: the one that goes out.
+        example: what their forward takes.
+        sparse: names of weights of which single connections were switched: those that are 0 do not count.
+
+    Raises:
+        TargetError: the target is missed by more than 0.01 of the dense cost.
+    """
+    budget = parse_target(target)
+    if budget is None:
+        return
+    if budget.metric == "macs":
+        whole, left = count_macs(dense, example), count_macs(compact, example)
+    else:
+        whole, left = (count_params(m) - _absent(m, sparse) for m in (dense, compact))
+    if left > (budget.share + TOLERANCE) * whole:
+        share = left / whole
+        raise TargetError(
+            f"{budget.metric}={budget.share:g} was asked for, but the compact model has {share:.3f} of the "
+            f"dense {budget.metric} ({left} of {whole}), {share - budget.share:.3f} too many. No result was "
+            f"written. {_CURE}"
+        )
+
+
+def check_predicted(gated: GatedModel, compact: nn.Module, example: Inputs) -> None:
+    """Refuse a compact model that does not cost what the threshold was chosen by.
+
+    Raises:
+        ExactnessError: MACs or params as counted and as predicted differ by more than 0.01 of the dense cost.
+    """
+    cost: CostModel = gated.cost
+    kept = {name: (scale > 0).cpu().numpy() for name, scale in gated.scales.items()}
+    for metric, left in (("macs", count_macs(compact, example)), ("params", count_params(compact))):
+        said = cost.cost(metric, kept)
+        if abs(said - left) > TOLERANCE * cost.dense[metric]:
+            raise ExactnessError(
+                f"the compact model has {left} {metric}, where {said:.0f} were predicted, so the target would be "
+                f"missed without a word. {_CURE}"
+            )
+
+
+def _absent(model: nn.Module, sparse: Sequence[str]) -> int:
+    """Weights that are exact zeros in layers whose connections were switched."""
+    weights = [weight_of(model, name.removesuffix(".weight")) for name in sparse]
+    return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights)
