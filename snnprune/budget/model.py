@@ -78,6 +78,8 @@ class CostModel:
         self._savings: dict[tuple[Metric, str], float] = {}
         self._rest = {m: self.dense[m] - self._sum(m, everything, 0.0) for m in ("macs", "params")}
         for metric, rest in self._rest.items():
+            # A layer inside attention may be priced by heads: once with their products, once as a layer.
+            rest += sum(group.macs * group.size for group in self.groups.values()) if metric == "macs" else 0
             if rest < -max(1.0, 1e-9 * self.dense[metric]):
                 raise ExactnessError(
                     f"the layers of the model add up to {self.dense[metric] - rest:.0f} {metric}, but only "

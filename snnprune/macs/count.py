@@ -169,7 +169,7 @@ class _Watch(TorchDispatchMode):
         self.model, self.counter = model, counter
         self.layers: dict[str, float] = {}
         self.unpriced: dict[str, None] = {}
-        self._stack: list[str] = []
+        self._stack: list[tuple[str, int]] = []  # modules that run, and the count when each began
         own = list(model.parameters())
         self._parameters = {_place(p) for p in own}
         self._weights = {_place(p) for p in own if p.dim() > 1 and p.numel() > 1}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from ..budget import TOLERANCE, CostModel
+from ..budget import TOLERANCE, CostModel, Metric
 from ..connections import weight_of
 from ..errors import ExactnessError, TargetError
 from ..gates import GatedModel, parse_target
@@ -64,7 +64,8 @@ def check_predicted(gated: GatedModel, compact: nn.Module, example: Inputs) -> N
     """
     cost: CostModel = gated.cost
     kept = {name: (scale > 0).cpu().numpy() for name, scale in gated.scales.items()}
-    for metric, left in (("macs", count_macs(compact, example)), ("params", count_params(compact))):
+    counted: dict[Metric, int] = {"macs": count_macs(compact, example), "params": count_params(compact)}
+    for metric, left in counted.items():
         said = cost.cost(metric, kept)
         if abs(said - left) > TOLERANCE * cost.dense[metric]:
             raise ExactnessError(
