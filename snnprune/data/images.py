@@ -106,7 +106,7 @@ def check_depth(path: Path, peaks: Mapping[Path, int]) -> None:
 
 def _bytes(image: Image.Image) -> tuple[Image.Image, int | None]:
     """The image with 8 bits a channel, which Pillow's own conversion would cut off at 255, and its peak."""
-    deep = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # known until it is loaded
+    deep = image.format in ("PNG", "TIFF") and ";16" in str(getattr(image, "tile", ""))  # known until it is loaded
     tags = getattr(image, "tag_v2", {})
     image.load()
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):

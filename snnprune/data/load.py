@@ -76,7 +76,8 @@ def load_data(
 
     Returns:
         (train, val, test): loaders of (images, labels). Images are float32 (batch, channels, height, width),
-        normalised; labels int64 (batch,), or class probabilities (batch, classes) as an `.npz` may hold. Those of `file.py:function` are as that function returns them.
+        normalised; labels int64 (batch,), or class probabilities (batch, classes) where an `.npz` holds those.
+        What `file.py:function` returns is left as it is.
 
     Raises:
         DataError: the data set is missing, empty or malformed, or a number makes no sense.
@@ -106,12 +107,15 @@ def load_data(
     shape = raw.train[0].shape[1:]
     if channels is not None and channels != shape[0]:
         raise DataError(f"{name} has images of {shape[0]} channels; channels={channels} is for folders of images.")
-    constants = [
-        _constants(what, given[what], default, shape[0])
-        for what, default in (("mean", raw.mean), ("std", raw.std))
-    ]
+    info = DataInfo(
+        name,
+        (shape[0], shape[1], shape[2]),
+        raw.classes,
+        _constants("mean", given["mean"], raw.mean, shape[0]),
+        _constants("std", given["std"], raw.std, shape[0]),
+        kind,
+    )
     _check_pair(given)
-    info = DataInfo(name, (shape[0], shape[1], shape[2]), raw.classes, *constants, kind)
     train, val = (raw.train, raw.val) if raw.val is not None else _split(raw.train, val_fraction, seed)
     if limit is not None:
         train = _subset(train, limit, seed)
@@ -142,7 +146,7 @@ def _raw(
     if name in sources.NAMES:
         return sources.named(name, root, download=download), "named"
     path = Path(name)
-    if name and path.is_dir():
+    if is_folder(name):
         return folder(path, image_size, channels, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"
@@ -154,6 +158,11 @@ def _raw(
         f"data set {name!r} is neither a folder, an .npz file, file.py:function nor a known name "
         f"({', '.join(sources.NAMES)}).{hint}"
     )
+
+
+def is_folder(name: str) -> bool:
+    """Whether a data set of that name is read from image files, whose channels can be chosen."""
+    return name == "mini-imagenet" or (name not in sources.NAMES and bool(name) and Path(name).is_dir())
 
 
 def _from_code(spec: str) -> Splits:
@@ -189,7 +198,8 @@ def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | No
         raise DataError(f"--std {list(values)} must be positive.")
     if not all(0 <= value <= 1 for value in values):
         raise DataError(
-            f"--{what} {list(values)} must lie between 0 and 1, as pixels do; divide what is meant for 0 to 255 by 255."
+            f"--{what} {list(values)} must lie between 0 and 1, as pixels do here; divide values for pixels up to "
+            "255 by 255."
         )
     return values
 
@@ -211,7 +221,8 @@ def _check_pair(given: dict[str, tuple[float, ...] | None]) -> None:
     if len(absent) == 1:
         other = "std" if absent == ["mean"] else "mean"
         raise DataError(
-            f"--{other} {list(given[other] or ())} was given without --{absent[0]}. Give both, as in training, or none."
+            f"--{other} {list(given[other] or ())} was given without --{absent[0]}. Give both, as in training, "
+            "or none."
         )
 
 

@@ -52,7 +52,22 @@ class TaskLoss:
         self._teach = torch.compile(self.teacher) if compile and self.teacher is not None else self.teacher
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
-        """A scalar, differentiable in the model's weights and scales."""
+        """A scalar, differentiable in the model's weights and scales.
+
+        Raises:
+            DataError: labels or outputs are of no use to it, or a batch is too small for batch norm.
+        """
+        try:
+            return self._cast(model, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise DataError(
+                "a batch holds a single input, of which batch norm cannot learn. Let the training loader leave out "
+                "such a last batch (drop_last=True), take another batch size, or set freeze_norm=True."
+            ) from error
+
+    def _cast(self, model: Callable[..., Any], batch: Any) -> Tensor:
         if self.precision == "float32":
             return self._at(model, batch)
         where = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
