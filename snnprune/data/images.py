@@ -116,7 +116,7 @@ def _bytes(image: Image.Image) -> tuple[Image.Image, int | None]:
         )
     if image.mode != "I" and not image.mode.startswith("I;16"):
         # Of several channels Pillow keeps the upper byte of each.
-        return image, int(np.asarray(image).max()) * 257 if deep else None
+        return image, int(np.asarray(image).max()) * 256 + 255 if deep else None
     values = np.asarray(image).astype(np.uint32)
     white = 2 ** tags[_BITS][0] - 1 if _BITS in tags else _TOP
     # Netpbm files tell their white and Pillow has scaled them by it, as PNG files of older Pillows come as I too.

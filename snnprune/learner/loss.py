@@ -63,8 +63,8 @@ class TaskLoss:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise DataError(
-                "a batch holds a single input, of which batch norm cannot learn. Let the training loader leave out "
-                "such a last batch (drop_last=True), take another batch size, or set freeze_norm=True."
+                "a batch holds a single input, of which batch norm cannot learn. Let the training loader leave "
+                "out such a last batch (drop_last=True), take another batch size, or set freeze_norm=True."
             ) from error
 
     def _cast(self, model: Callable[..., Any], batch: Any) -> Tensor:

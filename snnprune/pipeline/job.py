@@ -93,7 +93,7 @@ class Job:
             torch.compiler.reset()
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
-        self.has_labels = loss_fn is None and all([_labelled(x, outputs) for x in (train, val) if x is not None])
+        self.has_labels = loss_fn is None and all(_labelled(x, outputs) for x in (train, val) if x is not None)
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
         """Tell the observers of a stage that is not the loop's."""

@@ -25,12 +25,12 @@ def write_images(folder: str, classes: int, mode: str = "L", side: int = 8, coun
 
 @pytest.mark.parametrize(
     ("data", "more"),
-    [("digits", ["--image-size", "16"]), ("digits", ["--image-size", "6"]), ("colour", []), ("large", [])],
+    [("digits", ["--image-size", "16"]), ("digits", ["--image-size", "6"]), ("d.npz", []), ("large", [])],
     ids=["larger", "smaller", "colour", "large"],
 )
 def test_images_that_do_not_fit_the_model(refused, data, more):
-    if data == "colour":
-        write_images(data, 10, "RGB")
+    if data == "d.npz":
+        npz(x_train=np.zeros((20, 8, 8, 3), np.uint8), x_test=np.zeros((10, 8, 8, 3), np.uint8))
     elif data == "large":
         write_images(data, 10, side=20)
     refused(*command("digits.pt", data, *ARCH, *more), says=("does not run", "image size", "channels"))
