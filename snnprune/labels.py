@@ -83,8 +83,8 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
         )
     if labels.dim() != 1 and labels.shape[1:] != (1,):
         raise DataError(f"{_described(labels)} are not one class for each input. {_OWN}.")
-    labels = labels.reshape(-1).long()
-    low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
+    found = labels.reshape(-1).long()
+    low, high = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
     if low < 0:
         raise DataError(
             f"{_described(labels)} hold the label {low}; classes count from 0, and none is passed over (as "
@@ -95,7 +95,7 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
             f"the data has labels up to {high}, but the model has {classes} outputs. "
             "Use the data set that the model was trained on, or give --num-classes."
         )
-    return labels
+    return found
 
 
 def classes_of(targets: Tensor) -> Tensor:
