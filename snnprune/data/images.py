@@ -115,8 +115,10 @@ def _bytes(image: Image.Image) -> tuple[Image.Image, int | None]:
             "tells which value is white; save it with 8 or 16 bits"
         )
     if image.mode != "I" and not image.mode.startswith("I;16"):
-        # Of several channels Pillow keeps the upper byte of each.
-        return image, int(np.asarray(image).max()) * 256 + 255 if deep else None
+        if not deep:
+            return image, None
+        opaque = image.convert("RGB") if "A" in image.getbands() else image
+        return image, int(np.asarray(opaque).max()) * 256 + 255  # Pillow keeps the upper byte of each channel
     values = np.asarray(image).astype(np.uint32)
     white = 2 ** tags[_BITS][0] - 1 if _BITS in tags else _TOP
     # Netpbm files tell their white and Pillow has scaled them by it, as PNG files of older Pillows come as I too.

@@ -26,10 +26,10 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def colour_png(values: np.ndarray) -> bytes:
-    """(h, w, 3) 16-bit colours, which Pillow cannot write."""
-    height, width, _ = values.shape
+    """(h, w, channels) 16-bit colours, perhaps with transparency, which Pillow cannot write."""
+    height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
@@ -76,13 +76,16 @@ def test_files_that_tell_of_12_bits_are_scaled_by_those(tmp_path):
     assert peak is None
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_12_bits_in_16_are_refused_and_14_named(tmp_path, caplog, colour):
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_12_bits_in_16_are_refused_and_14_named(tmp_path, caplog, channels):
     def write(top: int) -> None:
         values = np.full((8, 8), top, np.uint16)
         for file in tmp_path.rglob("*.png"):
-            if colour:
-                file.write_bytes(colour_png(np.repeat(values[..., None], 3, 2)))
+            if channels > 1:
+                planes = np.repeat(values[..., None], channels, 2)
+                if channels != 3:
+                    planes[..., -1] = 65535  # opaque
+                file.write_bytes(colour_png(planes))
             else:
                 Image.fromarray(values).save(file)
 
@@ -244,4 +247,14 @@ def test_what_is_broken_or_missing_is_counted(tmp_path):
     for name in ("b", "d"):
         (tmp_path / "train" / name).rmdir()
     with pytest.raises(DataError, match=r"class 'b', which the training folder lacks .*3 more"):
+        load_data(str(tmp_path))
+
+
+def test_looking_for_what_is_broken_ends(tmp_path, monkeypatch):
+    for kind in ("train", "test"):
+        write_images(tmp_path / kind, {"a": 9, "b": 9})
+        for file in (tmp_path / kind).rglob("*.png"):
+            file.write_text("no image")
+    monkeypatch.setattr("snnprune.data.folder._ENOUGH", 5)
+    with pytest.raises(DataError, match=r"train/a/0\.png is no readable image .*; so are 5 more of 6\."):
         load_data(str(tmp_path))
