@@ -49,6 +49,7 @@ def test_every_form_of_classes_gives_the_same_figures(form, size):
     assert found.loss == pytest.approx(-float(picked.mean()), rel=1e-12)
     assert found.count == 12
     assert torch.equal(classes_of(targets_of(LOGITS, FORMS[form])), PLAIN)
+    assert read_labels(FORMS[form]).dim() == (2 if FORMS[form].is_floating_point() else 1)
 
 
 def test_two_classes_as_truth_values():
