@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from .errors import DataError
 from .inputs import device_of, logits_of, split_batch
+from .labels import classes_of, targets_of
 from .macs import count_macs as count_macs
 from .ranks import Ranks
 
@@ -56,7 +57,8 @@ def evaluate(
 
     Args:
         model: maps (batch, ...) images to (batch, classes) logits.
-        loader: batches of images and integer labels.
+        loader: batches of images and labels: integers of shape (batch,) or (batch, 1), one-hot rows, or class
+            probabilities (batch, classes), whose likeliest class then counts as the right one.
         device: where to run; by default where the model is.
         on_batch: called after every batch, for progress.
         ranks: the processes that call this together; each takes every so many-th batch, and all get the same
@@ -66,7 +68,8 @@ def evaluate(
         `accuracy` in [0, 1], `loss` (mean cross-entropy in nats) and `count` of inputs.
 
     Raises:
-        DataError: the loader is empty, has no labels, or one that is not among the model's classes.
+        DataError: the loader is empty, has no labels, or some that are neither classes of the model nor
+            probabilities of them.
 
     Example:
         >>> snnprune.evaluate(model, test).count
@@ -87,9 +90,13 @@ def evaluate(
                 raise DataError("a batch holds no labels, so there is nothing to evaluate against.")
             images, labels = images.to(where), labels.to(where)
             logits = logits_of(model(images))[0]
-            check_labels(logits, labels)
-            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-            correct += int((logits.argmax(1) == labels).sum())
+            targets = targets_of(logits, labels)
+            loss += float(
+                F.cross_entropy(
+                    logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="sum"
+                )
+            )
+            correct += int((logits.argmax(1) == classes_of(targets)).sum())
             total += len(labels)
             if on_batch:
                 on_batch()
@@ -100,37 +107,3 @@ def evaluate(
     if not total:
         raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
     return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, int(total))
-
-
-def check_logits(logits: Any) -> None:
-    """Refuse outputs that are no tensor, which the built-in loss cannot use.
-
-    Raises:
-        DataError: the model returned something else.
-    """
-    if not isinstance(logits, Tensor):
-        raise DataError(
-            f"the model returned {type(logits).__name__} where one tensor of logits is needed. Give loss_fn, or "
-            "switch off its auxiliary outputs."
-        )
-
-
-def check_labels(logits: Tensor, labels: Tensor) -> None:
-    """Refuse labels that the model has no output for.
-
-    Raises:
-        DataError: the outputs are not (batch, classes), or a label is out of range or not finite.
-    """
-    check_logits(logits)
-    if logits.dim() != 2 or len(logits) != len(labels):
-        raise DataError(
-            f"the model's output has shape {tuple(logits.shape)} for {len(labels)} labels; "
-            "a classifier's (batch, classes) is needed."
-        )
-    if labels.is_floating_point() and not bool(labels.isfinite().all()):
-        raise DataError("there are labels that are not finite. Mend or leave out those inputs.")
-    if len(labels) and (int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0):
-        raise DataError(
-            f"the data has labels up to {int(labels.max())}, but the model has {logits.shape[1]} outputs. "
-            "Use the data set that the model was trained on, or give --num-classes."
-        )

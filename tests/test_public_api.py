@@ -21,6 +21,7 @@ RANK = {
     "files": 1,
     "inputs": 1,
     "attention": 1,
+    "labels": 1,
     "layers": 1,
     "ranks": 1,
     "runtime": 1,

@@ -43,19 +43,24 @@ def load_splits(
     limit: int | None = None,
     num_classes: int | None = None,
 ) -> Any:
-    """Load the data; a run that is opened again brings its own normalisation."""
+    """Load the data; folders are read as the model takes them, and a run brings its own normalisation."""
     from ..data import load_data
+    from ..data.load import is_folder
+    from ..pipeline.inspecting import image_channels
 
     constants: dict[str, Any] = {"mean": parse.numbers(mean, "--mean"), "std": parse.numbers(std, "--std")}
     recorded = (opened.structure or {}).get("normalization") if opened is not None else None
     if isinstance(recorded, dict) and mean is None and std is None:
         constants = {"mean": recorded.get("mean"), "std": recorded.get("std")}
     display.stage("data")
+    size_makes_sense = image_size is None or image_size > 0  # if not, load_data says so
+    channels = image_channels(opened, image_size) if is_folder(data) and size_makes_sense else None
     splits = load_data(
         data,
         root,
         batch_size=batch_size,
         image_size=image_size,
+        channels=channels,
         seed=seed,
         limit=limit,
         num_classes=num_classes,

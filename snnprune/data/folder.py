@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError, first_line
+from ..errors import DataError
 from ..memory import check_memory
+from .images import ENDINGS, check_depth, look, read
 from .sources import GREY, IMAGENET, Raw
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-# Told by their content, and only these: of all that Pillow knows, EPS files are programs for Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "TIFF")
-_SMALL, _PER_BYTE = 2**24, 200  # pixels that any file may have, and per byte of larger ones; photos have 2 to 20
-_MAX_PIXELS = 2**28  # of one image on its way to its size
+logger = logging.getLogger(__name__)
+_ENOUGH = 100  # broken images, after which no more are looked for
 Progress = Callable[[str, int, int], None]
+Files = list[tuple[Path, int]]
 
 
-def folder(path: Path, image_size: int | None, progress: Progress | None = None) -> Raw:
+def folder(path: Path, image_size: int | None, channels: int | None, progress: Progress | None = None) -> Raw:
     """`train/<class>/`, and `test/<class>/` or `val/<class>/` (or both).
 
     Images are read into memory at one size: `image_size`, or the size of the first image when all
-    may be small (at most 64 pixels), else 224.
+    may be small (at most 64 pixels), else 224. Without `channels` they are grey if all files are.
 
     Raises:
-        DataError: no such layout, an empty class folder, an unreadable image, or too much for memory.
+        DataError: no such layout, a class without images, an unreadable image, or too much for memory.
     """
     train = path / "train"
     test = path / "test" if (path / "test").is_dir() else path / "val"
     if not train.is_dir() or not test.is_dir():
         raise DataError(f"{path} must hold train/<class>/ and test/<class>/ or val/<class>/ folders.")
-    classes = _classes(train)
-    found = {"train": _files(train, classes), "test": _files(test, classes)}
+    places = {"test": test}
     if test.name == "test" and (path / "val").is_dir():
-        found["val"] = _files(path / "val", classes)
-    with _open(found["train"][0][0]) as first:
-        side = image_size or (max(first.size) if max(first.size) <= 64 else 224)
-        mode = "L" if first.mode in ("1", "L", "I;16") else "RGB"
-    total = sum(len(files) for files in found.values())
-    _check_memory(path, total, side, 1 if mode == "L" else 3)
-    done = 0
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
-    for kind, files in found.items():
-        images = torch.empty(len(files), 1 if mode == "L" else 3, side, side, dtype=torch.uint8)
-        for i, (file, _) in enumerate(files):
-            images[i] = _read(file, side, mode)
-            done += 1
-            if progress and (done % 500 == 0 or done == total):
-                progress("reading images", done, total)
-        parts[kind] = images, torch.tensor([label for _, label in files])
-    mean, std = GREY if mode == "L" else IMAGENET
+        places["val"] = path / "val"
+    classes = _classes(train)
+    found = {"train": _files(train, classes)}
+    _check_training(train, found["train"], classes)
+    found |= {kind: _other_part(place, classes) for kind, place in places.items()}
+    files = [file for part in found.values() for file, _ in part]
+    if channels is None:
+        channels = 3 if any(colour for _, colour in _looks(files)) else 1
+    side = image_size
+    if side is None:
+        longest = max(next(_looks(files), ((0, 0), True))[0])
+        side = longest if 0 < longest <= 64 else 224
+    parts = _read_all(path, found, side, channels, progress)
+    mean, std = GREY if channels == 1 else IMAGENET
     return Raw(parts["train"], parts["test"], tuple(classes), mean, std, parts.get("val"))
 
 
-def mini_imagenet(path: Path, image_size: int | None, seed: int, progress: Progress | None = None) -> Raw:
+def mini_imagenet(
+    path: Path, image_size: int | None, channels: int | None, seed: int, progress: Progress | None = None
+) -> Raw:
     """A folder of 100 classes with 600 images each, split 500/100 per class by seed.
 
     The protocol of arXiv 2110.05954, section 4. An `images/` or `train/` folder inside is found too.
@@ -68,86 +65,127 @@ def mini_imagenet(path: Path, image_size: int | None, seed: int, progress: Progr
         raise DataError(f"{path} is no folder with one folder per class.")
     classes = _classes(inner)
     generator = np.random.default_rng(seed)
-    side = image_size or 84
-    parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
+    found: dict[str, Files] = {"train": [], "test": []}
     files = _files(inner, classes)
-    _check_memory(path, len(files), side, 3)
+    _check_training(inner, files, classes)
     for label in range(len(classes)):
         own = [item for item in files if item[1] == label]
         own = [own[i] for i in generator.permutation(len(own))]
         cut = round(len(own) * 5 / 6)
-        parts["train"] += own[:cut]
-        parts["test"] += own[cut:]
-    made = {}
-    done, total = 0, len(files)
-    for kind, chosen in parts.items():
-        images = torch.empty(len(chosen), 3, side, side, dtype=torch.uint8)
-        for i, (file, _) in enumerate(chosen):
-            images[i] = _read(file, side, "RGB")
-            done += 1
-            if progress and done % 500 == 0:
-                progress("reading images", done, total)
-        made[kind] = images, torch.tensor([label for _, label in chosen])
-    return Raw(made["train"], made["test"], tuple(classes), *IMAGENET)
+        found["train"] += own[:cut]
+        found["test"] += own[cut:]
+    channels = channels or 3
+    parts = _read_all(path, found, image_size or 84, channels, progress)
+    return Raw(parts["train"], parts["test"], tuple(classes), *(GREY if channels == 1 else IMAGENET))
 
 
-def _check_memory(path: Path, count: int, side: int, channels: int) -> None:
+def _read_all(
+    path: Path, found: dict[str, Files], side: int, channels: int, progress: Progress | None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Images and labels of every part; broken ones are counted before the first of them is named."""
+    total = sum(len(files) for files in found.values())
     check_memory(
-        f"{path}: {count} images at {side}x{side}",
-        count * side * side * channels,
+        f"{path}: {total} images at {side}x{side}",
+        total * side * side * channels,
         DataError,
         "Give a smaller --image-size, or your own loaders with --data file.py:function.",
     )
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    peaks: dict[Path, int] = {}
+    broken: list[DataError] = []
+    done = 0
+    for kind, files in found.items():
+        images = torch.empty(len(files), channels, side, side, dtype=torch.uint8)
+        for i, (file, _) in enumerate(files):
+            try:
+                images[i], peak = read(file, side, channels)
+                if peak is not None:
+                    peaks[file] = peak
+            except DataError as error:
+                broken.append(error)
+                if len(broken) > _ENOUGH:
+                    raise _broken(broken, done + 1) from broken[0]
+            done += 1
+            if progress and (done % 500 == 0 or done == total):
+                progress("reading images", done, total)
+        parts[kind] = images, torch.tensor([label for _, label in files])
+    if broken:
+        raise _broken(broken, total) from broken[0]
+    check_depth(path, peaks)
+    return parts
+
+
+def _broken(errors: list[DataError], total: int) -> DataError:
+    more = f"; so are {len(errors) - 1} more of {total}" if len(errors) > 1 else ""
+    return DataError(f"{errors[0]}{more}. Mend or remove what is broken.")
+
+
+def _looks(files: list[Path]) -> Iterator[tuple[tuple[int, int], bool]]:
+    """Sizes and colours of the files that can be read; the others are named when all are."""
+    for file in files:
+        try:
+            yield look(file)
+        except DataError:
+            continue
 
 
 def _classes(path: Path) -> list[str]:
-    names = sorted(p.name for p in path.iterdir() if p.is_dir())
+    names = _folders(path)
     if len(names) < 2:
         raise DataError(f"{path} holds {len(names)} class folders; at least 2 are needed.")
     return names
 
 
-def _files(path: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    extra = sorted({p.name for p in path.iterdir() if p.is_dir()} - set(classes))
-    if extra:
-        raise DataError(f"{path} has the class {extra[0]!r}, which the training folder lacks.")
-    found = []
+def _folders(path: Path) -> list[str]:
+    """Class folders; hidden ones such as `.ipynb_checkpoints` are none."""
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not _hidden(p))
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _files(path: Path, classes: list[str]) -> Files:
+    found: Files = []
     for label, name in enumerate(classes):
         own = path / name
-        files = []
         if own.is_dir():  # a pipe named like an image would never end
-            files = sorted(p for p in own.iterdir() if p.suffix.lower() in _ENDINGS and p.is_file())
-        if not files:
-            raise DataError(f"{own} holds no image. Remove the class from the data, or add images to it.")
-        found += [(file, label) for file in files]
+            files = (p for p in own.iterdir() if p.suffix.lower() in ENDINGS and not _hidden(p) and p.is_file())
+            found += [(file, label) for file in sorted(files)]
     return found
 
 
-def _open(file: Path) -> Image.Image:
-    try:
-        return Image.open(file, formats=_FORMATS)
-    except Exception as error:
-        raise DataError(f"{file} is no readable image ({first_line(error)}).") from error
+def _check_training(path: Path, files: Files, classes: list[str]) -> None:
+    """Refuse classes that there is nothing to learn from."""
+    empty = _absent(files, classes)
+    if empty:
+        raise DataError(
+            f"{path / empty[0]} holds no image{_more(empty, len(classes))}. Remove the class from the data, or "
+            "add images to it."
+        )
 
 
-def _read(file: Path, side: int, mode: str) -> Tensor:
-    """One image: shorter side to `side`, centre crop."""
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            if side * side * max(width, height) > _MAX_PIXELS * min(width, height):
-                raise ValueError(f"{width}x{height} pixels cannot be brought to {side}x{side}")
-            if width * height > max(_SMALL, _PER_BYTE * file.stat().st_size):
-                raise ValueError(f"{width}x{height} pixels in so small a file fill the memory; scale it down")
-            image = image.convert(mode)
-            if (width, height) != (side, side):
-                scale = side / min(width, height)
-                size = max(side, round(width * scale)), max(side, round(height * scale))
-                image = image.resize(size, Image.Resampling.BILINEAR)
-                left, top = (size[0] - side) // 2, (size[1] - side) // 2
-                image = image.crop((left, top, left + side, top + side))
-            array = np.asarray(image)
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise DataError(f"{file} is no readable image ({first_line(error)}).") from error
-    tensor = torch.from_numpy(array.copy())
-    return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)
+def _other_part(path: Path, classes: list[str]) -> Files:
+    """Files of a validation or test part, which may lack classes that are learned."""
+    extra = [name for name in _folders(path) if name not in classes]
+    if extra:
+        raise DataError(
+            f"{path} has the class {extra[0]!r}, which the training folder lacks{_more(extra, len(extra))}. "
+            "Rename or remove it, or give training images of it."
+        )
+    files = _files(path, classes)
+    empty = _absent(files, classes)
+    if not files:
+        raise DataError(f"{path} holds no image of any of the {len(classes)} classes.")
+    if empty:
+        logger.warning("%s holds no image of the class %r%s", path, empty[0], _more(empty, len(classes)))
+    return files
+
+
+def _absent(files: Files, classes: list[str]) -> list[str]:
+    have = {label for _, label in files}
+    return [name for label, name in enumerate(classes) if label not in have]
+
+
+def _more(names: list[str], total: int) -> str:
+    return f" (the same goes for {len(names) - 1} more of {total} classes)" if len(names) > 1 else ""

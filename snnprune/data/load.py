@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError, SnnPruneError, first_line
+from ..labels import classes_of
 from ..registry import load_factory
 from . import sources
 from .folder import folder, mini_imagenet
@@ -36,6 +37,7 @@ def load_data(
     *,
     batch_size: int = 128,
     image_size: int | None = None,
+    channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     val_fraction: float = 0.1,
@@ -59,8 +61,10 @@ def load_data(
         root: where torchvision's sets lie or are put.
         batch_size: inputs per batch.
         image_size: side of the square images, in pixels; by default that of the data.
+        channels: 1 for grey or 3 for colour, as the model takes them, of the images in a folder; by default grey
+            if all its files are, else colour. Other sets have their own.
         mean: per channel, of pixels in [0, 1]; by default the set's own.
-        std: per channel, likewise.
+        std: per channel, likewise; both are given or none.
         val_fraction: share of the training part that becomes the validation part.
         augment: shift (and for colour mirror) training images at random; digits and other grey images
             are only shifted.
@@ -72,7 +76,8 @@ def load_data(
 
     Returns:
         (train, val, test): loaders of (images, labels). Images are float32 (batch, channels, height, width),
-        normalised; labels int64 (batch,). Those of `file.py:function` are as that function returns them.
+        normalised; labels int64 (batch,), or class probabilities (batch, classes) where an `.npz` holds those.
+        What `file.py:function` returns is left as it is.
 
     Raises:
         DataError: the data set is missing, empty or malformed, or a number makes no sense.
@@ -84,7 +89,9 @@ def load_data(
         >>> images.shape
         torch.Size([64, 1, 8, 8])
     """
+    given = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
     if ":" in name and not Path(name).exists():
+        _check_pair(given)
         return _from_code(name)
     if batch_size < 1:
         raise DataError(f"batch_size={batch_size} must be at least 1.")
@@ -92,20 +99,23 @@ def load_data(
         raise DataError(f"image_size={image_size} must lie between 1 and {_MAX_SIDE} pixels.")
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} must be at least 1 training image.")
-    raw, kind = _raw(name, Path(root), image_size, num_classes, download, seed, progress)
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels={channels!r} must be 1 (grey) or 3 (colour).")
+    raw, kind = _raw(name, Path(root), image_size, channels, num_classes, download, seed, progress)
     raw.train, raw.test = _resize(raw.train, image_size), _resize(raw.test, image_size)
     raw.val = None if raw.val is None else _resize(raw.val, image_size)
-    channels, height, width = raw.train[0].shape[1:]
+    shape = raw.train[0].shape[1:]
+    if channels is not None and channels != shape[0]:
+        raise DataError(f"{name} has images of {shape[0]} channels; channels={channels} is for folders of images.")
     info = DataInfo(
         name,
-        (channels, height, width),
+        (shape[0], shape[1], shape[2]),
         raw.classes,
-        _constants("mean", mean, raw.mean, channels),
-        _constants("std", std, raw.std, channels),
+        _constants("mean", given["mean"], raw.mean, shape[0]),
+        _constants("std", given["std"], raw.std, shape[0]),
         kind,
     )
-    if not all(value > 0 for value in info.std):
-        raise DataError(f"--std {list(info.std)} must be positive.")
+    _check_pair(given)
     train, val = (raw.train, raw.val) if raw.val is not None else _split(raw.train, val_fraction, seed)
     if limit is not None:
         train = _subset(train, limit, seed)
@@ -121,6 +131,7 @@ def _raw(
     name: str,
     root: Path,
     image_size: int | None,
+    channels: int | None,
     num_classes: int | None,
     download: bool,
     seed: int,
@@ -131,12 +142,12 @@ def _raw(
     if name == "fake":
         return sources.fake(image_size or 32, num_classes or 10), "fake"
     if name == "mini-imagenet":
-        return mini_imagenet(root, image_size, seed, progress), "folder"
+        return mini_imagenet(root, image_size, channels, seed, progress), "folder"
     if name in sources.NAMES:
         return sources.named(name, root, download=download), "named"
     path = Path(name)
-    if name and path.is_dir():
-        return folder(path, image_size, progress), "folder"
+    if is_folder(name):
+        return folder(path, image_size, channels, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"
     if path.suffix == ".npz" or len(path.parts) > 1:
@@ -147,6 +158,11 @@ def _raw(
         f"data set {name!r} is neither a folder, an .npz file, file.py:function nor a known name "
         f"({', '.join(sources.NAMES)}).{hint}"
     )
+
+
+def is_folder(name: str) -> bool:
+    """Whether a data set of that name is read from image files, whose channels can be chosen."""
+    return name == "mini-imagenet" or (name not in sources.NAMES and bool(name) and Path(name).is_dir())
 
 
 def _from_code(spec: str) -> Splits:
@@ -168,20 +184,46 @@ def info_of(loader: Loader) -> DataInfo | None:
     return info if isinstance(info, DataInfo) else None
 
 
-def _constants(
-    what: str, given: Sequence[float] | None, default: tuple[float, ...], channels: int
-) -> tuple[float, ...]:
+def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Constants as they may be: pixels in [0, 1] have their mean there, and no larger deviation."""
+    if given is None:
+        return None
     try:
-        values = tuple(float(v) for v in given) if given is not None else default
+        values = tuple(float(v) for v in given)
     except (TypeError, ValueError):
         raise DataError(f"--{what} {given!r} is no list of numbers.") from None
     if not all(math.isfinite(value) for value in values):
         raise DataError(f"--{what} {list(values)} must be finite numbers.")
+    if what == "std" and not all(value > 0 for value in values):
+        raise DataError(f"--std {list(values)} must be positive.")
+    if not all(0 <= value <= 1 for value in values):
+        raise DataError(
+            f"--{what} {list(values)} must lie between 0 and 1, as pixels do here; divide values for pixels up to "
+            "255 by 255."
+        )
+    return values
+
+
+def _constants(
+    what: str, given: tuple[float, ...] | None, default: tuple[float, ...], channels: int
+) -> tuple[float, ...]:
+    values = default if given is None else given
     if len(values) == 1:
         values = values * channels
     if len(values) != channels:
         raise DataError(f"--{what} has {len(values)} values for images of {channels} channels.")
     return values
+
+
+def _check_pair(given: dict[str, tuple[float, ...] | None]) -> None:
+    """A mean of the user's own with a deviation of the data set's is what no model was trained with."""
+    absent = [what for what, values in given.items() if values is None]
+    if len(absent) == 1:
+        other = "std" if absent == ["mean"] else "mean"
+        raise DataError(
+            f"--{other} {list(given[other] or ())} was given without --{absent[0]}. Give both, as in training, "
+            "or none."
+        )
 
 
 def _resize(part: tuple[Tensor, Tensor], side: int | None) -> tuple[Tensor, Tensor]:
@@ -204,8 +246,9 @@ def _split(
     images, labels = part
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        own = (labels == label).nonzero().flatten()
+    known = classes_of(labels)
+    for label in known.unique():
+        own = (known == label).nonzero().flatten()
         count = max(1, round(fraction * len(own))) if len(own) > 1 else 0
         chosen[own[torch.randperm(len(own), generator=generator)[:count]]] = True
     if not bool(chosen.any()):
@@ -220,8 +263,9 @@ def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor,
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     rank = torch.empty(len(labels), dtype=torch.long)  # of an image among those of its class
-    for label in labels.unique():
-        own = order[labels[order] == label]
+    known = classes_of(labels)
+    for label in known.unique():
+        own = order[known[order] == label]
         rank[own] = torch.arange(len(own))
     chosen = order[rank[order].argsort(stable=True)[:limit]].sort().values
     return images[chosen], labels[chosen]

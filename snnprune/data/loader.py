@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError
+from ..labels import read_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class ArrayLoader:
 
     Args:
         images: (n, channels, height, width) uint8.
-        labels: (n,) integers.
+        labels: (n,) integers, or class probabilities (n, classes).
         info: name, shape, classes and normalisation.
         batch_size: inputs per batch.
         shuffle: draw a new order every epoch.
@@ -54,7 +55,7 @@ class ArrayLoader:
         seed: of order and augmentation.
 
     Raises:
-        DataError: images that are no bytes of that shape, or not as many labels.
+        DataError: images that are no bytes of that shape, not as many labels, or labels that are neither.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ArrayLoader:
             raise DataError(f"images must be (n, channels, height, width) uint8, not {tuple(images.shape)}.")
         if len(images) != len(labels) or not len(images):
             raise DataError(f"data set {info.name}: {len(images)} images and {len(labels)} labels.")
-        self.images, self.labels, self.info = images, labels.long(), info
+        self.images, self.labels, self.info = images, read_labels(labels), info
         self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
         self.drop_last = drop_last and len(images) >= batch_size
         self.seed, self.epoch = seed, 0
@@ -109,7 +110,7 @@ class ArrayLoader:
     def batches(
         self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, (batch,).
+        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, and their labels.
 
         Args:
             epoch: sets order and augmentation.

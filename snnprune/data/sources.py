@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, first_line
+from ..labels import read_labels
 from ..memory import check_unpacked
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -184,24 +185,38 @@ def arrays(path: Path) -> Raw:
 
     def part(kind: str) -> tuple[Tensor, Tensor]:
         x, y = (np.asarray(found[f"{letter}_{kind}"]) for letter in "xy")
-        y = y.reshape(-1)
         if x.ndim not in (3, 4) or not x.size:
             raise _wrong(path, f"x_{kind}", f"{x.dtype} {x.shape}")
-        if len(x) != len(y) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= _MAX_LABEL:
-            raise DataError(f"{path}: y_{kind} must hold {len(x)} integer labels from 0 to {_MAX_LABEL - 1}.")
+        labels = _labels(path, f"y_{kind}", y, len(x))
         images = torch.from_numpy(x)
         images = images[:, None] if x.ndim == 3 else images.permute(0, 3, 1, 2)
         if images.shape[1] not in (1, 3):
             raise DataError(f"{path}: x_{kind} has {images.shape[1]} channels; 1 or 3 are needed.")
-        return images.contiguous(), torch.from_numpy(y.astype(np.int64))
+        return images.contiguous(), labels
 
     train, test = part("train"), part("test")
     if train[0].shape[1:] != test[0].shape[1:]:
         raise DataError(
             f"{path}: training images are {tuple(train[0].shape[1:])}, test {tuple(test[0].shape[1:])}."
         )
-    classes = tuple(str(i) for i in range(1 + int(max(train[1].max(), test[1].max()))))
+    classes = tuple(str(i) for i in range(max(_count(train[1]), _count(test[1]))))
     return Raw(train, test, classes, *(IMAGENET if train[0].shape[1] == 3 else GREY))
+
+
+def _labels(path: Path, key: str, y: np.ndarray[Any, Any], count: int) -> Tensor:
+    need = f"{path}: {key} must hold {count} integer labels from 0 to {_MAX_LABEL - 1}, or class probabilities"
+    try:
+        labels = read_labels(torch.from_numpy(y if y.dtype.kind == "f" else y.astype(np.int64)))
+    except DataError as error:
+        raise DataError(f"{need}: {error}") from error
+    if len(labels) != count or _count(labels) > _MAX_LABEL:
+        raise DataError(f"{need}, not {y.dtype} {y.shape}.")
+    return labels
+
+
+def _count(labels: Tensor) -> int:
+    """Classes that an array of labels tells of."""
+    return labels.shape[1] if labels.dim() == 2 else 1 + int(labels.max())
 
 
 def _announced(path: Path, archive: zipfile.ZipFile, key: str) -> int:
@@ -215,7 +230,7 @@ def _announced(path: Path, archive: zipfile.ZipFile, key: str) -> int:
             raise _wrong(path, key, f"an array of version {version}")
         shape, _, dtype = _HEADERS[version](member)
         start = member.tell()
-    if dtype != np.uint8 if key[0] == "x" else dtype.kind not in "iu":
+    if dtype != np.uint8 if key[0] == "x" else dtype.kind not in ("iubf" if len(shape) == 2 else "iub"):
         raise _wrong(path, key, f"{dtype} {shape}")
     if math.prod(shape) * dtype.itemsize != size - start:
         raise DataError(f"{path}: {key} claims the shape {shape}, but holds {size - start} bytes; it is damaged.")
@@ -223,5 +238,9 @@ def _announced(path: Path, archive: zipfile.ZipFile, key: str) -> int:
 
 
 def _wrong(path: Path, key: str, what: str) -> DataError:
-    need = "uint8 (n, h, w[, channels])" if key[0] == "x" else "integer labels, one per image"
+    need = (
+        "uint8 (n, h, w[, channels]), from 0 to 255,"
+        if key[0] == "x"
+        else "integer labels, one per image, or class probabilities"
+    )
     return DataError(f"{path}: {key} must be {need}, not {what}.")

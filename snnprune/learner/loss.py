@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..inputs import logits_of, split_batch, tensors_in
-from ..metrics import check_labels, check_logits
+from ..labels import check_logits, targets_of
 from .compiling import compiler_errors
 
 AUXILIARY = 0.3
@@ -22,9 +22,10 @@ class TaskLoss:
     """Loss of a model on one batch.
 
     `(1 - distill) x cross-entropy + distill x T^2 KL(teacher || student)` at temperature T (Hinton et
-    al. 2015, section 2). The alternating learning adds no sparsity term: a budget acts through the
-    threshold alone. Batches without labels learn from the teacher alone. Auxiliary classifiers that run
-    in training (GoogLeNet, Inception) count with a weight of 0.3 (Szegedy et al. 2014, section 5).
+    al. 2015, section 2). Labels are classes or class probabilities (`labels.read_labels`). The alternating
+    learning adds no sparsity term: a budget acts through the threshold alone. Batches without labels learn
+    from the teacher alone. Auxiliary classifiers that run in training (GoogLeNet, Inception) count with a
+    weight of 0.3 (Szegedy et al. 2014, section 5).
 
     Args:
         teacher: the original model; None for labels alone.
@@ -51,7 +52,22 @@ class TaskLoss:
         self._teach = torch.compile(self.teacher) if compile and self.teacher is not None else self.teacher
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
-        """A scalar, differentiable in the model's weights and scales."""
+        """A scalar, differentiable in the model's weights and scales.
+
+        Raises:
+            DataError: labels or outputs are of no use to it, or a batch is too small for batch norm.
+        """
+        try:
+            return self._cast(model, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise DataError(
+                "a batch holds a single input, of which batch norm cannot learn. Let the training loader leave "
+                "out such a last batch (drop_last=True), take another batch size, or set freeze_norm=True."
+            ) from error
+
+    def _cast(self, model: Callable[..., Any], batch: Any) -> Tensor:
         if self.precision == "float32":
             return self._at(model, batch)
         where = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
@@ -65,7 +81,7 @@ class TaskLoss:
         logits, auxiliary = logits_of(model(images))
         check_logits(logits)
         if labels is not None:
-            check_labels(logits, labels)
+            labels = targets_of(logits, labels)
         elif self.teacher is None:
             raise DataError("the batches hold no labels; set distill > 0 to learn from the original model.")
         target: Tensor | None = None
@@ -90,7 +106,7 @@ class TaskLoss:
         check_logits(logits)
         if labels is None:
             labels = torch.distributions.Categorical(logits=logits.detach()).sample()
-        check_labels(logits, labels)
+        labels = targets_of(logits, labels)
         total = F.cross_entropy(logits, labels)
         for extra in auxiliary:
             total = total + AUXILIARY * F.cross_entropy(extra, labels)

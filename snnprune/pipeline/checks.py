@@ -13,30 +13,38 @@ from ..data import info_of
 from ..errors import ConfigError, DataError, UnsupportedModelError
 from ..graph import layer_shapes
 from ..inputs import logits_of
+from ..labels import check_logits
 from ..learner import PruneConfig
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -> None:
+def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -> int | None:
     """Refuse data with another number of classes than the model has outputs.
 
     An array file's classes are known only from the labels that it happens to hold, so only labels out
     of range are refused there (by the loss and by `evaluate`).
 
+    Returns:
+        The number of outputs of a classifier; None of another model.
+
     Raises:
-        DataError: the numbers differ.
+        DataError: the numbers differ, or there is a single output.
     """
     info = info_of(loader)
     outputs = logits_of(model(images))[0]
-    if info is None or info.kind == "arrays" or not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        return
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return None
+    check_logits(outputs)
+    if info is None or info.kind == "arrays":
+        return outputs.shape[1]
     if outputs.shape[1] != len(info.classes):
         raise DataError(
             f"the model has {outputs.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
             "data that the model was trained on, or give --num-classes."
         )
+    return outputs.shape[1]
 
 
 def warn_of_zeros(model: nn.Module) -> None:

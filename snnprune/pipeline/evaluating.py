@@ -69,10 +69,13 @@ def evaluator(
     return opened, measure
 
 
-def onnx_normalization(path: Path) -> Any:
-    """An object with the `structure` that an ONNX file's metadata tells of."""
+def onnx_structure(path: Path) -> Any:
+    """An object with the `structure` that an ONNX file tells of: its normalisation, and the shape of an input."""
 
     class _Meta:
-        structure = {"normalization": onnx_metadata(path).get("snnprune.normalization")}  # noqa: RUF012
+        structure = {  # noqa: RUF012
+            "normalization": onnx_metadata(path).get("snnprune.normalization"),
+            "input_shape": list(open_session(path).get_inputs()[0].shape[1:]),
+        }
 
     return _Meta()

@@ -18,6 +18,7 @@ from ..encoding import Scorer
 from ..errors import ConfigError, TargetError, UnsupportedModelError
 from ..gates import Budget, parse_target
 from ..graph import NeuronGroup, layer_shapes
+from ..inputs import device_of
 from ..metrics import count_nonzero
 from ..tracing import trace
 from .attaching import alike
@@ -181,6 +182,33 @@ def example_for(opened: Opened, image_size: int | None = None) -> Tensor:
             continue  # a hard-coded view has taken pixels for inputs
         return example
     raise UnsupportedModelError("the model takes none of the usual image sizes; give --image-size.")
+
+
+def image_channels(opened: Any, image_size: int | None = None) -> int | None:
+    """Whether a model takes grey (1) or colour images (3), as recorded or found by trying; None if that is open.
+
+    Args:
+        opened: the model with its structure; of an ONNX file the structure alone.
+        image_size: side of its images; by default the usual ones are tried.
+    """
+    recorded = (opened.structure or {}).get("input_shape")
+    if isinstance(recorded, list) and recorded:
+        return recorded[0] if type(recorded[0]) is int and recorded[0] in (1, 3) else None
+    model = opened.model
+    where = device_of(model)
+    for side in (image_size,) if image_size is not None else _SIDES:
+        fits = [c for c in (1, 3) if _runs(model, torch.zeros(2, c, side, side, device=where))]
+        if fits:  # a model that takes both repeats what is grey itself
+            return fits[0] if len(fits) == 1 else None
+    return None
+
+
+def _runs(model: nn.Module, example: Tensor) -> bool:
+    try:
+        layer_shapes(model, example)
+    except UnsupportedModelError:
+        return False
+    return _per_input(model, example)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..data import ArrayLoader, info_of, loader_on
 from ..errors import first_line
 from ..gates import GatedModel
 from ..inputs import Inputs, first_images, map_tensors, split_batch
+from ..labels import read_labels
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
 from ..macs import price
@@ -67,9 +68,11 @@ class Job:
         self.example: Inputs = map_tensors(lambda x: x.to(where), small)
         # Real inputs for the proof and the export; inputs given by the caller are taken as they are.
         self.sample: Inputs = small if given else first_images(val if val is not None else train, _SAMPLE)
+        outputs: int | None = None
         if isinstance(self.example, Tensor):
             check_runs(dense, self.example, config)
-            check_classes(dense, self.example, train)
+            if loss_fn is None:  # which alone would know what else outputs mean
+                outputs = check_classes(dense, self.example, train)
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
         if config.granularity == "neuron":
@@ -92,7 +95,7 @@ class Job:
             torch.compiler.reset()
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
-        self.has_labels = loss_fn is None and _labelled(train) and (val is None or _labelled(val))
+        self.has_labels = loss_fn is None and all(_labelled(x, outputs) for x in (train, val) if x is not None)
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
         """Tell the observers of a stage that is not the loop's."""
@@ -306,9 +309,12 @@ class Job:
             return {}
 
 
-def _labelled(loader: Iterable[Any]) -> bool:
-    """Whether batches are (inputs, labels) pairs."""
-    return split_batch(next(iter(loader)))[1] is not None
+def _labelled(loader: Iterable[Any], outputs: int | None) -> bool:
+    """Whether batches are (inputs, labels) pairs; labels of no use are refused now and not after an epoch."""
+    labels = split_batch(next(iter(loader)))[1]
+    if labels is not None:
+        read_labels(labels, outputs)
+    return labels is not None
 
 
 def _first_shape(inputs: Inputs) -> list[int]:

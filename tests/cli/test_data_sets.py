@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Explosive
 from PIL import Image
 
 from cli.conftest import ARCH, command
+from snnprune.cli.main import run
+from snnprune.registry import build
 
 
 def write_images(folder: str, classes: int, mode: str = "L", side: int = 8, count: int = 3) -> str:
@@ -25,12 +28,12 @@ def write_images(folder: str, classes: int, mode: str = "L", side: int = 8, coun
 
 @pytest.mark.parametrize(
     ("data", "more"),
-    [("digits", ["--image-size", "16"]), ("digits", ["--image-size", "6"]), ("colour", []), ("large", [])],
+    [("digits", ["--image-size", "16"]), ("digits", ["--image-size", "6"]), ("d.npz", []), ("large", [])],
     ids=["larger", "smaller", "colour", "large"],
 )
 def test_images_that_do_not_fit_the_model(refused, data, more):
-    if data == "colour":
-        write_images(data, 10, "RGB")
+    if data == "d.npz":
+        npz(x_train=np.zeros((20, 8, 8, 3), np.uint8), x_test=np.zeros((10, 8, 8, 3), np.uint8))
     elif data == "large":
         write_images(data, 10, side=20)
     refused(*command("digits.pt", data, *ARCH, *more), says=("does not run", "image size", "channels"))
@@ -104,3 +107,24 @@ def test_a_truncated_array_file(refused):
     path = Path(npz())
     path.write_bytes(path.read_bytes()[:900])
     refused(*command("digits.pt", "d.npz", *ARCH), says="d.npz is no readable .npz archive")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_is_read_as_the_model_takes_it(here, capsys, mode, channels):
+    write_images("images", 3, mode)
+    Path("net.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        f"    return nn.Sequential(nn.Conv2d({channels}, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))\n"
+    )
+    torch.save(build("net.py:net").state_dict(), "net.pt")
+    capsys.readouterr()
+    assert run(["evaluate", "net.pt", "--arch", "net.py:net", "--data", "images", "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    assert f"mean {[0.5] if channels == 1 else [0.485, 0.456, 0.406]}" in captured.err + captured.out
+
+
+def test_constants_outside_0_1_or_alone(refused):
+    refused(*command("digits.pt", "digits", *ARCH), "--mean", "33", "--std", "78", says="--mean [33.0] must lie")
+    refused(*command("digits.pt", "digits", *ARCH), "--std", "0.3", says="--std [0.3] was given without --mean")

@@ -88,9 +88,10 @@ def broken(folder: Path, how: str) -> str:
         for image in (folder / "train" / "b").iterdir():
             image.unlink()
         return str(folder / "train" / "b")
-    if how == "no test images of a class":
-        shutil.rmtree(folder / "test" / "b")
-        return str(folder / "test" / "b")
+    if how == "no test images":
+        for image in (folder / "test").rglob("*.png"):
+            image.unlink()
+        return str(folder / "test")
     if how == "unknown test class":
         write_images(folder / "test" / "z", {"zz": 1})
         return "'z'"
@@ -116,7 +117,7 @@ def broken(folder: Path, how: str) -> str:
         "no train",
         "no test",
         "empty class",
-        "no test images of a class",
+        "no test images",
         "unknown test class",
         "one class",
         "text",

@@ -137,11 +137,29 @@ def test_one_value_serves_all_channels():
         (None, (float("inf"),), "finite"),
         ("abc", None, "no list of numbers"),
         ((), None, "--mean has 0 values"),
+        ((123.7,), (58.4,), r"--mean \[123.7\] must lie between 0 and 1.*255"),
+        ((-0.5,), (0.5,), r"--mean \[-0.5\] must lie between 0 and 1"),
+        ((0.5,), (1.5,), r"--std \[1.5\] must lie between 0 and 1"),
+        ((0.5,), None, "--mean .* without --std"),
+        (None, (0.5,), "--std .* without --mean"),
     ],
 )
 def test_wrong_constants_are_refused(mean, std, message):
     with pytest.raises(DataError, match=message):
         load_data("digits", mean=mean, std=std)
+
+
+def test_constants_are_checked_for_loaders_from_code_too(tmp_path):
+    spec = write_code(tmp_path, "    return ['train'], ['val'], ['test']\n")
+    with pytest.raises(DataError, match="without --mean"):
+        load_data(spec, std=[0.5])
+    with pytest.raises(DataError, match="between 0 and 1"):
+        load_data(spec, mean=[104], std=[57])
+
+
+def test_no_normalisation_at_all_is_the_range_from_0_to_1():
+    x, _ = next(iter(load_data("digits", mean=[0], std=[1]).test))
+    assert (float(x.min()), float(x.max())) == (0.0, 1.0)
 
 
 def test_image_size_also_resizes_sets_in_memory():

@@ -12,6 +12,7 @@ from conftest import Explosive
 
 from snnprune.data import load_data
 from snnprune.errors import DataError
+from snnprune.labels import classes_of
 
 
 def arrays(**changes) -> dict[str, np.ndarray]:
@@ -51,6 +52,32 @@ def test_channels_come_last_in_an_npz_file(tmp_path):
     assert np.array_equal(splits.test.images.numpy(), content["x_test"].transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, np.bool_])
+def test_one_hot_labels_in_an_npz_file(tmp_path, dtype):
+    plain = np.arange(12) % 3
+    np.savez(tmp_path / "plain.npz", **arrays())
+    np.savez(tmp_path / "d.npz", **arrays(y_train=np.eye(3, dtype=dtype)[plain]))
+    found, wanted = load_data(str(tmp_path / "d.npz")), load_data(str(tmp_path / "plain.npz"))
+    assert found.train.info.classes == ("0", "1", "2")
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(classes_of(one.labels), other.labels)
+    limited = load_data(str(tmp_path / "d.npz"), limit=3).train
+    assert sorted(classes_of(limited.labels).tolist()) == [0, 1, 2]
+
+
+def test_probabilities_in_an_npz_file_stay_what_they_are(tmp_path):
+    soft = np.random.default_rng(0).dirichlet(np.ones(3), 12).astype(np.float32)
+    content = arrays(y_train=soft)
+    np.savez(tmp_path / "d.npz", **content)
+    train, val, _ = load_data(str(tmp_path / "d.npz"), augment=False, batch_size=4)
+    of = {image.tobytes(): row for image, row in zip(content["x_train"], soft, strict=True)}
+    for loader in (train, val):
+        for image, row in zip(loader.images, loader.labels, strict=True):
+            assert np.array_equal(row.numpy(), of[image.numpy().tobytes()])
+    assert next(iter(train))[1].shape == (4, 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -62,6 +89,11 @@ def test_channels_come_last_in_an_npz_file(tmp_path):
         ({"x_train": np.zeros((12, 8, 8, 2), dtype=np.uint8)}, "2 channels; 1 or 3"),
         ({"y_train": np.arange(11)}, "y_train must hold 12 integer labels"),
         ({"y_train": np.zeros(12)}, "y_train must be integer labels"),
+        ({"y_train": np.zeros((12, 3))}, "y_train must hold 12 .*row 0 sums to 0"),
+        ({"y_train": np.ones((12, 3), dtype=np.int64)}, "y_train must hold 12 .*row 0 sums to 3"),
+        ({"y_train": np.eye(6, 2, dtype=np.int64)}, "y_train must hold 12 "),
+        ({"y_train": np.eye(6, dtype=np.int64)}, r"y_train must hold 12 .*\(6, 6\)"),
+        ({"x_train": np.zeros((12, 8, 8), dtype=np.uint16)}, "x_train must be uint8.*0 to 255.*uint16"),
         ({"y_train": np.arange(12) - 1}, "y_train must hold 12 integer labels"),
         ({"y_train": np.arange(12) * 10**12}, "y_train must hold 12 integer labels"),
         ({"x_test": np.zeros((3, 9, 9), dtype=np.uint8)}, r"\(1, 8, 8\), test \(1, 9, 9\)"),

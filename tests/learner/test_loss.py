@@ -145,3 +145,68 @@ def test_learning_in_half_precision_is_proved_and_measured_in_full(trained):
         a.shape != b.shape or not torch.equal(a, b)
         for a, b in zip(result.model.parameters(), full.model.parameters(), strict=True)
     )
+
+
+def output(logits: torch.Tensor, extra: torch.Tensor | None = None):
+    """A model whose output does not depend on its input, with or without an auxiliary classifier."""
+    return lambda _images: logits if extra is None else {"logits": logits, "extra": extra}
+
+
+class Fixed(nn.Module):
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, _images):
+        return self.logits
+
+
+def draws(*shape: int, seed: int) -> torch.Tensor:
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def by_hand(student, teacher, probabilities, distill, t) -> torch.Tensor:
+    """The loss as the literature writes it, sum by sum."""
+    total = torch.tensor(0.0, dtype=torch.float64)
+    for s, u, y in zip(student, teacher, probabilities, strict=True):
+        p, q = (u / t).exp() / (u / t).exp().sum(), (s / t).exp() / (s / t).exp().sum()
+        divergence = (p * (p / q).log()).sum()  # of the teacher from the student, not the other way round
+        entropy = -(y * (s.exp() / s.exp().sum()).log()).sum()
+        total = total + (1 - distill) * entropy + distill * t**2 * divergence
+    return total / len(student)
+
+
+@pytest.mark.parametrize("t", [1.0, 4.0])
+@pytest.mark.parametrize("distill", [0.3, 1.0])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_loss_is_the_formula(distill, t, soft):
+    student, teacher = draws(5, 4, seed=1).requires_grad_(), draws(5, 4, seed=2)
+    labels = torch.tensor([0, 3, 1, 1, 2])
+    rows = draws(5, 4, seed=4).softmax(1) if soft else F.one_hot(labels, 4).double()
+    loss = TaskLoss(Fixed(teacher), distill=distill, temperature=t)
+    images = torch.zeros(5, 1)
+    found = loss(output(student), (images, rows if soft else labels))
+    expected = by_hand(student, teacher, rows, distill, t)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=0)
+    if distill == 1.0:
+        assert torch.allclose(loss(output(student), images), expected, rtol=1e-12, atol=0)  # without labels
+        (gradient,) = torch.autograd.grad(found, student)
+        pull = t * ((student / t).softmax(1) - (teacher / t).softmax(1)) / 5
+        assert torch.allclose(gradient, pull, rtol=1e-9, atol=1e-12)
+
+
+def test_auxiliary_outputs_count_three_tenths_each():
+    student, extra, teacher = (draws(5, 4, seed=seed) for seed in (1, 2, 3))
+    labels = torch.tensor([0, 3, 1, 1, 2])
+    batch = torch.zeros(5, 1), labels
+    loss = TaskLoss(Fixed(teacher), distill=0.5, temperature=2.0)
+    expected = loss(output(student), batch) + 0.3 * loss(output(extra), batch)
+    assert torch.allclose(loss(output(student, extra), batch), expected, rtol=1e-12, atol=0)
+    soft = draws(5, 4, seed=4).softmax(1)
+    for target, plain in ((labels, labels), (labels[:, None].int(), labels), (soft, soft)):
+        hard = F.cross_entropy(student, plain) + 0.3 * F.cross_entropy(extra, plain)
+        for found in (
+            loss.hard(output(student, extra), (batch[0], target)),
+            TaskLoss(None, distill=0.0, temperature=1.0)(output(student, extra), (batch[0], target)),
+        ):
+            assert torch.allclose(found, hard, rtol=1e-12, atol=0)

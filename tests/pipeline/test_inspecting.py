@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from conftest import DIGITS
+from torch import nn
 
 from snnprune.cli.main import run
+from snnprune.pipeline.inspecting import image_channels
 from snnprune.registry import build
 
 
@@ -66,3 +69,31 @@ def test_compare_shows_runs_side_by_side(finished, capsys, said):
     (second / "report.json").write_text('{"dense": 3}')
     assert "is no report of this version" in said(run(["compare", "runs/digits", str(second)]))
     assert run(["compare"]) == 1
+
+
+class Both(nn.Module):
+    """Repeats what is grey itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x).mean((2, 3))
+
+
+def test_channels_are_recorded_or_found_by_trying():
+    def channels(model: nn.Module | None, shape: object = None, side: int | None = None) -> int | None:
+        return image_channels(SimpleNamespace(model=model, structure={"input_shape": shape}), side)
+
+    late = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 64), nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 2, 3))
+    assert channels(late) == channels(late, side=8) == 3, "its first convolution sees no image"
+    assert channels(nn.Conv2d(1, 2, 3)) == 1
+    assert channels(nn.Conv2d(3, 2, 3)) == 3
+    assert channels(nn.Conv2d(4, 2, 3)) is None
+    assert channels(late, side=9) is None
+    assert channels(Both()) is None
+    assert channels(None, [3, 8, 8]) == 3
+    assert channels(None, [1, 8, 8]) == 1
+    for odd in ([16], ["channels", 8, 8], [True, 8, 8], [4, 8, 8]):
+        assert channels(None, odd) is None

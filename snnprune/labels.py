@@ -1,0 +1,123 @@
+"""What labels are: the class of every input, or the probabilities of its classes. Everything else is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+_SLACK = 0.01  # by which probabilities may miss a sum of 1: half precision, or rounding in a file
+_OWN = "For several labels per input or a regression give optimize() a loss_fn"
+
+
+def check_logits(logits: Any) -> None:
+    """Refuse outputs that the built-in loss cannot use.
+
+    Raises:
+        DataError: the model returned no tensor, or one output, whose softmax is 1 whatever it is.
+    """
+    if not isinstance(logits, Tensor):
+        raise DataError(
+            f"the model returned {type(logits).__name__} where one tensor of logits is needed. Give loss_fn, or "
+            "switch off its auxiliary outputs."
+        )
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        raise DataError(
+            f"the model has a single output (shape {tuple(logits.shape)}), from which cross-entropy learns "
+            "nothing. For two classes by one sigmoid, or a regression, give optimize() a loss_fn."
+        )
+
+
+def targets_of(logits: Any, labels: Tensor) -> Tensor:
+    """Labels as a target of cross-entropy on these outputs.
+
+    Args:
+        logits: what the model returned.
+        labels: of the same inputs, as `read_labels` takes them.
+
+    Returns:
+        (batch,) int64 classes, or (batch, classes) probabilities of the logits' type (float32 for halves).
+
+    Raises:
+        DataError: the outputs are not (batch, classes), or the labels do not go with them.
+    """
+    check_logits(logits)
+    if logits.dim() != 2 or not labels.dim() or len(logits) != len(labels):
+        raise DataError(
+            f"the model's output has shape {tuple(logits.shape)} for {_described(labels)}; a classifier's (batch, "
+            "classes) is needed. For anything else give optimize() a loss_fn."
+        )
+    targets = read_labels(labels, logits.shape[1])
+    return targets.to(torch.promote_types(logits.dtype, torch.float32)) if targets.dim() == 2 else targets
+
+
+def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
+    """What the labels are, told by shape and type alone, so that a batch never means what another does not.
+
+    Integers (also bool) of shape (n,) or (n, 1) are classes. Numbers of shape (n, classes) are probabilities, if
+    every row has none below 0 and sums to 1; rows of integers that do so are one-hot, and so classes again.
+
+    Args:
+        labels: of n inputs.
+        classes: outputs of the model; None when they are not known.
+
+    Returns:
+        (n,) int64 classes, or (n, classes) floating-point probabilities.
+
+    Raises:
+        DataError: they are neither, or a class is out of range. It names shape and type.
+    """
+    if labels.is_complex():
+        raise DataError(f"{_described(labels)} are no classes. {_OWN}.")
+    soft = labels.is_floating_point()
+    if soft and not bool(labels.isfinite().all()):
+        raise DataError("there are labels that are not finite. Mend or leave out those inputs.")
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        return _rows(labels, classes)
+    if soft:
+        raise DataError(
+            f"{_described(labels)} are fractions, not classes; classes are integers (labels.long()). {_OWN}."
+        )
+    if labels.dim() != 1 and labels.shape[1:] != (1,):
+        raise DataError(f"{_described(labels)} are not one class for each input. {_OWN}.")
+    found = labels.reshape(-1).long()
+    low, high = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
+    if low < 0:
+        raise DataError(
+            f"{_described(labels)} hold the label {low}; classes count from 0, and none is passed over (as "
+            "ignore_index does). Leave out those inputs, or give optimize() a loss_fn."
+        )
+    if classes is not None and high >= classes:
+        raise DataError(
+            f"the data has labels up to {high}, but the model has {classes} outputs. "
+            "Use the data set that the model was trained on, or give --num-classes."
+        )
+    return found
+
+
+def classes_of(targets: Tensor) -> Tensor:
+    """The class of every input, of probabilities the likeliest; what accuracy is measured against."""
+    return targets.argmax(1) if targets.dim() == 2 else targets
+
+
+def _rows(labels: Tensor, classes: int | None) -> Tensor:
+    """Probabilities, one row an input."""
+    if classes not in (None, labels.shape[1]):
+        raise DataError(f"{_described(labels)} do not go with the model's {classes} outputs. {_OWN}.")
+    soft = labels.is_floating_point()
+    rows = labels.to(torch.promote_types(labels.dtype, torch.float32)) if soft else labels.long()
+    wrong = (rows < 0).any(1) | ((rows.sum(1) - 1).abs() > _SLACK)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise DataError(
+            f"{_described(labels)} are no class probabilities: row {row} sums to {float(rows[row].sum()):g} and "
+            f"its least is {float(rows[row].min()):g}. {_OWN}."
+        )
+    return rows if soft else rows.argmax(1)
+
+
+def _described(labels: Tensor) -> str:
+    return f"labels of shape {tuple(labels.shape)} and type {str(labels.dtype).removeprefix('torch.')}"
