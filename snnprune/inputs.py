@@ -180,13 +180,6 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def cuda_devices(device: torch.device) -> list[int]:
-    """GPUs whose random state a computation on `device` moves."""
-    if device.type != "cuda":
-        return []
-    return [device.index if device.index is not None else torch.cuda.current_device()]
-
-
 def split_batch(batch: Any) -> tuple[Any, Tensor | None]:
     """A batch as (inputs, labels); labels are None in batches of inputs alone.
 

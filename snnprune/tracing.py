@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
+from . import streams
 from .errors import UnsupportedModelError
 from .graph import NeuronGroup, find_groups
 from .inputs import Inputs, unwrap
@@ -44,7 +44,8 @@ def trace(
         conv1 (channel, 64 neurons; prunable)
     """
     model = unwrap(model)
-    with torch.random.fork_rng(devices=[]):  # dropout in a pass in training mode draws
+    with streams.kept():  # dropout in a pass in training mode draws
+        streams.seed_all(0)  # and which layers such a pass meets must not depend on chance
         groups = find_groups(model, example_inputs, keep=keep, input_neurons=input_neurons)
         if verify:
             groups = verify_groups(model, groups, example_inputs)

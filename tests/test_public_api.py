@@ -16,12 +16,14 @@ ROOT = Path(snnprune.__file__).parent
 # A module imports only modules of a smaller rank.
 RANK = {
     "errors": 0,
+    "streams": 0,
     "windows": 0,
     "memory": 1,
     "files": 1,
     "inputs": 1,
     "attention": 1,
     "labels": 1,
+    "draws": 1,
     "layers": 1,
     "ranks": 1,
     "runtime": 1,

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .. import attention
+from .. import attention, streams
 from ..errors import ExactnessError, TargetError
 from ..graph import NeuronGroup
-from ..inputs import Inputs, cuda_devices, device_of
+from ..inputs import Inputs
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
 from .blocks import at_least, blocks_of, parts_of, rounding_step
@@ -64,10 +63,10 @@ class CostModel:
     def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
         self.groups = {group.id: group for group in groups if group.prunable}
         self.parts = {name: parts_of(group) for name, group in self.groups.items()}
-        with attention.opened(model), torch.random.fork_rng(devices=cuda_devices(device_of(model))):
-            torch.manual_seed(0)  # a network that draws its way takes the same one twice
+        with attention.opened(model), streams.kept():
+            streams.seed_all(0)  # a network that draws its way takes the same one twice
             counted = price(model, example_inputs)
-            torch.manual_seed(0)
+            streams.seed_all(0)
             self.layers = layer_costs(model, groups, example_inputs, counted)
         self.dense = {"macs": counted.total, "params": count_params(model)}
         self.unpriced = counted.unpriced

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..labels import read_labels
+from ..streams import seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,7 @@ def loader_on(loader: Any, device: torch.device) -> Any:
 
 
 def _generator(seed: int, epoch: int, step: int = 0) -> torch.Generator:
-    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
-    return torch.Generator().manual_seed(mixed % (2**63))
+    return torch.Generator().manual_seed(seed_of(seed, "batches", epoch, step))
 
 
 def _moves(n: int, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

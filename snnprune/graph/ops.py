@@ -33,6 +33,10 @@ class Store(Protocol):
         """Price a product of activations whose result has these labels."""
         ...
 
+    def drawn(self, tensor: Tensor) -> bool:
+        """Whether nothing but drawn numbers went into a tensor."""
+        ...
+
     def name_of(self, tensor: Tensor) -> str:
         """Name of a parameter or buffer of the model, or an empty string."""
         ...
@@ -74,7 +78,11 @@ class Rules(dict[str, Rule]):
 
 
 def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor | None:
-    """Labels of an elementwise result."""
+    """Labels of an elementwise result.
+
+    Drawn numbers ask for nothing: masks and noise mostly have the size of what they meet. Where their size is a
+    number in the code the removed model fails, and the proof keeps the group.
+    """
     tensors = [t for t in operands if isinstance(t, Tensor)]
     labelled = [(t, labels) for t in tensors if (labels := store.get(t)) is not None]
     if not labelled:
@@ -93,7 +101,7 @@ def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor
         if bool((core(result) == 0).any()):
             result = compress(torch.maximum(result, other))
     for tensor in tensors:
-        if id(tensor) in chosen or tensor.numel() <= 1:
+        if id(tensor) in chosen or tensor.numel() <= 1 or store.drawn(tensor):
             continue
         size = extent(tensor, len(shape))
         if any(size[d] > 1 for d in varying(result)):

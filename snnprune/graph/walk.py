@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import attention
+from ..draws import is_random
 from ..inputs import Inputs, call, tensors_in
 from .labels import Classes, core
 from .ledger import Ledger, is_known, is_weighted
@@ -33,6 +34,7 @@ class Walk(TorchDispatchMode):
         self.model, self.ledger = model, Ledger(model)
         self._labels = WeakTensorKeyDictionary()
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
+        self._drawn = WeakTensorKeyDictionary()  # tensors of which nothing but drawn numbers went in
         self._stack: list[str] = []
         self._inside = 0
         self._tensors: dict[int, str] = {}
@@ -129,6 +131,11 @@ class Walk(TorchDispatchMode):
             return
         parts = tree_leaves((args, kwargs))
         if not any(isinstance(p, Tensor) and self.get(p) is not None for p in parts):
+            sources = [p for p in parts if isinstance(p, Tensor) and p.numel() > 1]
+            if is_random(func) or (sources and all(self.drawn(p) for p in sources)):
+                for tensor in tree_leaves(out):
+                    if isinstance(tensor, Tensor):
+                        self._drawn[tensor] = True
             return
         if any(isinstance(o, Tensor) and not o.numel() for o in tree_leaves(out)):
             for part in parts:
@@ -188,6 +195,10 @@ class Walk(TorchDispatchMode):
     def _set(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is not None and bool((core(labels) != 0).any()):
             self._labels[tensor] = labels
+
+    def drawn(self, tensor: Tensor) -> bool:
+        """Whether a tensor was drawn at random, and perhaps compared, scaled or reshaped since."""
+        return tensor in self._drawn
 
     def name_of(self, tensor: Any) -> str:
         """Name of a parameter or buffer, or an empty string."""

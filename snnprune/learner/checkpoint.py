@@ -18,7 +18,7 @@ from ..files import write_atomically
 from ..registry import scan
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2  # 1: without the states of Python's and NumPy's generators, and with other seeds
 _MARK, _DIGEST = b"snnprune", 32  # what follows a checkpoint's content: a mark, then its SHA-256
 
 
@@ -54,7 +54,7 @@ class Checkpoint:
         Args:
             stage: its name.
             state: made of tensors and plain values.
-            rng: from `rng_state`.
+            rng: from `streams.rng_state`.
             due: an epoch has ended and is still to be validated.
             loss: of the last step.
 
@@ -197,18 +197,3 @@ def reading() -> Iterator[None]:
             f"the checkpoint is malformed ({type(error).__name__}: {first_line(error)}). Remove its folder to "
             "start anew."
         ) from error
-
-
-def rng_state() -> dict[str, Any]:
-    """Random state of PyTorch on the CPU and on every GPU in use."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

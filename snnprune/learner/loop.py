@@ -17,7 +17,8 @@ from torch.utils.data import DistributedSampler
 from ..errors import DataError, DivergedError
 from ..inputs import inputs_in, is_samples, map_tensors, tensors_in
 from ..ranks import Ranks, current
-from .checkpoint import Checkpoint, Interrupted, reading, rng_state, set_rng_state
+from ..streams import rng_state, seed_all, seed_of, set_rng_state
+from .checkpoint import Checkpoint, Interrupted, reading
 from .events import Callback, Event
 
 _CHECKPOINT_SECONDS = 60.0
@@ -80,9 +81,14 @@ def epoch_batches(loader: Iterable[Any], epoch: int, start: int) -> Iterator[Any
     sampler = getattr(loader, "sampler", None)
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)  # type: ignore[union-attr]
-    shared_out = isinstance(sampler, DistributedSampler)
+    whole = ranks.world == 1 or _is_shared_out(loader)
     for batch in itertools.islice(iter(loader), start, None):
-        yield batch if shared_out or ranks.world == 1 else part_of(batch, ranks)
+        yield batch if whole else part_of(batch, ranks)
+
+
+def _is_shared_out(loader: Any) -> bool:
+    """Whether every process gets samples of its own from its loader."""
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
 
 
 def part_of(batch: Any, ranks: Ranks) -> Any:
@@ -115,7 +121,7 @@ def part_of(batch: Any, ranks: Ranks) -> Any:
 
 def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:
     """The first `steps` batches of an epoch, for a stage that only looks at data."""
-    torch.manual_seed(_mix(seed, name, 0, 0))
+    seed_all(seed_of(seed, name, "data", 0, current().rank if _is_shared_out(loader) else 0))
     yield from itertools.islice(epoch_batches(loader, 0, 0), steps)
 
 
@@ -131,9 +137,10 @@ def run_stage(
 ) -> None:
     """Drive a stage to its end.
 
-    Data and model draw from two random streams, both set from (seed, stage, epoch) at every epoch. So
-    what an epoch draws does not depend on how the run got there, and a run that is resumed inside an
-    epoch replays the data's stream and puts the model's state back. The end of a stage is saved too.
+    Data and model draw from two random streams, both set from (seed, stage, epoch) at every epoch; each is one of
+    PyTorch, of Python and of NumPy. So what an epoch draws does not depend on how the run got there, and a run
+    that is resumed inside an epoch replays the data's stream and puts the model's state back. The end of a stage
+    is saved too. Of several processes all draw the same data, unless the sampler gives each its own.
 
     An epoch counts as done once it is validated: a checkpoint from before that says so, and the validation is
     made up for at the start.
@@ -145,6 +152,8 @@ def run_stage(
     """
     per_epoch = steps_per_epoch(loader)
     callbacks, ranks = list(callbacks), current()
+    foreign = not hasattr(loader, "batches")  # loaders of ours draw from generators of their own
+    own = ranks.rank if _is_shared_out(loader) else 0
     model_rng: dict[str, Any] | None = None
     due, loss = False, math.nan  # due: an epoch has ended and is still to be validated
     if resume is not None:
@@ -169,21 +178,21 @@ def run_stage(
                 due, model_rng = False, None
                 tell(**found)
                 continue
-            torch.manual_seed(_mix(seed, stage.name, epoch, 0))
+            seed_all(seed_of(seed, stage.name, "data", epoch, own))
             batches = epoch_batches(loader, epoch, start)
-            data_rng = torch.get_rng_state()
-            torch.manual_seed(_mix(seed, stage.name, epoch, 1))
+            data_rng = rng_state(others=foreign)
+            seed_all(seed_of(seed, stage.name, "model", epoch))
             if model_rng is None or start == 0:
                 model_rng = rng_state()
             while not due:
-                torch.set_rng_state(data_rng)
+                set_rng_state(data_rng)
                 batch = next(batches, None)
-                data_rng = torch.get_rng_state()
+                data_rng = rng_state(others=foreign)
                 if batch is None:
                     raise DataError(f"the training loader ended before its {per_epoch} batches.")
                 set_rng_state(model_rng)
                 if ranks.world > 1:  # every process draws its own numbers, whatever a checkpoint remembers
-                    torch.manual_seed(_mix(seed, stage.name, stage.step, 2 + ranks.rank))
+                    seed_all(seed_of(seed, stage.name, "rank", stage.step, ranks.rank))
                 batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
                 with pause:
                     loss = stage.train_step(batch)
@@ -272,10 +281,6 @@ class _Pause:
         handler = signal.getsignal(signal.SIGTERM)
         if callable(handler):
             handler(signal.SIGTERM, None)
-
-
-def _mix(seed: int, name: str, epoch: int, stream: int) -> int:
-    return ((seed * 1_000_003 + sum(name.encode())) * 8191 + 2 * epoch + stream) % (2**63)
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, TargetError
@@ -17,6 +16,7 @@ from ..files import read_json, write_json
 from ..learner import PruneConfig
 from ..metrics import evaluate
 from ..ranks import current
+from ..streams import seed_all
 from .job import Job
 
 BOOK = "trials.json"
@@ -106,7 +106,7 @@ class DropSearch:
         return replace(self.config, target={self.metric: share})
 
     def _run(self, share: float) -> tuple[Job, nn.Module]:
-        torch.manual_seed(self.config.seed)
+        seed_all(self.config.seed)
         job = self.make(self._at(share))
         place = None if self.folder is None else self._place(share)
         store = job.checkpoint(place)

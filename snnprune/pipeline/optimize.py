@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import streams
 from ..errors import ConfigError, RunError
 from ..gates import is_gated, parse_drop, parse_latency
-from ..inputs import Inputs, cuda_devices, device_of, unwrap
+from ..inputs import Inputs, device_of, unwrap
 from ..learner import Callback, LossFunction, PruneConfig
 from ..ranks import current
 from .attaching import working_copy
@@ -42,7 +43,8 @@ def optimize(
     """Prune a trained model: learn scales and weights alternately, cut, and let the rest recover.
 
     The caller's model is copied and stays as it is. The compact model is returned only after the
-    proof, on real inputs in float64, that gated, folded and removed models agree.
+    proof, on real inputs in float64, that gated, folded and removed models agree. Everything random is set by
+    `config.seed`: the generators of PyTorch, Python and NumPy are seeded, and put back for the caller afterwards.
 
     Args:
         model: a trained network.
@@ -89,8 +91,8 @@ def optimize(
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)
-    with torch.random.fork_rng(devices=cuda_devices(where)), locked(place):
-        torch.manual_seed(config.seed)
+    with streams.kept(), locked(place):
+        streams.seed_all(config.seed)
 
         def make(options: PruneConfig) -> Job:
             return Job(dense, train, val, options, loss_fn, where, callbacks, example_inputs)
@@ -108,7 +110,7 @@ def optimize(
         if wanted is not None:
             latency = LatencySearch(make, config, wanted, place, resume=resume)
             options = replace(config, target={"macs": latency.share()})
-            torch.manual_seed(config.seed)
+            streams.seed_all(config.seed)
         job = make(options)
         if place is not None and resume and (place / BOOK).exists():
             raise RunError(

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import streams
 from ..budget import Metric
 from ..gates import GatedModel, parse_drop, parse_latency
-from ..inputs import Inputs, cuda_devices, device_of, map_tensors, tensors_in
+from ..inputs import Inputs, device_of, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.loop import first_batches
 from ..learner.recover import RecoverStage
@@ -100,8 +101,8 @@ def plan(
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
     if config.compile:
         notes.append("times are those without --compile")
-    with torch.random.fork_rng(devices=cuda_devices(where)):
-        torch.manual_seed(config.seed)
+    with streams.kept():
+        streams.seed_all(config.seed)
         options = replace(config, target=at, compile=False)
         job = Job(dense, train, val, options, None, where, [], example_inputs)
         least = {metric: job.least_share(metric) for metric in _metrics(config)}

@@ -10,8 +10,8 @@ import torch
 from ..connections import ConnectionModel, fold_connections_, weight_of
 from ..errors import ExactnessError
 from ..gates import GatedModel
-from ..inputs import Inputs, call, map_tensors, to_dtype
-from ..surgery import TOLERANCE, Difference, fold_, gated_difference, relative_difference, remove_
+from ..inputs import Inputs, call, to_dtype
+from ..surgery import TOLERANCE, Difference, fold_, gated_difference, measured, remove_
 
 
 @torch.no_grad()
@@ -60,14 +60,11 @@ def prove_connections(gated: ConnectionModel, sample: Inputs) -> dict[str, float
     def scaled(*args: Any, **kwargs: Any) -> Any:
         return torch.func.functional_call(model, weights, args, kwargs, tie_weights=False)
 
-    reference = call(scaled, inputs)
-    nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
-    floor = relative_difference(reference, call(scaled, nudged))
     found: dict[str, float] = {}
     for step in ("fold", "remove"):
         if step == "remove":
             remove_(other, gated.groups, gated.scales)
-        found[step] = _checked(step, Difference(relative_difference(reference, call(other, inputs)), floor))
+        found[step] = _checked(step, measured(lambda x: call(scaled, x), lambda x: call(other, x), inputs))
     return found
 
 

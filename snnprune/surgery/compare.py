@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attention
+from ..draws import Draws
 from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from .fold import fold_
@@ -155,17 +156,37 @@ def gated_difference(
     inputs: Inputs,
     *,
     watch: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Difference:
-    """Difference between a model under gates and another one, and the noise floor of the first."""
+    """Difference between a model under gates and another one, and the noise floor of the first.
+
+    Args:
+        model: a network in eval mode.
+        other: what is compared with it.
+        groups: its groups.
+        scales: of the gates.
+        inputs: what both take.
+        watch: as for `removal_difference`.
+        seed: of what the network draws.
+    """
     if watch is None:
         watch = layers_to_watch(model, groups, scales, inputs)
     with gated_by(model, groups, scales):
-        reference = _observe(model, inputs, watch)
-        difference = relative_difference(reference, _observe(other, inputs, watch))
-        floor = 0.0
-        if TOLERANCE < difference < 1e-3:
-            nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
-            floor = relative_difference(reference, _observe(model, nudged, watch))
+        return measured(
+            lambda x: _observe(model, x, watch), lambda x: _observe(other, x, watch), inputs, seed=seed
+        )
+
+
+def measured(
+    reference: Callable[[Inputs], Any], other: Callable[[Inputs], Any], inputs: Inputs, *, seed: int = 0
+) -> Difference:
+    """Difference between two forms of one network that draw the same, and the noise floor of the first."""
+    draws = Draws(seed)
+    left, right = draws.both(lambda: reference(inputs), lambda: other(inputs))
+    difference, floor = relative_difference(left, right), 0.0
+    if TOLERANCE < difference < 1e-3:
+        nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
+        floor = relative_difference(left, draws.run(lambda: reference(nudged)))
     return Difference(difference, floor)
 
 
@@ -194,9 +215,10 @@ def layers_to_watch(probe: nn.Module, groups: Sequence[NeuronGroup], scales: Sca
     A detector returns what passes its thresholds, often nothing; other outputs may not depend on the
     gates at all. Then the layers that keep all their outputs are compared as well.
     """
-    plain = call(probe, inputs)
+    draws = Draws()
+    plain = draws.run(lambda: call(probe, inputs))
     with gated_by(probe, groups, scales):
-        effect = relative_difference(plain, call(probe, inputs))
+        effect = relative_difference(plain, draws.run(lambda: call(probe, inputs)))
     outputs = tensors_in(plain)
     if effect > 1e-6 and all(t.is_floating_point() and t.numel() for t in outputs):
         return []

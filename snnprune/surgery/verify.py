@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
+from ..draws import Draws
 from ..errors import UnsupportedModelError, first_line
 from ..graph import NeuronGroup
 from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dtype
@@ -54,16 +55,17 @@ def _with_noise(inputs: Inputs, generator: torch.Generator, least: int = 0) -> I
 
 
 @torch.no_grad()
-def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -> Inputs:
-    """Inputs that show mistakes and that the model takes in float64.
+def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -> tuple[Inputs, bool]:
+    """Inputs that show mistakes and that the model takes in float64, and whether it draws random numbers.
 
     Raises:
         UnsupportedModelError: it does not run in float64, or returns nothing to compare.
     """
     outputs: list[Tensor] = []
+    draws = Draws()
     for inputs in (_with_noise(given, generator), _with_noise(given, generator, least=3), given):
         try:
-            outputs = tensors_in(call(probe, inputs))
+            outputs = tensors_in(draws.run(lambda inputs=inputs: call(probe, inputs)))
             break
         except Exception as error:  # whatever the model's own forward raises
             if inputs is given:
@@ -75,7 +77,7 @@ def _probe_inputs(probe: nn.Module, given: Inputs, generator: torch.Generator) -
         raise UnsupportedModelError(
             "the model returns no tensors (nor tuples, lists or dicts of them), so nothing can be proved about it."
         )
-    return inputs
+    return inputs, bool(draws.made)
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
     """Whether the model runs in training mode; it and its buffers are left as they were."""
     try:
         with kept_buffers(probe):
-            call(probe.train(), inputs)
+            Draws().run(lambda: call(probe.train(), inputs))
     except Exception:  # such as a batch norm over a single value
         return False
     finally:
@@ -106,12 +108,13 @@ class _Proof:
         generator = torch.Generator().manual_seed(seed)
         self.probe = randomize_norms_(copy.deepcopy(model).double().eval(), generator)
         self.given = to_dtype(inputs, torch.float64)
-        self.inputs = _probe_inputs(self.probe, self.given, generator)
+        self.inputs, random = _probe_inputs(self.probe, self.given, generator)
         self.trains = _runs_in_training(self.probe, self.given)
         # A layer of the user's own may depend on single neurons (a maximum over the weights), so there
         # every neuron is off once; elsewhere two draws are enough: one may happen to be symmetric.
         own = any(layers.is_customized(module) for module in self.probe.modules())
-        self.draws = [random_scales(groups, generator) for _ in range(2)]
+        # One that draws may happen to mask the very place where a mistake is: it is tried with more draws.
+        self.draws = [random_scales(groups, generator) for _ in range(4 if random else 2)]
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
         self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs)
         self.groups = groups
@@ -123,22 +126,24 @@ class _Proof:
         self.trials += 1
         if self.trials > _TRIALS:
             return _Fault(f"too many groups are at fault: the proof was given up after {_TRIALS} trials")
-        for scales in self.draws:
-            found = self._try({group.id: scales[group.id] for group in chosen})
+        for number, scales in enumerate(self.draws):
+            found = self._try({group.id: scales[group.id] for group in chosen}, number)
             if found is not None:
                 return found
         return None
 
     @torch.no_grad()
-    def _try(self, scales: Scales) -> _Fault | None:
+    def _try(self, scales: Scales, seed: int) -> _Fault | None:
         entered: list[str] = []
         try:
             groups = [g for g in self.groups if g.id in scales]
             removed = remove_(fold_(copy.deepcopy(self.probe), groups, scales), groups, scales)
             with _entering(removed, entered):
-                difference = gated_difference(self.probe, removed, groups, scales, self.inputs, watch=self.watch)
+                difference = gated_difference(
+                    self.probe, removed, groups, scales, self.inputs, watch=self.watch, seed=seed
+                )
                 if self.trains and difference.exact:  # auxiliary heads and the like run only in training
-                    call(removed.train(), self.given)
+                    Draws().run(lambda: call(removed.train(), self.given))
         except Exception as error:  # whatever the model's own forward raises
             why = first_line(error)
             cure = " (is its shape fixed in the code? flatten(1) follows it)" if "invalid for input" in why else ""

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_never_pushes_out_a_good_one(tmp_path):
 
 
 GOOD = {
-    "format": 1,
+    "format": 2,
     "fingerprint": "f",
     "stage": "recover",
     "state": {"step": 1, "model": {}},
@@ -132,7 +132,7 @@ GOOD = {
         {"state": {"step": "1"}},
         {"state": {"step": -1}},
         {"rng": None},
-        {"format": 2},
+        {"format": 1},
     ],
 )
 def test_checkpoints_of_another_form_are_refused(tmp_path, change):

@@ -9,6 +9,7 @@ import torch
 
 from snnprune.errors import RunError
 from snnprune.learner import Checkpoint
+from snnprune.learner.checkpoint import FORMAT
 
 
 def state(number: int) -> dict:
@@ -72,5 +73,5 @@ def test_two_damaged_files_are_both_named(store, tmp_path):
 
 
 def test_a_file_without_a_checksum_is_damage(store, tmp_path):
-    torch.save({"format": 1, "fingerprint": "a", "stage": "search", "state": state(2)}, store.path)
+    torch.save({"format": FORMAT, "fingerprint": "a", "stage": "search", "state": state(2)}, store.path)
     assert loaded(tmp_path) == 1

@@ -14,6 +14,7 @@ from snnprune.learner import Checkpoint, PruneConfig
 from snnprune.learner.checkpoint import _MARK
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
+from snnprune.streams import rng_state
 
 from .base import content_of, place, tiny, written
 
@@ -26,11 +27,11 @@ def checkpoint_files() -> list[bytes]:
     optimizer.step()
     state = {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": []}
     content = {
-        "format": 1,
+        "format": 2,
         "fingerprint": "f",
         "stage": "recover",
         "state": state,
-        "rng": {"cpu": torch.get_rng_state()},
+        "rng": rng_state(),
     }
     return [content_of(lambda p: torch.save(content, p))]
 

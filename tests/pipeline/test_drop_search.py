@@ -1,0 +1,84 @@
+"""What the bisection of the `drop` target asks and answers, with trials that cost nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from snnprune import PruneConfig
+from snnprune.errors import TargetError
+from snnprune.pipeline import drop as module
+from snnprune.pipeline.drop import DropSearch
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """A search whose trial at a share ends with the accuracy that a function gives for it."""
+
+    def begin(accuracy, **options):
+        seen = []
+
+        class Job:
+            train, val, has_labels, dense = "training data", "validation data", True, "dense"
+
+            def __init__(self, config) -> None:
+                self.config = config
+
+            def least_share(self) -> float:
+                return 0.0
+
+            def fingerprint(self) -> str:
+                return "f"
+
+            def tell(self, *args, **values) -> None:
+                pass
+
+            def checkpoint(self, place) -> None:
+                return None
+
+            def run(self, store, saved) -> float:
+                return self.config.target["macs"]
+
+        def evaluate(model, data, ranks):
+            seen.append((model, data))
+            return SimpleNamespace(accuracy=0.9 if model == "dense" else accuracy(model))
+
+        monkeypatch.setattr(module, "evaluate", evaluate)
+        config = PruneConfig(target={"drop": 0.05}, **options)
+        return DropSearch(Job, config, 0.05, None, resume=False), seen
+
+    return begin
+
+
+def test_the_best_trial_that_passed_is_returned_and_not_the_last(search):
+    trials, _ = search(lambda share: 0.9 if share >= 0.5 else 0.5, trials=4)
+    job, compact = trials.run()
+    assert [t["macs"] for t in trials.trials] == [0.5, 0.25, 0.375, 0.4375]
+    assert [t["passed"] for t in trials.trials] == [True, False, False, False]
+    assert compact == job.config.target["macs"] == 0.5
+
+
+def test_every_trial_that_passes_is_better_than_the_one_before(search):
+    trials, _ = search(lambda share: 0.9 if share >= 0.3 else 0.5, trials=4)
+    _, compact = trials.run()
+    assert [t["macs"] for t in trials.trials] == [0.5, 0.25, 0.375, 0.3125]
+    assert [t["passed"] for t in trials.trials] == [True, False, True, True]
+    assert compact == 0.3125
+
+
+def test_the_dense_model_and_every_trial_are_judged_on_validation_data(search):
+    trials, seen = search(lambda share: 0.9, trials=3)
+    trials.run()
+    assert seen == [("dense", "validation data")] + [(s, "validation data") for s in (0.5, 0.25, 0.125)]
+
+
+@pytest.mark.parametrize(("accuracy", "passes"), [(0.95, True), (0.85, True), (0.8499, False)])
+def test_a_trial_may_lose_what_is_allowed(search, accuracy, passes):
+    trials, _ = search(lambda share: accuracy, trials=1)
+    if passes:
+        trials.run()
+    else:
+        with pytest.raises(TargetError, match=r"lost 0\.0501 of the validation accuracy \(0\.9000\)"):
+            trials.run()
+    assert trials.trials[0]["drop"] == pytest.approx(0.9 - accuracy)
