@@ -20,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import attention
 from .errors import DataError
 from .inputs import Inputs, batch_size, call, device_of, logits_of, split_batch
+from .loaders import loader_of
+from .plain import Mark, plain
 from .ranks import Ranks
 
 
@@ -78,7 +80,7 @@ def evaluate(
     A module is put into eval mode and back again.
 
     Args:
-        model: maps (batch, ...) images to (batch, classes) logits.
+        model: maps (batch, ...) images to (batch, classes) logits: a module, a gated model, or any function.
         loader: batches of images and integer labels.
         device: where to run; by default where the model is.
         on_batch: called after every batch, for progress.
@@ -89,13 +91,18 @@ def evaluate(
         `accuracy` in [0, 1], `loss` (mean cross-entropy in nats) and `count` of inputs.
 
     Raises:
+        AttachError: `model` is a module that has gates attached; give what `attach` returned.
+        ConfigError: `model` cannot be called.
         DataError: the loader is empty, has no labels, or one that is not among the model's classes.
 
     Example:
         >>> snnprune.evaluate(model, test).count
         360
     """
-    module = model if isinstance(model, nn.Module) else None
+    module = getattr(model, "model", None) if isinstance(model, Mark) else None
+    if module is None and (isinstance(model, nn.Module) or not callable(model) or isinstance(model, type)):
+        module = plain(model, "evaluate()")
+    loader = loader_of(loader, "evaluate()'s data")
     where = torch.device(device) if device is not None else device_of(module) if module else None
     modes = {m: m.training for m in module.modules()} if module else {}
     if module:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer, Scores, Start
-from ..errors import AttachError, ConfigError
+from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
+from ..options import Count, Seed, Share, checked
+from ..plain import plain
 from ..tracing import trace
 from .gated import GatedModel
-from .hooks import is_gated
 from .sensitivity import measure_sensitivity
 
 
+@torch.inference_mode(False)
 def attach(
     model: nn.Module,
     example_inputs: Inputs,
@@ -61,7 +64,8 @@ def attach(
 
     Raises:
         AttachError: the model has gates already.
-        ConfigError: `batches` without `loss` or a switcher to inform, or an unknown metric.
+        ConfigError: `batches` without `loss` or a switcher to inform, an option whose value makes no sense, or
+            a model that is no module, has no values yet, or was made in inference mode.
         DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
 
@@ -72,15 +76,19 @@ def attach(
         >>> sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
         True
     """
-    model = unwrap(model)
-    if is_gated(model):
-        raise AttachError("this model has gates attached already; detach() them first.")
+    model = unwrap(plain(model, "attach()"))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ConfigError(
+            "attach(): the model was made under torch.inference_mode, so it can never learn. Make it outside, or "
+            "give copy.deepcopy(model)."
+        )
+    checked("floor", floor, Share), checked("round_to", round_to, Count)  # before anything takes time
+    seed = checked("seed", seed, Seed)
     if (batches is None) != (loss is None):
         raise ConfigError("batches and loss(model, batch) go together: its dependence on neurons is measured.")
     if batches is not None and (switcher is None or start != "post-training"):
         raise ConfigError("batches inform the post-training start of a switcher; there is none here.")
-    if metric not in ("macs", "params"):
-        raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")
+    metric = checked("metric", metric, Metric)
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
     cost = CostModel(model, groups, example_inputs)
     scorer = None

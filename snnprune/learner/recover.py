@@ -18,7 +18,7 @@ from .compiling import compiler_errors
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
-from .loss import TaskLoss
+from .loss import TaskLoss, backward
 from .optim import cosine, freeze_norm_, make_optimizer
 
 
@@ -71,7 +71,7 @@ class RecoverStage:
         self.optimizer.zero_grad(set_to_none=True)
         if math.isfinite(value):
             with self.compiling():
-                loss.backward()
+                backward(loss)
             self.ranks.average_gradients_(self.trainable, share)
             clip_gradients(self.trainable, self.config.clip)
             self.optimizer.step()

@@ -18,7 +18,7 @@ from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
-from .loss import TaskLoss
+from .loss import TaskLoss, backward
 from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
 
 STEPS_AT_FULL_RATE = 60
@@ -119,7 +119,7 @@ class SearchStage:
             loss = self.loss(model, batch)
             value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
             if math.isfinite(value):
-                loss.backward()  # in here, because checkpointed parts run once more in it
+                backward(loss)  # in here, because checkpointed parts run once more in it
         if math.isfinite(value):
             for _, parameters, limit in movers:
                 self.ranks.average_gradients_(parameters, share)
@@ -153,9 +153,7 @@ class SearchStage:
         counts = {c.id: [c.kept, c.weakened, c.strengthened] for c in self.gated.counts()}
         if self.val is None:
             return {"counts": counts}
-        self.gated.model.eval()
-        with torch.no_grad():
-            result = evaluate(self.gated.model, self.val, ranks=self.ranks)
+        result = evaluate(self.gated, self.val, ranks=self.ranks)
         accuracy, loss = result.accuracy, result.loss
         if self.config.patience is not None:
             self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
@@ -179,8 +177,7 @@ class SearchStage:
             "waited": self.waited,
             "held": self.gated.held_state(),
             "budget": None if self.gated.budget is None else asdict(self.gated.budget),
-            "model": self.gated.model.state_dict(),
-            "scorer": self.gated.scorer.state_dict(),
+            **self.gated.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             **self.extra,
@@ -191,8 +188,7 @@ class SearchStage:
         assert self.gated.scorer is not None
         self.step, self.total = state["step"], state["total"]
         self.best, self.waited = state["best"], state["waited"]
-        self.gated.model.load_state_dict(state["model"])
-        self.gated.scorer.load_state_dict(state["scorer"])
+        self.gated.load_state_dict(state)
         if self.scorer_optimizer:
             self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
         if self.optimizer:

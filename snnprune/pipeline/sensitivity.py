@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel
+from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer
-from ..errors import ConfigError, TargetError
+from ..errors import TargetError
 from ..gates import GatedModel, measure_sensitivity
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
+from ..loaders import reread
 from ..metrics import evaluate
+from ..options import Count, Part, Share, checked
+from ..plain import plain
 from ..tracing import trace
 
 SHARES = (0.75, 0.5, 0.25)
@@ -49,6 +52,7 @@ class Sensitivity:
         return asdict(self)
 
 
+@torch.inference_mode(False)
 def sensitivity(
     model: nn.Module,
     data: Iterable[Any],
@@ -85,7 +89,8 @@ def sensitivity(
         on_step: told (evaluations done, in all).
 
     Raises:
-        ConfigError: a share or the metric makes no sense.
+        AttachError: the model has gates attached.
+        ConfigError: an option makes no sense, or the model is none.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.
 
@@ -94,11 +99,11 @@ def sensitivity(
         >>> found.whole[0]["macs"] <= 0.5
         True
     """
-    if metric not in ("macs", "params"):
-        raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")
-    for share in (*shares, *targets):
-        if not 0 < share < 1:
-            raise ConfigError(f"share {share} must lie between 0 and 1.")
+    model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
+    metric, floor = checked("metric", metric, Metric), checked("floor", floor, Share)
+    shares = [checked("share", share, Part) for share in shares]
+    targets = [checked("target", share, Part) for share in targets]
+    round_to = checked("round_to", round_to, Count)
     where = device_of(model)
     network = copy.deepcopy(unwrap(model)).eval()
     example = map_tensors(
@@ -134,13 +139,13 @@ def sensitivity(
         whole.append({"target": share})
         cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
     with GatedModel(network, groups, cost=cost) as gated:
-        before = evaluate(network, data)
+        before = evaluate(gated, data)
         for done, (entry, masks) in enumerate(cuts, 1):
             every = {n: torch.ones(g.size) for n, g in cost.groups.items()}
             gated.set_scales({**every, **{n: m.float() for n, m in masks.items()}})
-            plain = {n: m.numpy() for n, m in masks.items()}
-            entry |= {m: cost.share(m, plain) for m in ("macs", "params")}
-            entry["accuracy"] = evaluate(network, data).accuracy
+            chosen = {n: m.numpy() for n, m in masks.items()}
+            entry |= {m: cost.share(m, chosen) for m in ("macs", "params")}
+            entry["accuracy"] = evaluate(gated, data).accuracy
             if on_step is not None:
                 on_step(done, len(cuts))
     return Sensitivity(before.accuracy, before.count, table, whole, metric)
