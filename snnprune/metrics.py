@@ -99,9 +99,7 @@ def evaluate(
         >>> snnprune.evaluate(model, test).count
         360
     """
-    module = getattr(model, "model", None) if isinstance(model, Mark) else None
-    if module is None and (isinstance(model, nn.Module) or not callable(model) or isinstance(model, type)):
-        module = plain(model, "evaluate()")
+    module = _module_of(model)
     loader = loader_of(loader, "evaluate()'s data")
     where = torch.device(device) if device is not None else device_of(module) if module else None
     modes = {m: m.training for m in module.modules()} if module else {}
@@ -130,6 +128,15 @@ def evaluate(
     if not total:
         raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
     return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, int(total))
+
+
+def _module_of(model: object) -> nn.Module | None:
+    """What to put into eval mode: the model, or the one inside a gated model; None for other functions."""
+    if isinstance(model, Mark) and not isinstance(model, nn.Module):
+        return getattr(model, "model", None)
+    if callable(model) and not isinstance(model, (nn.Module, type)):
+        return None
+    return plain(model, "evaluate()")
 
 
 def check_logits(logits: Any) -> None:

@@ -61,6 +61,8 @@ def plain(model: object, use: str, *, empty: bool = False) -> nn.Module:
 def fill_(model: nn.Module) -> list[str]:
     """Give everything that is on the device meta memory on the CPU, in place; what is shared stays shared.
 
+    What was made under `torch.inference_mode`, and could not be changed, becomes like other tensors.
+
     Returns:
         Names of what has no values now.
     """
@@ -69,13 +71,14 @@ def fill_(model: nn.Module) -> list[str]:
     for prefix, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
             for name, old in tensors.items():
-                if old is None or not old.is_meta:
+                if old is None or not (old.is_meta or old.is_inference()):
                     continue
                 if id(old) not in made:
-                    new = torch.empty_like(old, device="cpu")
+                    new = torch.empty_like(old, device="cpu") if old.is_meta else old.detach().clone()
                     made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
                 tensors[name] = made[id(old)]  # type: ignore[assignment]
-                names.append(f"{prefix}.{name}" if prefix else name)
+                if old.is_meta:
+                    names.append(f"{prefix}.{name}" if prefix else name)
     return names
 
 

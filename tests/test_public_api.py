@@ -23,6 +23,7 @@ RANK = {
     "attention": 1,
     "layers": 1,
     "loaders": 1,
+    "losses": 1,
     "options": 1,
     "plain": 1,
     "ranks": 1,

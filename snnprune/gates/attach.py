@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer, Scores, Start
 from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
+from ..losses import LossFunction, check_loss, own_loss
 from ..options import Count, Seed, Share, checked
 from ..plain import plain
 from ..tracing import trace
@@ -32,7 +34,7 @@ def attach(
     keep: Sequence[str] = (),
     input_neurons: bool = True,
     batches: Iterable[Any] | None = None,
-    loss: Callable[[Callable[..., Any], Any], Tensor] | None = None,
+    loss: LossFunction | None = None,
     metric: Metric = "macs",
     seed: int = 0,
 ) -> GatedModel:
@@ -82,12 +84,13 @@ def attach(
             "attach(): the model was made under torch.inference_mode, so it can never learn. Make it outside, or "
             "give copy.deepcopy(model)."
         )
-    checked("floor", floor, Share), checked("round_to", round_to, Count)  # before anything takes time
+    floor, round_to = checked("floor", floor, Share), checked("round_to", round_to, Count)
     seed = checked("seed", seed, Seed)
     if (batches is None) != (loss is None):
         raise ConfigError("batches and loss(model, batch) go together: its dependence on neurons is measured.")
     if batches is not None and (switcher is None or start != "post-training"):
         raise ConfigError("batches inform the post-training start of a switcher; there is none here.")
+    check_loss(loss, "loss")
     metric = checked("metric", metric, Metric)
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
     cost = CostModel(model, groups, example_inputs)
@@ -95,7 +98,8 @@ def attach(
     if switcher is not None:
         evidence = None
         if batches is not None and loss is not None:
-            evidence = Evidence.weigh(measure_sensitivity(model, groups, batches, loss), cost, metric)
+            found = measure_sensitivity(model, groups, batches, partial(own_loss, loss))
+            evidence = Evidence.weigh(found, cost, metric)
         scorer = Scorer(model, groups, scores=switcher, start=start, evidence=evidence, seed=seed)
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..errors import DataError, DivergedError
-from ..inputs import inputs_in, is_samples, map_tensors, tensors_in
+from ..inputs import inputs_in, is_samples, moved, tensors_in
 from ..ranks import Ranks, current
 from .checkpoint import Checkpoint, Interrupted, reading, rng_state, set_rng_state
 from .events import Callback, Event
@@ -184,7 +184,7 @@ def run_stage(
                 set_rng_state(model_rng)
                 if ranks.world > 1:  # every process draws its own numbers, whatever a checkpoint remembers
                     torch.manual_seed(_mix(seed, stage.name, stage.step, 2 + ranks.rank))
-                batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
+                batch = moved(batch, device)
                 with pause:
                     loss = stage.train_step(batch)
                     if not math.isfinite(loss):

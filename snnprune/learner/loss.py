@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, DataError, first_line
+from ..errors import DataError
 from ..inputs import logits_of, split_batch, tensors_in
+from ..losses import LossFunction, own_loss
 from ..metrics import check_labels, check_logits
 from .compiling import compiler_errors
 
 AUXILIARY = 0.3
-LossFunction = Callable[[Callable[..., Any], Any], Tensor]
 
 
 class TaskLoss:
@@ -108,41 +108,3 @@ class TaskLoss:
         if labels is None:
             return t * t * soft
         return (1 - self.distill) * F.cross_entropy(logits, labels) + self.distill * t * t * soft
-
-
-def own_loss(loss_fn: LossFunction, model: Callable[..., Any], batch: Any) -> Tensor:
-    """A loss of the user's own on one batch, after a look at what came back.
-
-    Raises:
-        ConfigError: it does not take a model and a batch, or returns no single number with a graph behind it.
-    """
-    try:
-        value = loss_fn(model, batch)
-    except (AttributeError, TypeError) as error:  # what a model or a batch says where a tensor is expected
-        raise ConfigError(
-            f"loss_fn(model, batch) failed ({type(error).__name__}: {first_line(error)}). It is given the model "
-            "and a batch as the loader yields it, and returns the mean loss."
-        ) from error
-    if not isinstance(value, Tensor):
-        raise ConfigError(
-            f"loss_fn(model, batch) returned {type(value).__name__}; the mean loss as a tensor is needed."
-        )
-    if value.numel() != 1:
-        raise ConfigError(
-            f"loss_fn(model, batch) has the shape {tuple(value.shape)}; a mean over the batch is needed."
-        )
-    return value.reshape(())
-
-
-def backward(loss: Tensor) -> None:
-    """Gradients of a loss.
-
-    Raises:
-        ConfigError: it depends on nothing that learns.
-    """
-    if not loss.requires_grad:
-        raise ConfigError(
-            "the loss has no gradient: the model's forward or loss_fn runs under torch.no_grad, detaches, or "
-            "makes a new tensor. Let the loss be computed from the model's outputs."
-        )
-    loss.backward()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..inputs import inputs_in
+from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
 from .checkpoint import Checkpoint
@@ -18,7 +19,7 @@ from .compiling import compiler_errors
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
-from .loss import TaskLoss, backward
+from .loss import TaskLoss
 from .optim import cosine, freeze_norm_, make_optimizer
 
 

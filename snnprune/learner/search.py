@@ -12,13 +12,14 @@ import torch
 from ..connections import ConnectionModel
 from ..gates import Budget, GatedModel, Phase
 from ..inputs import inputs_in, map_tensors
+from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
 from .loop import clip_gradients, run_stage
-from .loss import TaskLoss, backward
+from .loss import TaskLoss
 from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
 
 STEPS_AT_FULL_RATE = 60

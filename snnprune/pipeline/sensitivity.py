@@ -18,6 +18,7 @@ from ..gates import GatedModel, measure_sensitivity
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
 from ..loaders import reread
+from ..losses import check_loss
 from ..metrics import evaluate
 from ..options import Count, Part, Share, checked
 from ..plain import plain
@@ -60,7 +61,7 @@ def sensitivity(
     example_inputs: Inputs | None = None,
     shares: Sequence[float] = SHARES,
     targets: Sequence[float] = TARGETS,
-    metric: str = "macs",
+    metric: Metric = "macs",
     keep: Sequence[str] = (),
     floor: float = 0.1,
     round_to: int = 1,
@@ -104,6 +105,7 @@ def sensitivity(
     shares = [checked("share", share, Part) for share in shares]
     targets = [checked("target", share, Part) for share in targets]
     round_to = checked("round_to", round_to, Count)
+    check_loss(loss_fn)
     where = device_of(model)
     network = copy.deepcopy(unwrap(model)).eval()
     example = map_tensors(
