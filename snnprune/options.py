@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -65,12 +65,12 @@ class _Names:
     def __call__(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str):
             value = (value,)
-        if not isinstance(value, Iterable) or isinstance(value, (bytes, Mapping)):
+        if not isinstance(value, (Sequence, Set, Iterator)):
             raise _Misfit
         found = tuple(value)
         if not all(isinstance(name, str) and name for name in found):
             raise _Misfit
-        return tuple(sorted(found)) if isinstance(value, (set, frozenset)) else found
+        return tuple(sorted(found)) if isinstance(value, Set) else found  # sets differ between processes
 
 
 Count = Annotated[int, Number("a whole number of at least 1", low=1, whole=True)]

@@ -43,7 +43,8 @@ def plain(model: object, use: str, *, empty: bool = False) -> nn.Module:
     if isinstance(model, Mark) or (isinstance(model, nn.Module) and is_gated(model)):
         raise AttachError(
             f"{use} needs a plain model, but this one has gates attached already, or is a copy that was made "
-            "while it had. Give gated.compact(), or detach() first; of a copy load its state_dict() in a new one."
+            "while it had. Give gated.compact(), or detach() first; of a copy, load the state_dict() into a new "
+            "model."
         )
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{use} needs a torch.nn.Module as model, but was given {_what(model)}.")

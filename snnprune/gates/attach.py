@@ -53,7 +53,7 @@ def attach(
         start: `post-training` keeps the trained function; `fresh` is the papers' start.
         floor: least kept share of every group under a budget, in [0, 1].
         round_to: keep multiples of this many channels.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels must stay, as for `trace`.
         input_neurons: also switch single inputs of fully connected layers.
         batches: a few training batches, by which the post-training start learns how much the loss
             depends on each neuron; without them it knows the weights alone.

@@ -72,7 +72,8 @@ class PruneConfig:
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
             power of two in groups less than four times as wide; 1 keeps any number. Without a meaning for
             connections and in the free mode.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels (or connections) must stay. A pattern names a module,
+            or one that it lies in: `layer4` protects all of `layer4.0`.
         input_neurons: also switch single inputs of fully connected layers.
         patience: stop rule of the free mode: end the search when the validation loss has not fallen
             for this many epochs; None never stops early.

@@ -81,7 +81,7 @@ def sensitivity(
         shares: of a group's neurons, each in (0, 1).
         targets: shares of the dense cost for the whole model, each in (0, 1).
         metric: `macs` or `params`.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels must stay, as for `trace`.
         floor: least kept share of every group in a cut through all.
         round_to: keep multiples of this many channels in such a cut.
         batches: training batches by which neurons are ordered as at the start of a run; without them by the
