@@ -172,7 +172,7 @@ def test_scales_are_values_over_the_mean_of_the_kept_and_never_vanish():
 def test_the_gradient_passes_straight_through_and_not_through_the_mean(normalize):
     """Also to neurons that are off; else a scale that grows would push all others of its layer down."""
     values, scales = scales_of(normalize)
-    weights = {"a": torch.tensor([1.0, 10.0, 100.0]), "b": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+    weights = {"a": torch.tensor([1.0, 10, 100]).double(), "b": torch.tensor([1.0, 2, 3, 4]).double()}
     sum((weights[n] * s).sum() for n, s in scales.items()).backward()
     means = {"a": 1.5, "b": (4 + 0.01 + 0.01) / 3} if normalize else {"a": 1.0, "b": 1.0}
     for name, value in values.items():
