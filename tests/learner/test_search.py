@@ -185,7 +185,7 @@ def test_dense_accuracy_is_kept_at_step_0(trained):
     before = snnprune.evaluate(trained, val)
     model = copy.deepcopy(trained)
     with snnprune.attach(model, problem()[0][:4]) as gated:
-        after = snnprune.evaluate(gated.model, val)
+        after = snnprune.evaluate(gated, val)
     assert abs(before.accuracy - after.accuracy) <= 0.021
     assert before.accuracy > 0.9
 
