@@ -2,11 +2,11 @@
 
     SnnPruneError
     ├── ConfigError (ValueError)          a bad option or argument
-    │   └── TargetError                   a target that cannot be met
+    │   ├── TargetError                   a target that cannot be met
+    │   └── AttachError (RuntimeError)    gates where a plain model is needed, or used after detach
     ├── DataError                         a data set that is missing, empty or malformed
     ├── ModelFileError                    a model file that cannot be read safely or fits nothing
     ├── UnsupportedModelError             nothing in the model can be pruned exactly
-    ├── AttachError                       gates attached twice, or used after detach
     ├── CollapsedLayerError               a whole layer would be removed
     ├── DivergedError                     the loss or a scale is not finite
     ├── ExactnessError                    gated, folded, removed and exported models disagree
@@ -47,8 +47,8 @@ class UnsupportedModelError(SnnPruneError):
     """Nothing in the model can be pruned exactly; the message lists why."""
 
 
-class AttachError(SnnPruneError, RuntimeError):
-    """Gates were attached twice, or used after they were detached."""
+class AttachError(ConfigError, RuntimeError):
+    """A model with gates was given where a plain one is needed, or gates were used after they were detached."""
 
 
 class CollapsedLayerError(SnnPruneError):

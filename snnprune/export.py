@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .errors import ExportError, first_line
 from .files import write_atomically
 from .inputs import Inputs, batch_size, call, map_tensors, tensors_in, to_dtype
+from .plain import plain
 from .runtime import open_session
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def export_onnx(
     inputs at several batch sizes (`|a - b| <= 1e-3 |a| + 1e-5 max(1, max |a|)`).
 
     Args:
-        model: a plain network without hooks; it is exported in eval mode and left as it was.
+        model: a plain network; it is exported in eval mode and left as it was.
         path: file to write.
         example_inputs: real inputs, a batch of at least 2; their number bounds the batches tried.
         metadata: stored in the file as JSON strings (classes, mean, std, ...).
@@ -74,16 +75,16 @@ def export_onnx(
         How far file and model are apart, at which batch sizes, and the file's opset.
 
     Raises:
-        ExportError: the model has hooks, cannot be exported, has no dynamic batch, or ONNX Runtime
-            computes something else.
+        AttachError: the model has gates attached.
+        ConfigError: `model` is no module.
+        ExportError: the model cannot be exported, has no dynamic batch, or ONNX Runtime computes something else.
 
     Example:
         >>> check = snnprune.export_onnx(small, "small.onnx", images[:8], metadata={"classes": ["a", "b"]})
         >>> check.batch_sizes
         (1, 2, 3, 8)
     """
-    path = Path(path)
-    _refuse_hooks(model)
+    path, model = Path(path), plain(model, "export_onnx()")
     if batch_size(example_inputs) < 2:
         raise ExportError("export needs example inputs with a batch of at least 2.")
     # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.
@@ -151,15 +152,6 @@ def _gap(ours: np.ndarray, theirs: np.ndarray, size: int, path: Path, fp16: bool
             f"(largest output {largest:.3g}). The file is not written."
         )
     return float(difference.max()) if ours.size else 0.0
-
-
-def _refuse_hooks(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise ExportError(
-                f"{name or 'the model'} has forward hooks, which would be baked into the file. Detach the "
-                "gates first (gated.compact() returns a model without them)."
-            )
 
 
 def _to_proto(model: nn.Module, inputs: Inputs) -> Any:

@@ -39,6 +39,16 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors inside `value` on a device; those made under `torch.inference_mode` as ones to learn from."""
+
+    def move(tensor: Tensor) -> Tensor:
+        tensor = tensor.clone() if tensor.is_inference() else tensor
+        return tensor.to(device, non_blocking=True)
+
+    return map_tensors(move, value)
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """All tensors inside a model's output, in order; anything else is passed over."""
     if isinstance(value, Tensor):
@@ -114,6 +124,17 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """New tensors are of single precision meanwhile, whatever the program's default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from .errors import DataError
 from .inputs import device_of, logits_of, split_batch
 from .labels import classes_of, targets_of
+from .loaders import loader_of
 from .macs import count_macs as count_macs
+from .plain import Mark, plain
 from .ranks import Ranks
 
 
@@ -56,7 +58,7 @@ def evaluate(
     A module is put into eval mode and back again.
 
     Args:
-        model: maps (batch, ...) images to (batch, classes) logits.
+        model: maps (batch, ...) images to (batch, classes) logits: a module, a gated model, or any function.
         loader: batches of images and labels: integers of shape (batch,) or (batch, 1), one-hot rows, or class
             probabilities (batch, classes), whose likeliest class then counts as the right one.
         device: where to run; by default where the model is.
@@ -68,6 +70,8 @@ def evaluate(
         `accuracy` in [0, 1], `loss` (mean cross-entropy in nats) and `count` of inputs.
 
     Raises:
+        AttachError: `model` is a module that has gates attached; give what `attach` returned.
+        ConfigError: `model` cannot be called.
         DataError: the loader is empty, has no labels, or some that are neither classes of the model nor
             probabilities of them.
 
@@ -75,7 +79,8 @@ def evaluate(
         >>> snnprune.evaluate(model, test).count
         360
     """
-    module = model if isinstance(model, nn.Module) else None
+    module = _module_of(model)
+    loader = loader_of(loader, "evaluate()'s data")
     where = torch.device(device) if device is not None else device_of(module) if module else None
     modes = {m: m.training for m in module.modules()} if module else {}
     if module:
@@ -107,3 +112,12 @@ def evaluate(
     if not total:
         raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
     return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, int(total))
+
+
+def _module_of(model: object) -> nn.Module | None:
+    """What to put into eval mode: the model, or the one inside a gated model; None for other functions."""
+    if isinstance(model, Mark) and not isinstance(model, nn.Module):
+        return getattr(model, "model", None)
+    if callable(model) and not isinstance(model, (nn.Module, type)):
+        return None
+    return plain(model, "evaluate()")

@@ -15,9 +15,11 @@ from torch import nn
 
 from .errors import RunError, first_line
 from .files import read_json, write_json
-from .inputs import Inputs
+from .inputs import Inputs, device_of
+from .loaders import reread
 from .macs import count_macs, price
 from .metrics import count_nonzero, count_params, evaluate
+from .plain import plain
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -272,17 +274,21 @@ def compare(
         A report with figures alone: no groups, no exactness, `split` is `given`.
 
     Raises:
-        DataError: `data` is empty, has no labels, or one that is none of the model's classes.
+        AttachError: a model has gates attached; compare what `compact()` gives.
+        ConfigError: a model is no module with values.
+        DataError: `data` is empty, an iterator, without labels, or has one that is none of the model's classes.
 
     Example:
         >>> report = snnprune.compare(model, small, test, example_inputs=images)
         >>> 0 <= report.compact.accuracy <= 1
         True
     """
+    dense, compact = plain(dense, "compare()"), plain(compact, "compare()")
+    data = None if data is None else reread(data, "compare()'s data")
     before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
     if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
         before, after = replace(before, nonzero=None), replace(after, nonzero=None)
-    device = next(iter(dense.parameters())).device
+    device = device_of(dense)
     return Report(
         before,
         after,

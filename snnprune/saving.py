@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import attention, layers
 from .errors import RunError, StructureError, first_line
 from .files import STRUCTURE, read_json, write_atomically, write_json
+from .plain import fill_, plain
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
@@ -59,13 +60,15 @@ def save(
         sparse: names of weights with many zeros, which are stored without them.
 
     Raises:
+        AttachError: the model has gates attached, which no file holds.
+        ConfigError: `model` is no module.
         RunError: the folder or a file cannot be written.
 
     Example:
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder = Path(folder)
+    folder, model = Path(folder), plain(model, "save()")
     tied = _tied(model, sparse)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)
@@ -139,17 +142,20 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
     return content
 
 
+@torch.inference_mode(False)
 def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     """Load a saved compact model into a fresh model of the original size.
 
     Args:
         folder: what `save` or a run wrote.
-        model: the original architecture with any weights; it is changed in place.
+        model: the original architecture with any weights, or none (on the device meta); it is changed in place.
 
     Returns:
         The same model, shrunk, with the saved weights, in eval mode.
 
     Raises:
+        AttachError: the model has gates attached.
+        ConfigError: `model` is no module.
         StructureError: the structure does not fit the model, or the weights are not those that
             belong to the structure.
         RunError: a file is missing or damaged.
@@ -160,7 +166,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         >>> torch.equal(again(images), small(images))
         True
     """
-    folder = Path(folder)
+    folder, model = Path(folder), plain(model, "load()", empty=True)
     structure = read_structure(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -178,6 +184,12 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     tied = _tied_names(structure, state)
     state |= {name: state[stored] for name, stored in tied.items()}
     _check_alike(model, state)
+    unknown = [name for name in fill_(model) if name not in state]
+    if unknown:
+        raise StructureError(
+            f"{unknown[0]} of {type(model).__name__} is on the device meta, and {folder} does not hold it. Build "
+            "the model on the CPU."
+        )
     shrink_(model, structure["layers"], state)
     try:
         load_state_(model, state)

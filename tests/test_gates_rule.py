@@ -10,6 +10,7 @@ from torch import nn
 
 import snnprune
 from snnprune.errors import CollapsedLayerError, ConfigError, TargetError
+from snnprune.gates.rule import to_scales
 from snnprune.surgery import relative_difference
 
 
@@ -146,3 +147,66 @@ def test_free_mode_without_any_neuron_left_names_the_layer():
             gated.scorer.offsets[0].sub_(10)
         with pytest.raises(CollapsedLayerError, match=r"features\.0"):
             gated(x)
+
+
+VALUES = {"a": [2.0, 1.0, 0.5], "b": [4.0, -1.0, 0.001, 3.0]}
+MASKS = {"a": [True, True, False], "b": [True, True, True, False]}
+
+
+def scales_of(normalize: bool):
+    values = {n: torch.tensor(v, dtype=torch.float64, requires_grad=True) for n, v in VALUES.items()}
+    masks = {n: torch.tensor(m) for n, m in MASKS.items()}
+    return values, to_scales(values, masks, normalize=normalize)
+
+
+def test_scales_are_values_over_the_mean_of_the_kept_and_never_vanish():
+    """A kept neuron has at least a hundredth, whatever its value: at 0 removal would take it along."""
+    scales = scales_of(normalize=True)[1]
+    mean = (4 + 0.01 + 0.01) / 3
+    assert scales["a"].tolist() == pytest.approx([2 / 1.5, 1 / 1.5, 0], rel=1e-15, abs=0)
+    assert scales["b"].tolist() == pytest.approx([4 / mean, 0.01, 0.01, 0], rel=1e-15, abs=0)
+    assert scales_of(normalize=False)[1]["b"].tolist() == pytest.approx([4, 0, 0.001, 0], abs=0)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_gradient_passes_straight_through_and_not_through_the_mean(normalize):
+    """Also to neurons that are off; else a scale that grows would push all others of its layer down."""
+    values, scales = scales_of(normalize)
+    weights = {"a": torch.tensor([1.0, 10, 100]).double(), "b": torch.tensor([1.0, 2, 3, 4]).double()}
+    sum((weights[n] * s).sum() for n, s in scales.items()).backward()
+    means = {"a": 1.5, "b": (4 + 0.01 + 0.01) / 3} if normalize else {"a": 1.0, "b": 1.0}
+    for name, value in values.items():
+        assert value.grad.tolist() == pytest.approx((weights[name] / means[name]).tolist(), rel=1e-15)
+
+
+def test_the_same_rule_scales_connections():
+    from snnprune.connections import ConnectionModel, ConnectionScorer
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with ConnectionModel(model, [], ["0"], scorer=ConnectionScorer(model, ["0"])) as gated:
+        u = torch.tensor([[4.0, -1.0], [0.001, 3.0]], dtype=torch.float64, requires_grad=True)
+        scale = gated._scale(u, torch.tensor([[True, True], [True, False]]))
+    mean = (4 + 0.01 + 0.01) / 3
+    assert scale.flatten().tolist() == pytest.approx([4 / mean, 0.01, 0.01, 0], rel=1e-15, abs=0)
+    (torch.tensor([[1.0, 2.0], [3.0, 4.0]]) * scale).sum().backward()
+    assert u.grad.flatten().tolist() == pytest.approx([k / mean for k in (1, 2, 3, 4)], rel=1e-15)
+
+
+@pytest.mark.parametrize("phase", ["switcher", "network", "both"])
+def test_phases_leave_frozen_what_the_caller_froze(phase):
+    _, model, x = make_network("digits_cnn")
+    parameters = dict(model.named_parameters())
+    frozen = {n for i, n in enumerate(parameters) if i % 2}
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    with snnprune.attach(model, x) as gated:
+        assert gated.network_parameters() == [p for n, p in parameters.items() if n not in frozen]
+        for gradient in ("through", "held"):
+            gated.set_phase(phase, gradient=gradient)
+            assert {n for n, p in parameters.items() if p.requires_grad} == (
+                set() if phase == "switcher" else parameters.keys() - frozen
+            )
+            assert all(p.requires_grad == (phase != "network") for p in gated.scorer_parameters())
+        for made in (gated.fold(), gated.compact()):
+            assert {n for n, p in made.named_parameters() if not p.requires_grad} == frozen
+    assert {n for n, p in parameters.items() if not p.requires_grad} == frozen

@@ -51,7 +51,9 @@ def sensitivity(
     from rich.markup import escape
     from rich.table import Table
 
+    from ..budget import Metric
     from ..errors import ConfigError
+    from ..options import checked
     from ..pipeline import open_model
     from ..pipeline import sensitivity as measure
     from ..visual import write_sensitivity
@@ -72,7 +74,7 @@ def sensitivity(
             found = measure(
                 opened.model.to(where),
                 val,
-                metric=metric,
+                metric=checked("metric", metric, Metric),
                 keep=tuple(keep or ()),
                 batches=list(itertools.islice(splits.train, 4)),
                 on_step=display.cuts,

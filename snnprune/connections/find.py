@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import UnsupportedModelError
+from ..graph import named_by
 from ..layers import IndexedLinear
 
 
@@ -18,7 +18,7 @@ def switched_layers(model: nn.Module, keep: Sequence[str] = ()) -> list[str]:
 
     Args:
         model: the network.
-        keep: shell patterns of module names that stay whole.
+        keep: shell patterns of module names that stay whole, see `named_by`.
 
     Raises:
         UnsupportedModelError: there is none.
@@ -32,7 +32,7 @@ def switched_layers(model: nn.Module, keep: Sequence[str] = ()) -> list[str]:
         and int(
             torch.count_nonzero(module.get_parameter("weight"))
         )  # of nothing but zeros there is nothing to choose from
-        and not any(fnmatch.fnmatch(name, pattern) for pattern in keep)
+        and not named_by(name, keep)
     ]
     if not found:
         raise UnsupportedModelError(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CollapsedLayerError, TargetError
-from ..gates import Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
+from ..gates import Attached, Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
 from ..graph import NeuronGroup
+from ..plain import Mark
 from ..ranks import current
 from ..surgery import remove_
 from .rule import Masks, Neurons, connections_for, keep_connections
@@ -22,7 +23,7 @@ _LEAST_SCALE = 0.01
 _ROUNDS, _ENOUGH = 8, 0.98
 
 
-class _Switched(nn.Module):
+class _Switched(nn.Module, Mark):
     """Runs a model with the weights of the switched layers replaced by scaled ones."""
 
     def __init__(self, owner: ConnectionModel, network: nn.Module) -> None:
@@ -35,7 +36,7 @@ class _Switched(nn.Module):
             return network(*args, **kwargs)
 
 
-class ConnectionModel:
+class ConnectionModel(Attached):
     """A user's model with scales on single connections of its fully connected layers.
 
     It offers what the alternating learning needs, as `GatedModel` does: phases, a budget, counts and a
@@ -102,14 +103,6 @@ class ConnectionModel:
             for name, parameters in own.items():
                 parameters["weight"] = weights[name]
 
-    def __enter__(self) -> ConnectionModel:
-        """Nothing happens on entering."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Detach, also after an exception."""
-        self.detach()
-
     def detach(self) -> nn.Module:
         """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""
         self.learners.put_back()
@@ -142,15 +135,6 @@ class ConnectionModel:
         if self._known is None or self._known[0] is not None:
             return None
         return {"scales": self._known[1], "masks": self._masks, "alive": self._alive}
-
-    def network_parameters(self) -> list[nn.Parameter]:
-        """The model's parameters that the caller had left trainable."""
-        return self.learners.network()
-
-    def scorer_parameters(self) -> list[nn.Parameter]:
-        """Everything the scorer learns."""
-        offsets = list(self.scorer.offsets.parameters()) if self.scorer.learns_offsets else []
-        return self.scorer.switcher_parameters() + offsets
 
     # -- scales --------------------------------------------------------------------------------
 
@@ -262,6 +246,10 @@ class ConnectionModel:
                 GroupCounts(f"{name}.weight", scale.numel(), int(kept.sum()), int(kept.sum()) - strong, strong)
             )
         return found
+
+    def forget(self) -> None:
+        """Let scales be computed anew, also where they are held."""
+        self._known = None
 
     # -- results -------------------------------------------------------------------------------
 

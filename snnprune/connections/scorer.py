@@ -11,7 +11,7 @@ from ..encoding import Scores, Start
 from ..encoding.scorer import standardized
 from ..encoding.sources import standardize, z_scores
 from ..errors import ConfigError
-from ..inputs import device_of
+from ..inputs import device_of, in_float32
 from .switcher import MatrixSwitcher, sorted_patches, spread_patches
 
 FEATURES = 5  # relative magnitude, the weight, norms of its row and of its column, sensitivity
@@ -43,6 +43,7 @@ class ConnectionScorer(nn.Module):
         ConfigError: an unknown option.
     """
 
+    @in_float32()
     def __init__(
         self,
         model: nn.Module,

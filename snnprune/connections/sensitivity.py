@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import attention
 from ..errors import DivergedError
-from ..inputs import device_of, inputs_in, kept_buffers, map_tensors, still
+from ..inputs import device_of, inputs_in, kept_buffers, moved, still
 from ..ranks import current
 from .scorer import weight_of
 
@@ -72,7 +72,7 @@ def measure_connections(
                 weight_of(model, name).requires_grad_()
             weights = [weight_of(model, name) for name in names]
             for batch in batches:
-                batch = map_tensors(lambda x: x.to(device), batch)
+                batch = moved(batch, device)
                 count = inputs_in(batch)
                 with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                     value = loss(model, batch) * count

@@ -46,7 +46,9 @@ class Evidence:
         """Sensitivities with the savings under a cost model; a group without any counts as average."""
         average = math.exp(_mean([m for m in map(_level, sensitivity.values()) if m is not None]))
         every = {
-            name: sensitivity[name] if name in sensitivity else torch.full((group.size,), average)
+            name: sensitivity[name]
+            if name in sensitivity
+            else torch.full((group.size,), average, dtype=torch.float32)
             for name, group in cost.groups.items()
         }
         saving = {name: cost.saving_per_neuron(metric, name) for name in every}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..graph import NeuronGroup
-from ..inputs import device_of
+from ..inputs import device_of, in_float32
 from ..switcher import Switcher
 from .evidence import Evidence
 from .rows import STATISTICS, StackedRows
@@ -51,6 +51,7 @@ class Scorer(nn.Module):
         ConfigError: no group is prunable, or an unknown option.
     """
 
+    @in_float32()
     def __init__(
         self,
         model: nn.Module,

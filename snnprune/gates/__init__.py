@@ -1,14 +1,15 @@
 """Gates on a user's model: attach, phases, budget, compact, detach."""
 
 from .attach import attach, attach_groups
+from .attached import Attached
 from .gated import GatedModel
-from .hooks import is_gated
 from .learners import Gradient, HeldState, Learners, Phase
 from .rule import Budget, GroupCounts, count_groups
 from .sensitivity import measure_sensitivity
-from .target import parse_drop, parse_latency, parse_target
+from .target import parse_drop, parse_latency, parse_target, read_target
 
 __all__ = [
+    "Attached",
     "Budget",
     "GatedModel",
     "Gradient",
@@ -19,9 +20,9 @@ __all__ = [
     "attach",
     "attach_groups",
     "count_groups",
-    "is_gated",
     "measure_sensitivity",
     "parse_drop",
     "parse_latency",
     "parse_target",
+    "read_target",
 ]

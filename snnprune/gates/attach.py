@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer, Scores, Start
-from ..errors import AttachError, ConfigError
+from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
+from ..losses import LossFunction, check_loss, own_loss
+from ..options import Count, Seed, Share, checked
+from ..plain import plain
 from ..tracing import trace
 from .gated import GatedModel
-from .hooks import is_gated
 from .sensitivity import measure_sensitivity
 
 
+@torch.inference_mode(False)
 def attach(
     model: nn.Module,
     example_inputs: Inputs,
@@ -29,7 +34,7 @@ def attach(
     keep: Sequence[str] = (),
     input_neurons: bool = True,
     batches: Iterable[Any] | None = None,
-    loss: Callable[[Callable[..., Any], Any], Tensor] | None = None,
+    loss: LossFunction | None = None,
     metric: Metric = "macs",
     seed: int = 0,
 ) -> GatedModel:
@@ -48,7 +53,7 @@ def attach(
         start: `post-training` keeps the trained function; `fresh` is the papers' start.
         floor: least kept share of every group under a budget, in [0, 1].
         round_to: keep multiples of this many channels.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels must stay, as for `trace`.
         input_neurons: also switch single inputs of fully connected layers.
         batches: a few training batches, by which the post-training start learns how much the loss
             depends on each neuron; without them it knows the weights alone.
@@ -61,7 +66,8 @@ def attach(
 
     Raises:
         AttachError: the model has gates already.
-        ConfigError: `batches` without `loss` or a switcher to inform, or an unknown metric.
+        ConfigError: `batches` without `loss` or a switcher to inform, an option whose value makes no sense, or
+            a model that is no module, has no values yet, or was made in inference mode.
         DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
 
@@ -72,22 +78,28 @@ def attach(
         >>> sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
         True
     """
-    model = unwrap(model)
-    if is_gated(model):
-        raise AttachError("this model has gates attached already; detach() them first.")
+    model = unwrap(plain(model, "attach()"))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ConfigError(
+            "attach(): the model was made under torch.inference_mode, so it can never learn. Make it outside, or "
+            "give copy.deepcopy(model)."
+        )
+    floor, round_to = checked("floor", floor, Share), checked("round_to", round_to, Count)
+    seed = checked("seed", seed, Seed)
     if (batches is None) != (loss is None):
         raise ConfigError("batches and loss(model, batch) go together: its dependence on neurons is measured.")
     if batches is not None and (switcher is None or start != "post-training"):
         raise ConfigError("batches inform the post-training start of a switcher; there is none here.")
-    if metric not in ("macs", "params"):
-        raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")
+    check_loss(loss, "loss")
+    metric = checked("metric", metric, Metric)
     groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
     cost = CostModel(model, groups, example_inputs)
     scorer = None
     if switcher is not None:
         evidence = None
         if batches is not None and loss is not None:
-            evidence = Evidence.weigh(measure_sensitivity(model, groups, batches, loss), cost, metric)
+            found = measure_sensitivity(model, groups, batches, partial(own_loss, loss))
+            evidence = Evidence.weigh(found, cost, metric)
         scorer = Scorer(model, groups, scores=switcher, start=start, evidence=evidence, seed=seed)
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
 

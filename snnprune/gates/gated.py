@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from .. import attention
 from ..budget import CostModel
 from ..encoding import Scorer
-from ..errors import AttachError, ConfigError
+from ..errors import AttachError
 from ..graph import NeuronGroup
 from ..inputs import is_compiled
+from ..options import Count, Share, checked
+from ..plain import plain
 from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
-from .hooks import Hooks, is_gated
+from .attached import Attached
+from .hooks import Hooks
 from .learners import Gradient, HeldState, Learners, Phase
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
 from .target import parse_target
 
 
-class GatedModel:
+class GatedModel(Attached):
     """A user's model with gates attached; made by `snnprune.attach`.
 
     Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a
@@ -53,14 +56,8 @@ class GatedModel:
         floor: float = 0.1,
         round_to: int = 1,
     ) -> None:
-        if is_gated(model):
-            raise AttachError("this model has gates attached already; detach() them first.")
-        if not 0 <= floor <= 1:
-            raise ConfigError(f"floor={floor} must lie in [0, 1].")
-        if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
-            raise ConfigError(f"round_to={round_to!r} must be a whole number of at least 1.")
-        self.model, self.groups, self.cost, self.scorer = model, list(groups), cost, scorer
-        self.floor, self.round_to = floor, round_to
+        self.model, self.groups, self.cost, self.scorer = plain(model, "attach()"), list(groups), cost, scorer
+        self.floor, self.round_to = checked("floor", floor, Share), checked("round_to", round_to, Count)
         self.budget: Budget | None = None
         self.learners = Learners(model)
         self._maps = column_maps(model, groups)
@@ -106,14 +103,6 @@ class GatedModel:
         self.learners.put_back()
         return self.model
 
-    def __enter__(self) -> GatedModel:
-        """Nothing happens on entering; the gates are on already."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Detach, also after an exception."""
-        self.detach()
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with its gates."""
         with self.running() as model:
@@ -156,7 +145,7 @@ class GatedModel:
             ConfigError: no such phase or gradient.
         """
         if self.learners.changes(phase, gradient):
-            self._stamp, self._dirty = None, True
+            self.forget()
             self.learners.set(phase, gradient, self.scorer_parameters())
 
     def hold(self, state: HeldState | None = None) -> None:
@@ -182,17 +171,6 @@ class GatedModel:
         held = self.learners.held and self._stamp is not None
         return {"scales": self._scales, "masks": self._masks} if held else None
 
-    def network_parameters(self) -> list[nn.Parameter]:
-        """The model's parameters that the caller had left trainable."""
-        return self.learners.network()
-
-    def scorer_parameters(self) -> list[nn.Parameter]:
-        """Everything the scorer learns: the switcher and, with it, the offsets."""
-        if self.scorer is None:
-            return []
-        offsets = list(self.scorer.offsets.parameters()) if self.scorer.learns_offsets else []
-        return self.scorer.switcher_parameters() + offsets
-
     # -- scales --------------------------------------------------------------------------------
 
     def set_budget(self, target: Mapping[str, float] | None, *, progress: float = 1.0) -> None:
@@ -212,7 +190,8 @@ class GatedModel:
             share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
             budget = Budget(wanted.metric, share)
         if budget != self.budget:
-            self.budget, self._stamp, self._dirty = budget, None, True
+            self.budget = budget
+            self.forget()
 
     def set_scales(self, scales: Mapping[str, Tensor]) -> None:
         """Set fixed scales by hand: tests, rivals, own criteria. The scorer is ignored from now on.
@@ -297,8 +276,13 @@ class GatedModel:
             self._watched = [*self.learners.flags, *own]
         return sum(p._version for p in self._watched), self.budget
 
+    def forget(self) -> None:
+        """Let scales be computed anew, also where they are held."""
+        self._stamp, self._dirty = None, True
+
     # -- results -------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # what is copied inside could never learn
     def plain_copy(self) -> nn.Module:
         """A copy of the user's own classes without gates, with the caller's `requires_grad` flags."""
         with self.unhooked():
@@ -306,10 +290,12 @@ class GatedModel:
         attention.close_(clone.get_submodule(name) for name in self._opened)
         return self.learners.put_on(clone)
 
+    @torch.inference_mode(False)
     def fold(self) -> nn.Module:
         """A copy of the full size with the scales folded into the weights."""
         return fold_(self.plain_copy(), self.groups, self.scales)
 
+    @torch.inference_mode(False)
     def compact(self) -> nn.Module:
         """A smaller model that computes what this one computes: scales folded, zeros cut out.
 

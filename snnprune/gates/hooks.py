@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
+from ..errors import AttachError
+from ..plain import Mark
 from ..surgery import scale_call
 
 
@@ -27,7 +29,52 @@ class Owner(Protocol):
         ...
 
 
-class Gate:
+class Snapshot:
+    """Who gives the scales in a deep copy of a gated model: they stay as they were when it was made.
+
+    So a copy computes what the model computed then, whatever happens to the model and its gates afterwards.
+    """
+
+    _calling = False
+
+    def __init__(self, factors: dict[str, Tensor]) -> None:
+        self._factors = factors
+
+    @classmethod
+    def of(cls, owner: Owner, memo: dict[Any, Any]) -> Snapshot:
+        """One for all hooks of a copy."""
+        key = ("snapshot", id(owner))
+        if key not in memo:
+            with torch.no_grad():
+                owner.refresh()
+            memo[key] = cls({name: factor.detach().clone() for name, factor in owner._factors.items()})
+        return memo[key]
+
+    def refresh(self) -> None:
+        """Nothing changes."""
+
+    def is_due(self) -> bool:
+        """Never."""
+        return False
+
+
+class _Hook(Mark):
+    """What all hooks of a gated model have in common: whose they are, and what becomes of them in a copy."""
+
+    def __init__(self, owner: Owner, *more: Any) -> None:
+        self.owner, self._more = owner, more
+
+    def __deepcopy__(self, memo: dict[Any, Any]) -> _Hook:
+        return type(self)(Snapshot.of(self.owner, memo), *self._more)
+
+    def __reduce__(self) -> str:
+        raise AttachError(
+            "a model with gates attached cannot be pickled. Give gated.compact(), or detach() first; "
+            "gated.state_dict() is what is needed to go on."
+        )
+
+
+class Gate(_Hook):
     """Forward hooks of one consumer: its input times the scales of its columns.
 
     `(x * g) W = x (g W)`: where the input is larger than the weight, as in nearly every convolution, the
@@ -37,7 +84,8 @@ class Gate:
     """
 
     def __init__(self, owner: Owner, name: str) -> None:
-        self.owner, self.name = owner, name
+        super().__init__(owner, name)
+        self.name = name
         self._moved: tuple[nn.Module, Tensor] | None = None  # a layer and its own weight, while scaled
         self._on_weight = False  # what the last call inside the gated model did
 
@@ -92,15 +140,27 @@ def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:
     return args[0].numel() > weight.numel()
 
 
-class Refresh:
+class Refresh(_Hook):
     """Forward pre-hook of the whole model: one set of scales per forward pass."""
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Look for changes."""
         self.owner.refresh()
+
+
+class Loading(_Hook):
+    """Hook of the whole model that keeps weights of another time away from scales of this one."""
+
+    def __call__(self, *_args: Any) -> None:
+        """Refuse to load.
+
+        Raises:
+            AttachError: always.
+        """
+        raise AttachError(
+            "load_state_dict() of a model with gates attached, or of a copy that was made while it had, would "
+            "leave their scales behind. Use gated.load_state_dict(), or detach() first; of a copy, a new model."
+        )
 
 
 class Hooks:
@@ -114,6 +174,7 @@ class Hooks:
     def register(self) -> None:
         """Put them on."""
         self.handles.append(self.model.register_forward_pre_hook(Refresh(self.owner)))
+        self.handles.append(self.model.register_load_state_dict_pre_hook(Loading(self.owner)))
         for gate in self.gates:
             module = self.model.get_submodule(gate.name)
             self.handles.append(module.register_forward_pre_hook(gate.before, with_kwargs=True))
@@ -130,12 +191,3 @@ class Hooks:
         """Give every layer its own weight, whatever interrupted its forward."""
         for gate in self.gates:
             gate.put_back()
-
-
-def is_gated(model: nn.Module) -> bool:
-    """True when any module of the model carries one of our gates."""
-    return any(
-        isinstance(hook, Refresh) or isinstance(getattr(hook, "__self__", None), Gate)
-        for module in model.modules()
-        for hook in module._forward_pre_hooks.values()
-    )

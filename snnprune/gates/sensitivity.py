@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import attention
-from ..errors import ConfigError, DivergedError
+from ..errors import DivergedError
 from ..graph import NeuronGroup
-from ..inputs import inputs_in, kept_buffers, map_tensors, still
+from ..inputs import inputs_in, kept_buffers, moved, still
 from ..ranks import current
 from ..surgery import ColumnMap, column_maps, scale_call
 
@@ -37,20 +37,19 @@ def measure_sensitivity(
         model: without gates.
         groups: its groups.
         batches: what `loss` takes.
-        loss: `loss(model, batch)`, a mean over the batch.
+        loss: `loss(model, batch)`, a mean over the batch as a tensor without dimensions.
 
     Returns:
         Group id -> (size,), for the prunable groups that the loss's gradient reaches; under reentrant
         checkpointing it reaches none inside.
 
     Raises:
-        ConfigError: the loss is no scalar.
         DivergedError: the loss is not finite.
     """
     maps = column_maps(model, groups)
     sizes = {group.id: group.size for group in groups if group.prunable}
     device = next(iter(model.parameters())).device
-    total = {name: torch.zeros(size, device=device) for name, size in sizes.items()}
+    total = {name: torch.zeros(size, device=device, dtype=torch.float32) for name, size in sizes.items()}
     reached: set[str] = set()
     seen = 0
     leaves: dict[str, Tensor] = {}
@@ -61,15 +60,12 @@ def measure_sensitivity(
         ]
         try:
             for batch in batches:
-                batch = map_tensors(lambda x: x.to(device), batch)
+                batch = moved(batch, device)
                 count = inputs_in(batch)
-                leaves.update({n: torch.ones(count, size, device=device) for n, size in sizes.items()})
-                for leaf in leaves.values():
-                    leaf.requires_grad_()
+                for n, size in sizes.items():
+                    leaves[n] = torch.ones(count, size, device=device, dtype=torch.float32, requires_grad=True)
                 with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                     value = loss(model, batch) * count
-                if value.dim():
-                    raise ConfigError(f"loss(model, batch) has the shape {tuple(value.shape)}; a mean is needed.")
                 if not bool(torch.isfinite(value)):
                     raise DivergedError(
                         f"the loss became {float(value.detach()):g} before anything was learned. Check the "

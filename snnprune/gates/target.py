@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
-from ..errors import TargetError
+from ..errors import ConfigError, TargetError
+from ..options import Number, checked
 from .rule import Budget
 
 NAMES = ("macs", "params", "drop", "latency")
+_Kept = Annotated[float, Number("a share", low=0, high=1, above=True)]
+_Lost = Annotated[float, Number("a fraction", low=0, high=1, below=True)]
+
+
+def read_target(target: Mapping[str, float] | None) -> dict[str, float] | None:
+    """A target of any kind as a plain dict, after a check; None is the papers' free mode.
+
+    Raises:
+        TargetError: not a mapping with one known name, or no number that makes sense for it.
+    """
+    for name, parse in (("drop", parse_drop), ("latency", parse_latency)):
+        if (value := parse(target)) is not None:
+            return {name: value}
+    budget = parse_target(target)
+    return None if budget is None else {budget.metric: budget.share}
 
 
 def parse_drop(target: Mapping[str, float] | None) -> float | None:
@@ -19,9 +36,10 @@ def parse_drop(target: Mapping[str, float] | None) -> float | None:
     name, drop = _only(target)
     if name != "drop":
         return None
-    if not _number(drop) or not 0 <= drop < 1:
+    found = _number(drop, _Lost)
+    if found is None:
         raise TargetError(f"target drop={drop} is no fraction of accuracy in [0, 1); 0.005 is half a point.")
-    return float(drop)
+    return found
 
 
 def parse_latency(target: Mapping[str, float] | None) -> float | None:
@@ -33,9 +51,10 @@ def parse_latency(target: Mapping[str, float] | None) -> float | None:
     name, share = _only(target)
     if name != "latency":
         return None
-    if not _number(share) or not 0 < share <= 1:
+    found = _number(share, _Kept)
+    if found is None:
         raise TargetError(f"target latency={share} is no share of the dense time; use a number in (0, 1].")
-    return float(share)
+    return found
 
 
 def parse_target(target: Mapping[str, float] | None) -> Budget | None:
@@ -49,9 +68,10 @@ def parse_target(target: Mapping[str, float] | None) -> Budget | None:
         return None
     if metric not in ("macs", "params"):
         raise TargetError(f"target {metric!r} is unknown here; use macs or params.")
-    if not _number(share) or not 0 < share <= 1:
+    found = _number(share, _Kept)
+    if found is None:
         raise TargetError(f"target {metric}={share} is no share of the dense {metric}; use a number in (0, 1].")
-    return Budget("macs" if metric == "macs" else "params", float(share))
+    return Budget("macs" if metric == "macs" else "params", found)
 
 
 def _only(target: Mapping[str, float] | None) -> tuple[str | None, float]:
@@ -68,5 +88,9 @@ def _only(target: Mapping[str, float] | None) -> tuple[str | None, float]:
     return name, value
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(value: object, kind: Any) -> float | None:
+    """A number of the kind; None where the value is none."""
+    try:
+        return float(checked("target", value, kind))
+    except ConfigError:
+        return None

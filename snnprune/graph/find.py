@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from .. import layers
 from ..errors import ConfigError, UnsupportedModelError, first_line
 from ..inputs import Inputs
 from .discover import channel_groups
+from .keep import named_by
 from .records import Member, NeuronGroup
 from .shapes import LayerShapes, layer_shapes
 from .tied import uses_of
@@ -33,7 +33,7 @@ def find_groups(
     Args:
         model: any network; nothing in it changes.
         example_inputs: what its forward takes (a tensor, a tuple or a dict).
-        keep: shell patterns of module names whose channels must stay, such as `layer4.*`.
+        keep: shell patterns of module names whose channels must stay, see `named_by`.
         input_neurons: also single inputs of fully connected layers (pixels, flattened units), as in
             arXiv 2110.05954, section 3.3.1.
 
@@ -72,27 +72,23 @@ def _refuse_scripted(model: nn.Module) -> None:
             )
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern names a module or one that it lies in: `layer4` protects `layer4.0.conv1`."""
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
-
-
 def _check_patterns(groups: Sequence[NeuronGroup], keep: Sequence[str]) -> None:
     """Refuse a pattern that protects nothing, which is a typing mistake more often than not."""
-    names = {name for g in groups for name in (g.id, *(m.module for m in g.members if m.role != "consumer"))}
-    names |= {g.id.removesuffix(":in") for g in groups}
     for pattern in keep:
-        if not any(_matches(name, pattern) for name in names):
+        if not any(named_by(name, (pattern,)) for group in groups for name in _names(group)):
             raise ConfigError(f"keep pattern {pattern!r} matches no group, such as {groups[0].id!r}.")
 
 
+def _names(group: NeuronGroup) -> list[str]:
+    """What a pattern of `keep` may name to protect a group: the group, or what holds its neurons."""
+    held = [member.module for member in group.members if member.role != "consumer"]
+    return [group.id, group.id.removesuffix(":in"), *held]
+
+
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
-    """Mark the group as kept when a pattern names one of the layers that hold its channels."""
-    for member in (*group.producers, *group.between, *group.heads):
-        for pattern in keep:
-            if group.prunable and _matches(member.module, pattern):
-                return replace(group, reason=f"kept by request ({pattern})")
-    return group
+    """Mark the group as kept when a pattern names it."""
+    pattern = next((found for name in _names(group) if (found := named_by(name, keep))), None)
+    return replace(group, reason=f"kept by request ({pattern})") if group.prunable and pattern else group
 
 
 def _input_groups(
@@ -127,13 +123,7 @@ def _input_groups(
         if not columns:
             continue
         members = tuple(Member(n, "consumer", columns, tuple(range(len(columns)))) for n in names)
-        group = NeuronGroup(f"{name}:in", "input", len(columns), members)
-        for pattern in keep:
-            if group.prunable and (
-                fnmatch.fnmatchcase(group.id, pattern) or any(_matches(n, pattern) for n in names)
-            ):
-                group = replace(group, reason=f"kept by request ({pattern})")
-        found.append(group)
+        found.append(_protect(NeuronGroup(f"{name}:in", "input", len(columns), members), keep))
     return found
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ..encoding import Scores, Start
 from ..errors import ConfigError, TargetError
-from ..gates import Gradient, parse_drop, parse_latency, parse_target
+from ..gates import Gradient, read_target
+from ..options import Count, CountOrZero, Finite, Names, NotNegative, Positive, Seed, Share, check_fields
 
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
@@ -72,7 +72,8 @@ class PruneConfig:
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
             power of two in groups less than four times as wide; 1 keeps any number. Without a meaning for
             connections and in the free mode.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels (or connections) must stay. A pattern names a module,
+            or one that it lies in: `layer4` protects all of `layer4.0`.
         input_neurons: also switch single inputs of fully connected layers.
         patience: stop rule of the free mode: end the search when the validation loss has not fallen
             for this many epochs; None never stops early.
@@ -90,106 +91,58 @@ class PruneConfig:
 
     target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
     granularity: Granularity = "neuron"
-    epochs: float = 20
-    trials: int = 5
-    search: float = 0.05
-    probe: int = 4
-    trust: float = 0.5
-    thrift: float = 0.5
-    ramp: float = 0.75
-    alternate: int | Literal["epoch", "together"] = "together"
-    hold: int = 1
+    epochs: Positive = 20
+    trials: Count = 5
+    search: Share = 0.05
+    probe: CountOrZero = 4
+    trust: NotNegative = 0.5
+    thrift: NotNegative = 0.5
+    ramp: Share = 0.75
+    alternate: Count | Literal["epoch", "together"] = "together"
+    hold: Count = 1
     decay: bool = False
     gradient: Gradient = "through"
     scores: Scores = "switcher+offset"
     start: Start = "post-training"
-    fresh_mean: float = 0.1
-    fresh_std: float = 2**0.5
+    fresh_mean: Finite = 0.1
+    fresh_std: Positive = 2**0.5
     switcher_optimizer: Optimizer = "adamw"
-    switcher_lr: float = 1e-4
-    offset_lr: float = 2e-3
+    switcher_lr: Positive = 1e-4
+    offset_lr: Positive = 2e-3
     optimizer: Optimizer = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup: float = 0.05
-    clip: float = 5.0
-    switcher_clip: float = 5.0
-    distill: float = 0.9
-    temperature: float = 2.0
+    lr: Positive = 0.05
+    momentum: Share = 0.9
+    weight_decay: Share = 5e-4
+    warmup: Share = 0.05
+    clip: Positive = 5.0
+    switcher_clip: Positive = 5.0
+    distill: Share = 0.9
+    temperature: Positive = 2.0
     precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
     freeze_norm: bool = False
-    floor: float = 0.1
-    round_to: int = 8
-    keep: tuple[str, ...] = ()
+    floor: Share = 0.1
+    round_to: Count = 8
+    keep: Names = ()
     input_neurons: bool = True
-    patience: int | None = None
-    seed: int = 0
+    patience: Count | None = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if parse_drop(self.target) is None and parse_latency(self.target) is None:
-            parse_target(self.target)
-        choices = {
-            "granularity": ("neuron", "connection"),
-            "gradient": ("through", "held"),
-            "scores": ("switcher", "switcher+offset", "free"),
-            "start": ("post-training", "fresh"),
-            "switcher_optimizer": ("sgd", "adamw"),
-            "optimizer": ("sgd", "adamw"),
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}.")
+        object.__setattr__(self, "target", read_target(self.target))
+        check_fields(self)
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
                 "multiply-adds on common hardware; use params=..., drop=... or free."
             )
-        positive = (
-            "epochs",
-            "switcher_lr",
-            "offset_lr",
-            "lr",
-            "clip",
-            "switcher_clip",
-            "temperature",
-            "fresh_std",
-        )
-        for name in positive:
-            if not _number(getattr(self, name)) or getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be a positive number.")
-        for name in ("search", "ramp", "warmup", "distill", "floor", "momentum", "weight_decay"):
-            if not _number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1].")
-        if self.alternate not in ("epoch", "together") and not _count(self.alternate, least=1):
-            raise ConfigError(
-                f"alternate={self.alternate!r} must be a number of iterations, 'epoch' or 'together'."
-            )
         if self.gradient == "held" and self.alternate == "together":
             raise ConfigError(
                 "gradient='held' has a meaning where the network learns alone: set alternate, to 2 for one."
             )
-        if not _count(self.hold, least=1):
-            raise ConfigError(f"hold={self.hold!r} must be a number of steps, 1 or more.")
         if self.hold > 1 and self.alternate != "together":
             raise ConfigError("hold has a meaning where both learn at every step: set alternate='together'.")
-        for name in ("trust", "thrift"):
-            if not _number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0.")
-        for name in ("decay", "channels_last", "compile", "freeze_norm", "input_neurons"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
-        if not _number(self.fresh_mean):
-            raise ConfigError(f"fresh_mean={self.fresh_mean} must be a number.")
-        if not _count(self.probe, least=0):
-            raise ConfigError(f"probe={self.probe!r} must be a number of steps, 0 or more.")
-        if not _count(self.trials, least=1):
-            raise ConfigError(f"trials={self.trials!r} must be a number of runs, 1 or more.")
-        if self.round_to < 1:
-            raise ConfigError(f"round_to={self.round_to} must be at least 1.")
         if self.search == 0:
             raise ConfigError("search=0 leaves no step in which anything could be learned about the neurons.")
 
@@ -234,11 +187,3 @@ class PruneConfig:
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with the one that it goes on with; a compiler changes last bits alone."""
         return {name: value for name, value in self.to_dict().items() if name != "compile"}
-
-
-def _count(value: object, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..errors import DataError, DivergedError
-from ..inputs import inputs_in, is_samples, map_tensors, tensors_in
+from ..inputs import inputs_in, is_samples, moved, tensors_in
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state
 from .checkpoint import Checkpoint, Interrupted, reading
@@ -193,7 +193,7 @@ def run_stage(
                 set_rng_state(model_rng)
                 if ranks.world > 1:  # every process draws its own numbers, whatever a checkpoint remembers
                     seed_all(seed_of(seed, stage.name, "rank", stage.step, ranks.rank))
-                batch = map_tensors(lambda x: x.to(device, non_blocking=True), batch)
+                batch = moved(batch, device)
                 with pause:
                     loss = stage.train_step(batch)
                     if not math.isfinite(loss):

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from ..errors import DataError
 from ..inputs import logits_of, split_batch, tensors_in
 from ..labels import check_logits, targets_of
+from ..losses import LossFunction, own_loss
 from .compiling import compiler_errors
 
 AUXILIARY = 0.3
-LossFunction = Callable[[Callable[..., Any], Any], Tensor]
 
 
 class TaskLoss:
@@ -76,7 +76,7 @@ class TaskLoss:
 
     def _at(self, model: Callable[..., Any], batch: Any) -> Tensor:
         if self.loss_fn is not None:
-            return self.loss_fn(model, batch)
+            return own_loss(self.loss_fn, model, batch)
         images, labels = split_batch(batch)
         logits, auxiliary = logits_of(model(images))
         check_logits(logits)
@@ -100,7 +100,7 @@ class TaskLoss:
         own outputs, for which the mean squared gradient is the Fisher information as defined.
         """
         if self.loss_fn is not None:
-            return self.loss_fn(model, batch)
+            return own_loss(self.loss_fn, model, batch)
         images, labels = split_batch(batch)
         logits, auxiliary = logits_of(model(images))
         check_logits(logits)

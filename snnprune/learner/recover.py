@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..inputs import inputs_in
+from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
 from .checkpoint import Checkpoint
@@ -71,7 +72,7 @@ class RecoverStage:
         self.optimizer.zero_grad(set_to_none=True)
         if math.isfinite(value):
             with self.compiling():
-                loss.backward()
+                backward(loss)
             self.ranks.average_gradients_(self.trainable, share)
             clip_gradients(self.trainable, self.config.clip)
             self.optimizer.step()

@@ -12,6 +12,7 @@ import torch
 from ..connections import ConnectionModel
 from ..gates import Budget, GatedModel, Phase
 from ..inputs import inputs_in, map_tensors
+from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
 from .checkpoint import Checkpoint
@@ -119,7 +120,7 @@ class SearchStage:
             loss = self.loss(model, batch)
             value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
             if math.isfinite(value):
-                loss.backward()  # in here, because checkpointed parts run once more in it
+                backward(loss)  # in here, because checkpointed parts run once more in it
         if math.isfinite(value):
             for _, parameters, limit in movers:
                 self.ranks.average_gradients_(parameters, share)
@@ -153,9 +154,7 @@ class SearchStage:
         counts = {c.id: [c.kept, c.weakened, c.strengthened] for c in self.gated.counts()}
         if self.val is None:
             return {"counts": counts}
-        self.gated.model.eval()
-        with torch.no_grad():
-            result = evaluate(self.gated.model, self.val, ranks=self.ranks)
+        result = evaluate(self.gated, self.val, ranks=self.ranks)
         accuracy, loss = result.accuracy, result.loss
         if self.config.patience is not None:
             self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
@@ -179,8 +178,7 @@ class SearchStage:
             "waited": self.waited,
             "held": self.gated.held_state(),
             "budget": None if self.gated.budget is None else asdict(self.gated.budget),
-            "model": self.gated.model.state_dict(),
-            "scorer": self.gated.scorer.state_dict(),
+            **self.gated.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             **self.extra,
@@ -191,8 +189,7 @@ class SearchStage:
         assert self.gated.scorer is not None
         self.step, self.total = state["step"], state["total"]
         self.best, self.waited = state["best"], state["waited"]
-        self.gated.model.load_state_dict(state["model"])
-        self.gated.scorer.load_state_dict(state["scorer"])
+        self.gated.load_state_dict(state)
         if self.scorer_optimizer:
             self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
         if self.optimizer:

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from .. import streams
-from ..errors import ConfigError, RunError
-from ..gates import is_gated, parse_drop, parse_latency
-from ..inputs import Inputs, device_of, unwrap
+from ..errors import RunError
+from ..gates import parse_drop, parse_latency
+from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
 from ..ranks import current
+from .arguments import checked_arguments
 from .attaching import working_copy
 from .drop import BOOK, DropSearch
 from .job import Job
@@ -25,6 +26,8 @@ from .lock import locked
 from .result import Result
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def optimize(
     model: nn.Module,
     train: Iterable[Any],
@@ -64,7 +67,8 @@ def optimize(
         The compact model in eval mode, on `device`, with its report; `result.save(folder)` writes it.
 
     Raises:
-        ConfigError: the model has gates attached, or `drop` without labelled validation data.
+        AttachError: the model has gates attached.
+        ConfigError: an argument is of the wrong type, or `drop` without labelled validation data.
         UnsupportedModelError: nothing can be pruned exactly.
         TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
         DataError: the data do not fit the model.
@@ -81,12 +85,9 @@ def optimize(
         True
         >>> folder = result.save("runs/digits")
     """
-    config = config or PruneConfig()
-    callbacks = list(callbacks)
+    config = PruneConfig() if config is None else config
+    where, callbacks = checked_arguments(model, train, val, test, config, loss_fn, callbacks, device)
     began = time.monotonic()
-    where = torch.device(device) if device is not None else device_of(model)
-    if is_gated(unwrap(model)):
-        raise ConfigError("the model has gates attached; detach() them before optimize().")
     dense = working_copy(model, where, config)
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)

@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel
+from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer
-from ..errors import ConfigError, TargetError
+from ..errors import TargetError
 from ..gates import GatedModel, measure_sensitivity
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
+from ..loaders import reread
+from ..losses import check_loss
 from ..metrics import evaluate
+from ..options import Count, Part, Share, checked
+from ..plain import plain
 from ..tracing import trace
 
 SHARES = (0.75, 0.5, 0.25)
@@ -49,6 +53,7 @@ class Sensitivity:
         return asdict(self)
 
 
+@torch.inference_mode(False)
 def sensitivity(
     model: nn.Module,
     data: Iterable[Any],
@@ -56,7 +61,7 @@ def sensitivity(
     example_inputs: Inputs | None = None,
     shares: Sequence[float] = SHARES,
     targets: Sequence[float] = TARGETS,
-    metric: str = "macs",
+    metric: Metric = "macs",
     keep: Sequence[str] = (),
     floor: float = 0.1,
     round_to: int = 1,
@@ -76,7 +81,7 @@ def sensitivity(
         shares: of a group's neurons, each in (0, 1).
         targets: shares of the dense cost for the whole model, each in (0, 1).
         metric: `macs` or `params`.
-        keep: shell patterns of module names whose channels must stay.
+        keep: shell patterns of module names whose channels must stay, as for `trace`.
         floor: least kept share of every group in a cut through all.
         round_to: keep multiples of this many channels in such a cut.
         batches: training batches by which neurons are ordered as at the start of a run; without them by the
@@ -85,7 +90,8 @@ def sensitivity(
         on_step: told (evaluations done, in all).
 
     Raises:
-        ConfigError: a share or the metric makes no sense.
+        AttachError: the model has gates attached.
+        ConfigError: an option makes no sense, or the model is none.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.
 
@@ -94,11 +100,12 @@ def sensitivity(
         >>> found.whole[0]["macs"] <= 0.5
         True
     """
-    if metric not in ("macs", "params"):
-        raise ConfigError(f"metric={metric!r} is unknown; use macs or params.")
-    for share in (*shares, *targets):
-        if not 0 < share < 1:
-            raise ConfigError(f"share {share} must lie between 0 and 1.")
+    model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
+    metric, floor = checked("metric", metric, Metric), checked("floor", floor, Share)
+    shares = [checked("share", share, Part) for share in shares]
+    targets = [checked("target", share, Part) for share in targets]
+    round_to = checked("round_to", round_to, Count)
+    check_loss(loss_fn)
     where = device_of(model)
     network = copy.deepcopy(unwrap(model)).eval()
     example = map_tensors(
@@ -134,13 +141,13 @@ def sensitivity(
         whole.append({"target": share})
         cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
     with GatedModel(network, groups, cost=cost) as gated:
-        before = evaluate(network, data)
+        before = evaluate(gated, data)
         for done, (entry, masks) in enumerate(cuts, 1):
             every = {n: torch.ones(g.size) for n, g in cost.groups.items()}
             gated.set_scales({**every, **{n: m.float() for n, m in masks.items()}})
-            plain = {n: m.numpy() for n, m in masks.items()}
-            entry |= {m: cost.share(m, plain) for m in ("macs", "params")}
-            entry["accuracy"] = evaluate(network, data).accuracy
+            chosen = {n: m.numpy() for n, m in masks.items()}
+            entry |= {m: cost.share(m, chosen) for m in ("macs", "params")}
+            entry["accuracy"] = evaluate(gated, data).accuracy
             if on_step is not None:
                 on_step(done, len(cuts))
     return Sensitivity(before.accuracy, before.count, table, whole, metric)

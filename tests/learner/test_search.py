@@ -17,6 +17,7 @@ from snnprune.errors import CollapsedLayerError, DivergedError
 from snnprune.gates import attach_groups
 from snnprune.learner import PruneConfig, TaskLoss
 from snnprune.learner.search import SearchStage, scorer_pace
+from snnprune.metrics import Evaluation
 from snnprune.pipeline.attaching import switch_connections
 from snnprune.tracing import trace
 
@@ -184,7 +185,7 @@ def test_dense_accuracy_is_kept_at_step_0(trained):
     before = snnprune.evaluate(trained, val)
     model = copy.deepcopy(trained)
     with snnprune.attach(model, problem()[0][:4]) as gated:
-        after = snnprune.evaluate(gated.model, val)
+        after = snnprune.evaluate(gated, val)
     assert abs(before.accuracy - after.accuracy) <= 0.021
     assert before.accuracy > 0.9
 
@@ -214,3 +215,55 @@ def test_patience_stops_the_free_mode(trained):
     config = PruneConfig.paper(epochs=60, patience=1, lr=1e-6, switcher_lr=1e-6)
     report = snnprune.optimize(trained, train, val, config).report
     assert len([h for h in report.history if h["stage"] == "search"]) < 10
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs"),
+    [
+        ([1.0, 0.9, 0.95, 0.92, 0.1], 4),
+        ([1.0, 1.1, 0.9, 0.95, 0.94, 0.1], 5),
+        ([1.0, 0.99995, 0.9999, 0.1], 3),  # less than 1e-4 is no fall
+        ([5.0, 4.0, 3.0, 2.0, 1.0], None),
+        ([1.0, 2.0, 0.5, 2.0, 0.4, 2.0], None),  # never twice in a row
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_patience_counts_epochs_without_a_fall_also_across_a_resume(trained, monkeypatch, losses, epochs, resumed):
+    config = PruneConfig(target=None, patience=2)
+    stage = stage_for(copy.deepcopy(trained), config, total=1000)
+    coming = iter(losses)
+    monkeypatch.setattr(
+        sys.modules[SearchStage.__module__], "evaluate", lambda *_, **__: Evaluation(0.5, next(coming), 1)
+    )
+    stopped = None
+    for epoch in range(len(losses)):
+        stage.step, stage.val = 7 * (epoch + 1), []
+        stage.after_epoch(epoch)
+        if stage.total == stage.step:
+            stopped = epoch + 1
+            break
+        assert stage.total == 1000
+        if resumed:
+            saved = stage.state()
+            stage = stage_for(copy.deepcopy(trained), config, total=1000)
+            stage.load(saved)
+    assert stopped == epochs
+
+
+@pytest.mark.parametrize("granularity", ["neuron", "connection"])
+def test_what_the_caller_froze_is_never_learned(trained, granularity):
+    """Not in the search, whose phases freeze and thaw, nor in the recovery; and it is frozen in the result."""
+    model = copy.deepcopy(trained)
+    frozen = ("conv.weight", "norm.bias")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    train, val = loaders()
+    for options in ({"alternate": 1}, {"hold": 2}):
+        config = PruneConfig(
+            target={"params": 0.6}, epochs=2, search=0.5, keep="conv", granularity=granularity, **options
+        )
+        found = snnprune.optimize(model, train, val, config).model
+        for name, parameter in found.named_parameters():
+            assert parameter.requires_grad == (name not in frozen)
+        assert all(torch.equal(found.get_parameter(n), model.get_parameter(n)) for n in frozen)
+        assert not torch.equal(found.get_parameter("norm.weight"), model.get_parameter("norm.weight"))
