@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import attention, layers
 from .errors import RunError, StructureError, first_line
 from .files import STRUCTURE, read_json, write_atomically, write_json
+from .inputs import unwrap
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
@@ -52,7 +53,8 @@ def save(
     """Write `model.safetensors` and `structure.json` into a folder.
 
     Args:
-        model: a plain network (a compact one, or any other).
+        model: a plain network (a compact one, or any other). DataParallel, AveragedModel and `torch.compile`
+            wrappers are looked through, so that what is written loads into the network within.
         folder: made if it is not there; files of the same names are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
         sparse: names of weights with many zeros, which are stored without them.
@@ -64,7 +66,7 @@ def save(
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder = Path(folder)
+    folder, model = Path(folder), unwrap(model)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     stored = pack(state, sparse)
     write_tensors(folder / WEIGHTS, stored)
@@ -130,7 +132,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
 
     Args:
         folder: what `save` or a run wrote.
-        model: the original architecture with any weights; it is changed in place.
+        model: the original architecture with any weights, wrapped or not; it is changed in place.
 
     Returns:
         The same model, shrunk, with the saved weights, in eval mode.
@@ -155,6 +157,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         raise StructureError(
             f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed."
         )
+    whole, model = model, _bearer(model, structure["layers"])
     check_sizes(model, structure["layers"])  # before anything is unpacked to these sizes
     try:
         state = load_file(weights)
@@ -166,7 +169,12 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         load_state_(model, state)
     except (RuntimeError, TypeError) as error:
         raise StructureError(f"{folder} does not fit {type(model).__name__} ({first_line(error)}).") from error
-    return model.eval()
+    return whole.eval()
+
+
+def _bearer(model: nn.Module, sizes: Mapping[str, Any]) -> nn.Module:
+    """What bears the layers of a file: the network within a wrapper, or, of an old file, the wrapper."""
+    return model if set(layer_sizes(model)) == set(sizes) else unwrap(model)
 
 
 def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import StructureError
 
@@ -23,6 +23,13 @@ def pack(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]
         packed[f"{name}.{_VALUES}"] = tensor[there].contiguous()
         packed[f"{name}.{_BITS}"] = torch.from_numpy(np.packbits(there.flatten().numpy()))
     return packed
+
+
+def stored_bytes(model: nn.Module, names: Collection[str] = ()) -> int:
+    """Bytes of a model's tensors in a file, the named parameters packed; names and the like are not counted."""
+    state = {key: value.detach() for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    packed = pack({name: state.pop(name).cpu() for name in names}, names)
+    return sum(t.numel() * t.element_size() for t in [*state.values(), *packed.values()])
 
 
 def shapes(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[int]]:

@@ -31,6 +31,7 @@ ONNX, CHECKPOINT = "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 _PROBE_SIZE = 4
 _MAX_CLASSES = 2**20
+_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool))  # of a structure file
 
 
 @dataclass(slots=True)
@@ -135,13 +136,14 @@ def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
     write_tensors(path, {"inputs": inputs, "outputs": outputs.contiguous()})
 
 
-def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """What goes into the ONNX file beside the graph."""
+def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str, Any]:
+    """What goes into the ONNX file beside the graph; without a report there is no accuracy to tell."""
+    accuracy = {"split": report.split, "value": report.compact.accuracy} if report else None
     return {
         "snnprune.classes": details.get("classes"),
         "snnprune.normalization": details.get("normalization"),
         "snnprune.input_shape": details.get("input_shape"),
-        "snnprune.accuracy": {"split": report.split, "value": report.compact.accuracy},
+        "snnprune.accuracy": accuracy,
     }
 
 
@@ -214,9 +216,7 @@ def open_model(
     recorded = factory.get("arch") if isinstance(factory, dict) else None
     stored = factory.get("kwargs") if isinstance(factory, dict) else None
     stored = stored if isinstance(stored, dict) else {}
-    kwargs: dict[str, Any] = {
-        k: v for k, v in stored.items() if (k, type(v)) in (("num_classes", int), ("aux_logits", bool))
-    }
+    kwargs: dict[str, Any] = {k: v for k, v in stored.items() if (k, type(v)) in _ARGUMENTS}
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
     chosen = arch
