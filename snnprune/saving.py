@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import attention, layers
 from .errors import RunError, StructureError, first_line
-from .files import STRUCTURE, read_json, write_atomically, write_json
+from .files import STRUCTURE, check_name, file_errors, read_json, write_atomically, write_json
 from .inputs import unwrap
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
@@ -127,6 +127,7 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
     return content
 
 
+@file_errors()
 def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     """Load a saved compact model into a fresh model of the original size.
 
@@ -149,6 +150,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         True
     """
     folder = Path(folder)
+    check_name(folder)
     structure = read_structure(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -186,7 +188,10 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> Non
     own = layer_sizes(model)
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
-        raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
+        raise StructureError(
+            f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}. Give the "
+            "architecture that was pruned."
+        )
     for name, wanted in sizes.items():
         have = own[name]
         if set(have) - {"source"} != set(wanted) - {"source"}:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import RunError
-from ..files import STRUCTURE
+from ..files import STRUCTURE, check_name, file_errors
 from ..registry import build
 from ..report import Report, compare
 from .inspecting import example_for
 from .runs import REPORT, open_model, refuse_unfinished
 
 
+@file_errors()
 def report_of(
     run: Path, *, arch: str | None = None, num_classes: int | None = None, image_size: int | None = None
 ) -> Report:
@@ -26,6 +27,7 @@ def report_of(
     Raises:
         RunError: it is no such folder, it is damaged, or it needs `arch`.
     """
+    check_name(run)
     refuse_unfinished(run)
     if (run / REPORT).is_file():
         return Report.read(run / REPORT)

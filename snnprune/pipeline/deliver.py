@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
-from ..files import STRUCTURE, write_atomically, write_json
+from ..files import STRUCTURE, check_name, file_errors, write_atomically, write_json
 from ..report import Report
 from ..saving import digest, read_structure
 from .inspecting import example_for
@@ -30,6 +30,7 @@ class _Recorded(nn.Module):
         return self.outputs[: len(x)]
 
 
+@file_errors()
 def deliver_onnx(
     run: Path,
     output: Path | None = None,
@@ -57,9 +58,11 @@ def deliver_onnx(
         RunError: no such run, or it is damaged.
         ExportError: the file does not compute what the model computed.
     """
+    check_name(run)
     refuse_unfinished(run)
     if not (run / STRUCTURE).is_file():
-        raise RunError(f"{run} is no finished run folder (it has no {STRUCTURE}).")
+        what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
+        raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
     target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
     structure = read_structure(run)
     recorded = _probe(run) if (run / PROBE).is_file() else None
@@ -67,8 +70,9 @@ def deliver_onnx(
     if recorded is None or not source.is_file():
         if recorded is None and "input_shape" in structure and structure["input_shape"] is None:
             raise RunError(
-                f"{run} is of a model that takes more than one tensor, so there is nothing to run it on here. Use "
-                f"its {ONNX} as it is, or snnprune.export_onnx() with inputs of your own."
+                f"{run} is of a model that takes more than one tensor, so there is nothing to run it on here. "
+                f"{f'Use its {ONNX} as it is, or' if source.is_file() else 'Use'} snnprune.export_onnx() with "
+                "inputs of your own."
             )
         opened = open_model(run, arch=arch, num_classes=num_classes)
         inputs = recorded.inputs if recorded else example_for(opened, image_size)

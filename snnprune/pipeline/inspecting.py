@@ -18,6 +18,7 @@ from ..encoding import Scorer
 from ..errors import ConfigError, TargetError, UnsupportedModelError
 from ..gates import Budget, parse_target
 from ..graph import NeuronGroup, layer_shapes
+from ..learner import PruneConfig
 from ..metrics import count_nonzero
 from ..tracing import trace
 from .attaching import alike
@@ -96,9 +97,11 @@ def inspect_model(
         round_to: keep multiples of this many channels.
 
     Raises:
+        ConfigError: a floor or a rounding that makes no sense.
         TargetError: no target of macs or params.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
+    PruneConfig(keep=tuple(keep), floor=floor, round_to=round_to)  # refuses what makes no sense
     example = example_for(opened, image_size)
     groups = trace(opened.model, example, keep=keep)
     cost = CostModel(opened.model, groups, example)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError, first_line
+from ..files import STRUCTURE, check_name
 from ..inputs import unwrap
 from .allowed import allowed_classes, allowed_names
 from .kinds import refuse_other_kinds
@@ -33,12 +34,16 @@ def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Mod
     Raises:
         ModelFileError: missing, empty, damaged, not a model, or not allowed.
     """
+    check_name(path, ModelFileError)
     if not path.exists():
         raise ModelFileError(f"there is no file {path}.")
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, but neither a run nor a model file.")
+        raise ModelFileError(
+            f"{path} is a folder, but neither a run nor a model file. Name a run folder (one that holds a "
+            f"{STRUCTURE}) or a file."
+        )
     if path.stat().st_size == 0:
-        raise ModelFileError(f"{path} is empty.")
+        raise ModelFileError(f"{path} is empty. {REMEDY}")
     refuse_other_kinds(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust_pickle)
     for key in ("state_dict", "model_state_dict", "model"):

@@ -69,7 +69,10 @@ def load_model(
             f"them. Name the folder instead: {path.parent}."
         )
     if arch is None:
-        arch, kwargs = find_architecture(content, num_classes)
+        try:
+            arch, kwargs = find_architecture(content, num_classes)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from error
         wrong: list[str] = []
     else:
         kwargs, wrong = fit(arch, content, num_classes)

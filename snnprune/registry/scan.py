@@ -41,7 +41,7 @@ def scan(path: Path, classes: Collection[str] = ()) -> None:
     except OldModel:
         foreign = foreign or {"the code of a whole model of an old PyTorch"}
     except Exception as error:  # whatever zipfile and pickletools say of a damaged file
-        why = first_line(error)
+        why = "it is no pickle" if isinstance(error, LookupError) else first_line(error)
     if foreign:
         names = ", ".join(sorted(foreign)[:10]) + (" and more" if len(foreign) > 10 else "")
         raise ModelFileError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunError, first_line
-from ..files import write_atomically
+from ..files import file_errors, write_atomically
 from . import figures, html
 from .material import Material, read_material
 from .render import png, style, svg
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PAGE, PLOTS = "report.html", "plots"
 
 
+@file_errors()
 def write_page(folder: Path) -> Path:
     """Write `report.html` and `plots/*.png` into a run folder, from the files that it holds.
 
