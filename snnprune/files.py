@@ -52,6 +52,7 @@ def atomic_path(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 _REASONS = {
+    errno.ENOENT: "it is not there, or was removed meanwhile",
     errno.EISDIR: "there is a folder of that name; name a file",
     errno.EEXIST: "a part of its path is no folder; name another place",
     errno.ENOTDIR: "a part of its path is no folder; name another place",
@@ -95,9 +96,7 @@ def file_errors() -> Iterator[None]:
         yield
     except OSError as error:
         where = brief(Path(os.fsdecode(error.filename))) if error.filename is not None else "a file"
-        raise RunError(
-            f"{where} cannot be read or written ({reason(error)}); it may have been removed meanwhile."
-        ) from error
+        raise RunError(f"{where} cannot be read or written ({reason(error)}).") from error
 
 
 def remove_leftovers(folder: Path) -> None:

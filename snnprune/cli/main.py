@@ -66,7 +66,7 @@ def run(args: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, OSError) and error.filename is not None:
             path = brief(Path(os.fsdecode(error.filename)))
-            _complain(console, f"{path} cannot be read or written ({reason(error)}); it may have been removed.")
+            _complain(console, f"{path} cannot be read or written ({reason(error)}).")
             return 1
         _complain(console, f"{name}: {error}. Set SNNPRUNE_DEBUG=1 to see where.")
         return 1

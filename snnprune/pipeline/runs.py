@@ -197,10 +197,11 @@ def refuse_unfinished(path: Path) -> None:
     """Say how to go on with a run that has not ended.
 
     Raises:
-        RunError: it is the working folder of one.
+        RunError: it is the working folder of one, or will be its folder.
     """
-    if path.name.endswith(".partial") and path.is_dir() and not (path / REPORT).is_file():
-        name = path.with_name(path.name.removesuffix(".partial"))
+    name = path.with_name(path.name.removesuffix(".partial"))
+    inside = path != name and path.is_dir() and not (path / REPORT).is_file()
+    if inside or (not path.exists() and has_checkpoint(path)):
         raise RunError(
             f"{path} is a run that has not ended. Go on with: the same command, --output {name} --resume"
         )
