@@ -67,7 +67,7 @@ def reason(error: OSError) -> str:
 
 def brief(path: Path) -> str:
     """A path for a message, with names that nobody can read shortened."""
-    return str(Path(*(part if len(part) <= 120 else f"{part[:50]}...{part[-20:]}" for part in path.parts)))
+    return str(Path(*(part if len(part) <= 120 else f"{part[:50]} ... {part[-20:]}" for part in path.parts)))
 
 
 def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
