@@ -74,7 +74,14 @@ def deliver_onnx(
                 f"{f'Use its {ONNX} as it is, or' if source.is_file() else 'Use'} snnprune.export_onnx() with "
                 "inputs of your own."
             )
-        opened = open_model(run, arch=arch, num_classes=num_classes)
+        try:
+            opened = open_model(run, arch=arch, num_classes=num_classes)
+        except RunError as error:
+            if recorded is not None or not source.is_file():
+                raise
+            raise RunError(
+                f"{run / PROBE} cannot be read (there is no such file), so the model itself has to be run. {error}"
+            ) from error
         inputs = recorded.inputs if recorded else example_for(opened, image_size)
         model: nn.Module = opened.model
     else:
