@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .errors import ExportError, first_line
 from .files import write_atomically
-from .inputs import Inputs, batch_size, call, map_tensors, tensors_in, to_dtype
+from .inputs import Inputs, batch_size, call, map_tensors, tensors_in, to_dtype, unwrap
 from .plain import plain
 from .runtime import open_session
 
@@ -64,7 +64,8 @@ def export_onnx(
     inputs at several batch sizes (`|a - b| <= 1e-3 |a| + 1e-5 max(1, max |a|)`).
 
     Args:
-        model: a plain network; it is exported in eval mode and left as it was.
+        model: a plain network; it is exported in eval mode and left as it was. DataParallel, AveragedModel and
+            `torch.compile` wrappers are looked through.
         path: file to write.
         example_inputs: real inputs, a batch of at least 2; their number bounds the batches tried.
         metadata: stored in the file as JSON strings (classes, mean, std, ...).
@@ -84,7 +85,7 @@ def export_onnx(
         >>> check.batch_sizes
         (1, 2, 3, 8)
     """
-    path, model = Path(path), plain(model, "export_onnx()")
+    path, model = Path(path), unwrap(plain(model, "export_onnx()"))
     if batch_size(example_inputs) < 2:
         raise ExportError("export needs example inputs with a batch of at least 2.")
     # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError, first_line
+from .errors import RunError, SnnPruneError, first_line
 
 STRUCTURE = "structure.json"  # how a saved model is built; beside its weights
 
@@ -30,9 +31,10 @@ def atomic_path(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        # A name as long as names may be leaves no room for a longer one beside it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}).") from error
+        raise RunError(f"{brief(path)} cannot be written ({reason(error)}).") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -44,9 +46,57 @@ def atomic_path(path: Path, keep: Path | None = None) -> Iterator[Path]:
             os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise RunError(f"{brief(path)} cannot be written ({reason(error)}).") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_REASONS = {
+    errno.ENOENT: "it is not there, or was removed meanwhile",
+    errno.EISDIR: "there is a folder of that name; name a file",
+    errno.EEXIST: "a part of its path is no folder; name another place",
+    errno.ENOTDIR: "a part of its path is no folder; name another place",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+
+
+def reason(error: OSError) -> str:
+    """What went wrong with a file, and where it helps what to do."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
+def brief(path: Path) -> str:
+    """A path for a message, with names that nobody can read shortened."""
+    return str(Path(*(part if len(part) <= 120 else f"{part[:50]} ... {part[-20:]}" for part in path.parts)))
+
+
+def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
+    """Refuse a path that no file can have, which is found out by asking for the file.
+
+    Raises:
+        SnnPruneError: of the given kind.
+    """
+    try:
+        os.lstat(path)
+    except OSError as cause:
+        if cause.errno == errno.ENAMETOOLONG:
+            raise error(f"{brief(path)} cannot be there ({reason(cause)}).") from cause
+    except ValueError as cause:  # a character that ends the name
+        raise error(f"{str(path)[:200]!r} is no path ({cause}).") from cause
+
+
+@contextlib.contextmanager
+def file_errors() -> Iterator[None]:
+    """For what reads a folder that somebody may be removing meanwhile.
+
+    Raises:
+        RunError: the system cannot read or write a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = brief(Path(os.fsdecode(error.filename))) if error.filename is not None else "a file"
+        raise RunError(f"{where} cannot be read or written ({reason(error)}).") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -84,7 +134,7 @@ def read_json(path: Path, *, limit: int = 64 * 2**20) -> Any:
         with os.fdopen(_open_regular(path), "rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise RunError(f"{brief(path)} cannot be read ({reason(error)}).") from error
     if len(data) > limit:
         raise RunError(f"{path} is larger than {limit >> 20} MiB, which is no file of ours.")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .errors import ConfigError, DataError
 
@@ -113,12 +114,12 @@ def inputs_in(batch: Any) -> int:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own model inside DataParallel, DistributedDataParallel and `torch.compile`.
+    """The user's own model inside DataParallel, DistributedDataParallel, AveragedModel and `torch.compile`.
 
     The wrappers add nothing that is pruned, and hooks belong on the module that they wrap.
     """
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner

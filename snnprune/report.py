@@ -20,6 +20,7 @@ from .loaders import reread
 from .macs import count_macs, price
 from .metrics import count_nonzero, count_params, evaluate
 from .plain import plain
+from .sparse import stored_bytes
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -68,6 +69,8 @@ class Report:
         steps: training steps by stage.
         odd_widths: group id -> kept, of groups that keep no multiple of `round_to` channels (or of the smaller
             number that narrow groups are rounded to), because the target would else be missed by more than 0.01.
+        stored: bytes of both models' tensors, `dense` and `compact`, each as `save` writes them; empty in reports
+            of older versions.
         curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
         unpriced: operations that take weights and whose multiply-adds are not in `macs`, as `operation (module)`.
         command: the command line that made the run; empty where there was none.
@@ -100,6 +103,7 @@ class Report:
     curve: list[dict[str, Any]] = field(default_factory=list)
     unpriced: list[str] = field(default_factory=list)
     command: str = ""
+    stored: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,6 +170,9 @@ class Report:
         if a.nonzero and b.nonzero is not None:
             kept = f"{b.nonzero / a.params:.1%} of all"
             found.append(("params that are not 0", human(a.nonzero), human(b.nonzero), kept))
+        if self.stored:
+            x, y = self.stored["dense"], self.stored["compact"]
+            found.append(("weights as stored", f"{human(x)}B", f"{human(y)}B", f"{y / x:.1%} kept"))
         return found
 
     def __str__(self) -> str:
@@ -197,6 +204,7 @@ def _malformed(report: Report) -> str | None:
         "target": lambda v: v is None or all(_number(x) for x in v.values()),
         "seconds": _number,
         "kept_whole": lambda v: all(type(k["id"]) is type(k["reason"]) is str for k in v),
+        "stored": lambda v: not v or all(type(v[name]) is int and v[name] > 0 for name in ("dense", "compact")),
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "unpriced": lambda v: type(v) is list and all(type(x) is str for x in v),
         "seed": lambda v: type(v) is int,
@@ -301,6 +309,7 @@ def compare(
         seconds=0.0,
         device=device_name(device),
         unpriced=list(price(dense, example_inputs).unpriced),
+        stored={"dense": stored_bytes(dense), "compact": stored_bytes(compact)},
     )
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from . import attention, layers
 from .errors import RunError, StructureError, first_line
-from .files import STRUCTURE, read_json, write_atomically, write_json
+from .files import STRUCTURE, check_name, file_errors, read_json, write_atomically, write_json
+from .inputs import unwrap
 from .plain import fill_, plain
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
-from .ties import get_tensor, set_tensor_, tie_again_, ties_of
+from .ties import check_alike, further_names, get_tensor, set_tensor_, tie_again_, ties_of
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -54,7 +55,8 @@ def save(
     """Write `model.safetensors` and `structure.json` into a folder.
 
     Args:
-        model: a plain network (a compact one, or any other).
+        model: a plain network (a compact one, or any other). DataParallel, AveragedModel and `torch.compile`
+            wrappers are looked through, so that what is written loads into the network within.
         folder: made if it is not there; files of the same names are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
         sparse: names of weights with many zeros, which are stored without them.
@@ -68,8 +70,8 @@ def save(
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder, model = Path(folder), plain(model, "save()")
-    tied = _tied(model, sparse)
+    folder, model = Path(folder), unwrap(plain(model, "save()"))
+    tied = further_names(model, sparse)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)
     write_tensors(folder / WEIGHTS, stored)
@@ -83,17 +85,6 @@ def save(
         **(extra or {}),
     }
     write_json(folder / STRUCTURE, structure)
-
-
-def _tied(model: nn.Module, sparse: Sequence[str]) -> dict[str, str]:
-    """Further name -> the name under which a parameter or buffer with several names is stored."""
-    found: dict[str, str] = {}
-    stored = model.state_dict().keys()
-    for tie in ties_of(model):
-        names = [name for name in tie.names if name in stored]
-        first = next((name for name in names if name in sparse), names[0] if names else "")
-        found |= {name: first for name in names if name != first}
-    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -142,13 +133,15 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
     return content
 
 
+@file_errors()
 @torch.inference_mode(False)
 def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     """Load a saved compact model into a fresh model of the original size.
 
     Args:
         folder: what `save` or a run wrote.
-        model: the original architecture with any weights, or none (on the device meta); it is changed in place.
+        model: the original architecture, wrapped or not, with any weights or none (on the device meta); it is
+            changed in place.
 
     Returns:
         The same model, shrunk, with the saved weights, in eval mode.
@@ -167,6 +160,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         True
     """
     folder, model = Path(folder), plain(model, "load()", empty=True)
+    check_name(folder)
     structure = read_structure(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -175,6 +169,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         raise StructureError(
             f"{weights} is not the file that {STRUCTURE} was written for; one of them was changed."
         )
+    whole, model = model, _bearer(model, structure["layers"])
     check_sizes(model, structure["layers"])  # before anything is unpacked to these sizes
     try:
         state = load_file(weights)
@@ -183,7 +178,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
     state = unpack(state, structure.get("sparse", {}), structure["layers"])
     tied = _tied_names(structure, state)
     state |= {name: state[stored] for name, stored in tied.items()}
-    _check_alike(model, state)
+    check_alike(model, state)
     unknown = [name for name in fill_(model) if name not in state]
     if unknown:
         raise StructureError(
@@ -200,7 +195,12 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         if isinstance(one, nn.Parameter) != isinstance(get_tensor(model, name), nn.Parameter):
             raise StructureError(f"{folder}: {name[:100]!r} and {stored[:100]!r} cannot be one parameter.")
         set_tensor_(model, name, one)
-    return model.eval()
+    return whole.eval()
+
+
+def _bearer(model: nn.Module, sizes: Mapping[str, Any]) -> nn.Module:
+    """What bears the layers of a file: the network within a wrapper, or, of an old file, the wrapper."""
+    return model if set(layer_sizes(model)) == set(sizes) else unwrap(model)
 
 
 def _tied_names(structure: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -218,21 +218,6 @@ def _tied_names(structure: Mapping[str, Any], state: Mapping[str, Tensor]) -> di
     return tied
 
 
-def _check_alike(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse different values for what is one parameter in the model: the last one would win.
-
-    Raises:
-        StructureError: there are such.
-    """
-    for tie in ties_of(model):
-        values = [state[name] for name in tie.names if name in state]
-        if any(value.shape != values[0].shape or not torch.equal(value, values[0]) for value in values[1:]):
-            raise StructureError(
-                f"{' and '.join(tie.names[:3])} are one parameter in {type(model).__name__}, but the file holds "
-                "different values for them. Build the model as it was when it was saved."
-            )
-
-
 def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse sizes that are not those of parts of a model's layers.
 
@@ -242,7 +227,10 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> Non
     own = layer_sizes(model)
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
-        raise StructureError(f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}.")
+        raise StructureError(
+            f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}. Give the "
+            "architecture that was pruned."
+        )
     for name, wanted in sizes.items():
         have = own[name]
         if set(have) - {"source"} != set(wanted) - {"source"}:

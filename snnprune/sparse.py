@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import StructureError
 
@@ -23,6 +23,15 @@ def pack(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]
         packed[f"{name}.{_VALUES}"] = tensor[there].contiguous()
         packed[f"{name}.{_BITS}"] = torch.from_numpy(np.packbits(there.flatten().numpy()))
     return packed
+
+
+def stored_bytes(model: nn.Module, names: Collection[str] = ()) -> int:
+    """Bytes of a model's tensors in a file, the named parameters packed; names and the like are not counted."""
+    state = model.state_dict(keep_vars=True)
+    packed = pack({name: state[name].detach().cpu() for name in names}, names)
+    done = {id(state[name]) for name in names}  # a tensor under several names is stored once
+    plain = {id(t): t for t in state.values() if isinstance(t, Tensor) and id(t) not in done}
+    return sum(t.numel() * t.element_size() for t in [*plain.values(), *packed.values()])
 
 
 def shapes(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[int]]:

@@ -7,9 +7,10 @@ learns, counts and is stored by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from .errors import StructureError
@@ -53,6 +54,37 @@ def tie_again_(model: nn.Module, ties: Iterable[Tie]) -> None:
             )
         for name in tie.names:
             set_tensor_(model, name, new[0])
+
+
+def further_names(model: nn.Module, first: Collection[str] = ()) -> dict[str, str]:
+    """Further name -> the name under which a parameter or buffer with several names is stored.
+
+    Args:
+        model: the network.
+        first: names that are to be those of the file; otherwise it is the first in the order of the model.
+    """
+    found: dict[str, str] = {}
+    stored = model.state_dict().keys()
+    for tie in ties_of(model):
+        names = [name for name in tie.names if name in stored]
+        chosen = next((name for name in names if name in first), names[0] if names else "")
+        found |= {name: chosen for name in names if name != chosen}
+    return found
+
+
+def check_alike(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse different values for what is one parameter in the model: the last one would win.
+
+    Raises:
+        StructureError: there are such.
+    """
+    for tie in ties_of(model):
+        values = [state[name] for name in tie.names if name in state]
+        if any(value.shape != values[0].shape or not torch.equal(value, values[0]) for value in values[1:]):
+            raise StructureError(
+                f"{' and '.join(tie.names[:3])} are one parameter in {type(model).__name__}, but the file holds "
+                "different values for them. Build the model as it was when it was saved."
+            )
 
 
 def set_tensor_(model: nn.Module, name: str, tensor: Tensor) -> None:

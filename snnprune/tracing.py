@@ -32,8 +32,8 @@ def trace(
     plus removing agree in float64.
 
     Args:
-        model: any network; nothing in it changes. DataParallel, DistributedDataParallel and `torch.compile`
-            wrappers are looked through.
+        model: any network; nothing in it changes. DataParallel, DistributedDataParallel, AveragedModel and
+            `torch.compile` wrappers are looked through.
         example_inputs: what its forward takes: a tensor, a tuple of arguments or a dict.
         keep: shell patterns of module names whose channels must stay, such as `layer4.*`. A pattern names a
             module, or one that it lies in: `layer4` does the same.

@@ -26,8 +26,12 @@ def bench(
     from rich.table import Table
 
     from ..bench import CURE, bench_onnx
+    from ..errors import RunError
     from ..pipeline.runs import ONNX
 
+    for path in files:
+        if path.is_dir() and not (path / ONNX).is_file():
+            raise RunError(f"{path} holds no {ONNX}. `snnprune export {path} --onnx` makes it of a run folder.")
     with scripted(as_json):
         found = bench_onnx(
             [path / ONNX if path.is_dir() else path for path in files],

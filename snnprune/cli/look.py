@@ -60,7 +60,9 @@ def export(
                 opened = open_model(folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
                 check = export_file(opened, folder, output, fp16=fp16, image_size=image_size)
             else:
-                check = deliver_onnx(folder, output, fp16=fp16, arch=arch)
+                check = deliver_onnx(
+                    folder, output, fp16=fp16, arch=arch, num_classes=num_classes, image_size=image_size
+                )
         if as_json:
             emit({**dataclasses.asdict(check), "path": str(check.path), "bytes": check.path.stat().st_size})
         sizes = ", ".join(map(str, check.batch_sizes))
@@ -174,20 +176,26 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(help="also write a page; for one run by default its own report.html")
     ] = None,
+    arch: Arch = None,
+    num_classes: Classes = None,
+    image_size: ImageSize = None,
     as_json: Json = False,
 ) -> None:
-    """Runs side by side; of one run all there is, and its page drawn anew."""
+    """Runs side by side; of one run all there is, and its page drawn anew.
+
+    Of folders that snnprune.save wrote, the costs of the model before and after; --arch and what follows are
+    only for those.
+    """
     from rich.markup import escape
     from rich.table import Table
 
-    from ..pipeline.runs import refuse_unfinished
-    from ..report import Report
+    from ..pipeline.comparing import report_of
     from ..visual import HEAD, comparison, write_comparison, write_page
     from ..visual.material import REPORT
 
-    for path in runs:
-        refuse_unfinished(path)
-    found = [(str(path), Report.read(path / REPORT)) for path in runs]
+    found = [
+        (str(path), report_of(path, arch=arch, num_classes=num_classes, image_size=image_size)) for path in runs
+    ]
     with scripted(as_json):
         if as_json:
             emit([{"run": name, **report.to_dict()} for name, report in found])
@@ -201,7 +209,10 @@ def compare(
             for row in comparison(found):
                 table.add_row(*map(escape, row))
             console.print(table)
-        if len(found) == 1 and html is None:
+        bare = [path for path in runs if not (path / REPORT).is_file()]
+        for path in bare:
+            say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")
+        if len(found) == 1 and html is None and not bare:
             say(f"wrote {write_page(runs[0])}")
         elif html is not None:
             say(f"wrote {write_comparison(found, html)}")

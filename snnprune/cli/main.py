@@ -14,12 +14,14 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.markup import escape
 
 from ..errors import SnnPruneError
+from ..files import brief, reason
 from .app import Stopped, app
 from .show import PlainConsole, Warnings, visible
 
@@ -62,6 +64,10 @@ def run(args: Sequence[str] | None = None) -> int:
             return 2 if name in _UNKNOWN or text.startswith("No such command") else 1
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            path = brief(Path(os.fsdecode(error.filename)))
+            _complain(console, f"{path} cannot be read or written ({reason(error)}).")
+            return 1
         _complain(console, f"{name}: {error}. Set SNNPRUNE_DEBUG=1 to see where.")
         return 1
     return result if isinstance(result, int) else 0

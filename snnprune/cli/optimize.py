@@ -162,13 +162,14 @@ def optimize(
             run.learned = True
             result.report.command = shlex.join(["snnprune", *(context.obj or ())])
             if ranks.first:
-                result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
+                if opened.arch is not None:
+                    result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
                 display.stage("export")
                 result.model.cpu()
                 result.save(folder)
         _warn_about_chance(result.report, splits)
         if ranks.first:
-            summary(result.report, folder, model)
+            summary(result.report, folder)
             if as_json:
                 emit({"run": str(folder), **result.report.to_dict()})
         say(f"wrote {folder} with its page report.html - next: snnprune export {folder} --onnx")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from .show import say
 
 if TYPE_CHECKING:
     from ..ranks import Ranks
+
+_LONGEST = 150  # bytes of a model's name in that of its run
 
 
 @dataclass(slots=True)
@@ -53,8 +57,8 @@ def find_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
     from ..pipeline.runs import check_place
 
     folder = _named(model, output, resume, ranks)
-    _check_free(Session(folder), resume)
     check_place(folder)
+    _check_free(Session(folder), resume)
     ranks.wait()  # until all have looked, before the first one writes
     return folder
 
@@ -91,7 +95,7 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
             raise
         except BaseException as error:
             kept = has_checkpoint(folder) and not isinstance(error, ConfigError)
-            if run.learned or (kept and not begun):
+            if has_checkpoint(folder) and (run.learned or (kept and not begun)):
                 say(f"what was learned is kept. Go on with: the same command, --output {folder} --resume")
             elif not kept and not begun and ranks.first:
                 remove_partial(folder)
@@ -125,9 +129,9 @@ def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path
 
     if output is not None:
         return output
-    name = model.stem if model.suffix else model.name
+    name = _short(model.stem if model.suffix else model.name)
     if resume:
-        places = Path("runs").glob(f"{name}-*.partial*")
+        places = Path("runs").glob(f"{glob.escape(name)}-*.partial*")
         found = [p for p in places if p.name.endswith((".partial", ".partial.lock"))]
         if not found:
             raise RunError(f"there is no unfinished run of {name} in runs/. Name it with --output.")
@@ -138,3 +142,10 @@ def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path
     names = itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2)))
     folders = (Path("runs") / f"{name}-{n}" for n in names)  # the clock may have been put back
     return next(f for f in folders if not f.exists() and not partial_of(f).exists())
+
+
+def _short(name: str) -> str:
+    """The front of a file's name that leaves room for what is put behind it."""
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return name

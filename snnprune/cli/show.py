@@ -163,10 +163,13 @@ class Display:
         if event.stage == "trial":
             self._trial(event, values)
             return
+        begins = event.stage not in self.tasks
+        if begins:
+            self.accuracy = ""  # of the stage before, which ran another model
         if "val_accuracy" in values:
             self.accuracy = f"val {values['val_accuracy']:.2%}"
         note = self._note(values)
-        if event.stage not in self.tasks:
+        if begins:
             for task in self.tasks.values():
                 self.progress.update(task, visible=False)
             self.tasks[event.stage] = self.progress.add_task(title, total=event.total or None, note=note)
@@ -205,26 +208,24 @@ class Display:
         return "  ".join(parts)
 
 
-def summary(report: Report, run: Path, before: Path | None = None) -> None:
+def summary(report: Report, run: Path) -> None:
     """The table at the end of a run."""
-    table = Table(
-        title=f"{escape(str(run))}  ({escape(report.data)}, {report.seconds:.0f} s)", title_justify="left"
-    )
+    how = f"  ({escape(report.data)}, {report.seconds:.0f} s)" if report.data else ""
+    table = Table(title=f"{escape(str(run))}{how}", title_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in report.rows():
         table.add_row(*row)
-    table.add_section()
-    weights = run / "model.safetensors"
-    table.add_row("weights file", size(before) if before and before.is_file() else "", size(weights), "")
     onnx = run / "model.onnx"
     if onnx.is_file():
         table.add_row("ONNX file", "", size(onnx), "")
     console.print(table)
-    console.print(counts_table(report))
+    if report.groups:
+        console.print(counts_table(report))
     exact = report.exactness
     parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
-    say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
+    if parts:
+        say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
     odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths.items())
     if odd:
         say(f"no multiple of {report.config.get('round_to')}, so that the target is met within 0.01: {odd}")

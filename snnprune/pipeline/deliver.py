@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
-from ..files import STRUCTURE, write_atomically, write_json
+from ..files import STRUCTURE, check_name, file_errors, write_atomically, write_json
 from ..report import Report
 from ..saving import digest, read_structure
 from .inspecting import example_for
@@ -30,39 +30,69 @@ class _Recorded(nn.Module):
         return self.outputs[: len(x)]
 
 
+@file_errors()
 def deliver_onnx(
-    run: Path, output: Path | None = None, *, fp16: bool = False, arch: str | None = None
+    run: Path,
+    output: Path | None = None,
+    *,
+    fp16: bool = False,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
 ) -> ExportCheck:
     """Write a run's model as an ONNX file whose outputs are checked.
 
     The file made by `optimize` is compared with the outputs that were recorded beside it, so the
-    model's code is not needed. Where the run holds no ONNX file, the model is built and exported.
+    model's code is not needed. Where the run holds no ONNX file, the model is built and exported. Where it
+    holds no recorded outputs, the model is built and gives them, on random images.
 
     Args:
-        run: a finished run folder.
+        run: a finished run folder, or one that `snnprune.save` wrote.
         output: file to write; by default inside the run folder.
         fp16: half-precision weights.
         arch: architecture, when the model must be built and is not torchvision's.
+        num_classes: outputs of the model that is built; by default recorded or the architecture's own.
+        image_size: side of its images; by default recorded or found by trying.
 
     Raises:
         RunError: no such run, or it is damaged.
         ExportError: the file does not compute what the model computed.
     """
+    check_name(run)
     refuse_unfinished(run)
     if not (run / STRUCTURE).is_file():
-        raise RunError(f"{run} is no finished run folder (it has no {STRUCTURE}).")
+        what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
+        raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
     target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
     structure = read_structure(run)
-    inputs, outputs = _probe(run)
+    recorded = _probe(run) if (run / PROBE).is_file() else None
     source = run / ONNX
+    if recorded is None or not source.is_file():
+        if recorded is None and "input_shape" in structure and structure["input_shape"] is None:
+            raise RunError(
+                f"{run} is of a model that takes more than one tensor, so there is nothing to run it on here. "
+                f"{f'Use its {ONNX} as it is, or' if source.is_file() else 'Use'} snnprune.export_onnx() with "
+                "inputs of your own."
+            )
+        try:
+            opened = open_model(run, arch=arch, num_classes=num_classes)
+        except RunError as error:
+            if recorded is not None or not source.is_file():
+                raise
+            raise RunError(
+                f"{run / PROBE} cannot be read (there is no such file), so the model itself has to be run. {error}"
+            ) from error
+        inputs = recorded.inputs if recorded else example_for(opened, image_size)
+        model: nn.Module = opened.model
+    else:
+        inputs, model = recorded.inputs, recorded
     if not source.is_file():
-        opened = open_model(run, arch=arch)
-        metadata = run_metadata(structure, Report.read(run / REPORT))
-        check = export_onnx(opened.model, target, inputs, metadata=metadata, fp16=fp16)
+        report = Report.read(run / REPORT) if (run / REPORT).is_file() else None
+        metadata = run_metadata(structure, report)
+        check = export_onnx(model, target, inputs, metadata=metadata, fp16=fp16)
         if target.resolve() == source.resolve():
             write_json(run / STRUCTURE, {**structure, "onnx_sha256": digest(source)})
         return check
-    recorded = _Recorded(inputs, outputs)
     if structure.get("onnx_sha256", digest(source)) != digest(source):
         raise RunError(
             f"{source} is not the file that {STRUCTURE} was written for; one of them was changed. Remove the "
@@ -70,10 +100,10 @@ def deliver_onnx(
         )
     data = source.read_bytes()
     try:
-        check = check_onnx(recorded, data, inputs, path=source)
+        check = check_onnx(model, data, inputs, path=source)
         if fp16:
             data = half_precision(data)
-            check = check_onnx(recorded, data, inputs, path=target, fp16=True)
+            check = check_onnx(model, data, inputs, path=target, fp16=True)
     except ExportError as error:
         raise ExportError(f"{source} is not the model of this run: {error}") from error
     except Exception as error:  # ONNX Runtime's own tree of exceptions
@@ -105,14 +135,15 @@ def export_file(
     return export_onnx(opened.model, target, example_for(opened, image_size), fp16=fp16)
 
 
-def _probe(run: Path) -> tuple[Tensor, Tensor]:
+def _probe(run: Path) -> _Recorded:
     try:
-        if not (run / PROBE).is_file():
-            raise ValueError("there is no such file")
         content = load_file(run / PROBE)
         inputs, outputs = content["inputs"], content["outputs"]
         if not inputs.dim() or not outputs.dim() or len(inputs) != len(outputs):
             raise ValueError("its inputs and outputs do not belong together")
-        return inputs, outputs
+        return _Recorded(inputs, outputs)
     except Exception as error:  # its own, and those of element types that PyTorch lacks
-        raise RunError(f"{run / PROBE} cannot be read ({first_line(error)}); the run is damaged.") from error
+        raise RunError(
+            f"{run / PROBE} cannot be read ({first_line(error)}); the run is damaged. Remove "
+            "that file to have the model itself tried instead, on random images."
+        ) from error

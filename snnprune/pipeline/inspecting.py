@@ -19,6 +19,7 @@ from ..errors import ConfigError, TargetError, UnsupportedModelError
 from ..gates import Budget, parse_target
 from ..graph import NeuronGroup, layer_shapes
 from ..inputs import device_of
+from ..learner import PruneConfig
 from ..metrics import count_nonzero
 from ..tracing import trace
 from .attaching import alike
@@ -97,9 +98,11 @@ def inspect_model(
         round_to: keep multiples of this many channels.
 
     Raises:
+        ConfigError: a floor or a rounding that makes no sense.
         TargetError: no target of macs or params.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
+    PruneConfig(keep=tuple(keep), floor=floor, round_to=round_to)  # refuses what makes no sense
     example = example_for(opened, image_size)
     groups = trace(opened.model, example, keep=keep)
     cost = CostModel(opened.model, groups, example)

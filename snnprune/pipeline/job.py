@@ -27,8 +27,9 @@ from ..learner.loop import first_batches, steps_per_epoch
 from ..macs import price
 from ..metrics import Evaluation, count_nonzero, count_params, evaluate
 from ..ranks import current
-from ..registry import check_finite
+from ..registry import check_finite, recognise
 from ..report import ModelFigures, Report, device_name
+from ..sparse import stored_bytes
 from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
@@ -277,6 +278,7 @@ class Job:
             curve=self.curve,
             odd_widths=self._odd_widths(),
             unpriced=list(unpriced),
+            stored={"dense": stored_bytes(self.dense), "compact": stored_bytes(compact, self.sparse)},
             steps={
                 "probe": self.probe_steps,
                 "search": self.searched,
@@ -290,6 +292,9 @@ class Job:
             "classes": list(info.classes) if info else None,
             "sparse": self.sparse,
         }
+        known = recognise(self.dense)
+        if known is not None:  # so that the run opens again without being told
+            details["factory"] = {"arch": known[0], "kwargs": known[1]}
         return Result(compact, report, self.sample, details, self.scales, self._pictures())
 
     def _odd_widths(self) -> dict[str, int]:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ..errors import RunError, first_line
 from ..export import export_onnx
-from ..files import STRUCTURE, remove_leftovers
+from ..files import STRUCTURE, brief, check_name, file_errors, reason, remove_leftovers
 from ..inputs import Inputs, tensors_in
 from ..memory import check_memory
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
-from ..saving import digest, load, read_structure, save, write_tensors
+from ..saving import WEIGHTS, digest, load, read_structure, save, write_tensors
 from ..visual import write_page
 from ..visual.material import REPORT
 
@@ -31,6 +31,7 @@ ONNX, CHECKPOINT = "model.onnx", "checkpoint"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 _PROBE_SIZE = 4
 _MAX_CLASSES = 2**20
+_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool))  # of a structure file
 
 
 @dataclass(slots=True)
@@ -64,8 +65,9 @@ def check_place(folder: Path) -> None:
     """Refuse a run folder that could not be written, before any work is done.
 
     Raises:
-        RunError: a parent of it is a file, or may not be written to.
+        RunError: a parent of it is a file, or may not be written to, or its name is too long.
     """
+    check_name(partial_of(folder).with_name(partial_of(folder).name + ".lock"))  # the longest name beside it
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunError(
@@ -73,6 +75,7 @@ def check_place(folder: Path) -> None:
         )
 
 
+@file_errors()
 def save_run(
     model: nn.Module,
     report: Report,
@@ -91,13 +94,40 @@ def save_run(
         RunError: the folder exists, or cannot be written.
         ExportError: the ONNX file is not what the model computes.
     """
+    check_name(partial_of(folder))
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
     work = partial_of(folder)
     try:
+        _write_run(model, report, sample, details, folder, onnx=onnx, drawn=drawn)
+    except (OSError, RunError) as error:
+        if work.exists() and not isinstance(error, _Gone):
+            raise
+        logger.warning("%s was removed while the run was written into it; it is written once more", work)
+        _write_run(model, report, sample, details, folder, onnx=onnx, drawn=drawn)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return folder
+
+
+class _Gone(RunError):
+    """Files of a run were removed while it was written."""
+
+
+def _write_run(
+    model: nn.Module,
+    report: Report,
+    sample: Inputs,
+    details: Mapping[str, Any],
+    folder: Path,
+    *,
+    onnx: bool,
+    drawn: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    work = partial_of(folder)
+    try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{work} cannot be made ({error.strerror}).") from error
+        raise RunError(f"{brief(work)} cannot be made ({reason(error)}).") from error
     extra = dict(details)
     sparse = extra.pop("sparse", ())
     if onnx:
@@ -116,16 +146,23 @@ def save_run(
         write_page(work)
     except Exception as error:  # the model is what matters, and it is proved and on file
         logger.warning("the page of %s could not be drawn (%s); see `snnprune compare`", folder, first_line(error))
+    written = [
+        STRUCTURE,
+        WEIGHTS,
+        REPORT,
+        *([ONNX] if onnx else []),
+        *(name for name, found in drawn.items() if found),
+    ]
+    for name in written:  # a folder that was removed is made again by whatever is written next
+        if not (work / name).is_file():
+            raise _Gone(f"{work / name} was removed while the run was written.")
     _make_newest(work / REPORT, folder.parent)
     remove_leftovers(work)
     try:
         os.rename(work, folder)
     except OSError as error:
-        raise RunError(
-            f"{work} cannot be moved to {folder} ({error.strerror}); the result is in the former."
-        ) from error
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-    return folder
+        where = "; the result is in the former" if work.exists() else ""
+        raise RunError(f"{work} cannot be moved to {folder} ({reason(error)}){where}.") from error
 
 
 @torch.no_grad()
@@ -135,13 +172,14 @@ def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
     write_tensors(path, {"inputs": inputs, "outputs": outputs.contiguous()})
 
 
-def run_metadata(details: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """What goes into the ONNX file beside the graph."""
+def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str, Any]:
+    """What goes into the ONNX file beside the graph; without a report there is no accuracy to tell."""
+    accuracy = {"split": report.split, "value": report.compact.accuracy} if report else None
     return {
         "snnprune.classes": details.get("classes"),
         "snnprune.normalization": details.get("normalization"),
         "snnprune.input_shape": details.get("input_shape"),
-        "snnprune.accuracy": {"split": report.split, "value": report.compact.accuracy},
+        "snnprune.accuracy": accuracy,
     }
 
 
@@ -159,10 +197,11 @@ def refuse_unfinished(path: Path) -> None:
     """Say how to go on with a run that has not ended.
 
     Raises:
-        RunError: it is the working folder of one.
+        RunError: it is the working folder of one, or will be its folder.
     """
-    if path.name.endswith(".partial") and path.is_dir() and not (path / REPORT).is_file():
-        name = path.with_name(path.name.removesuffix(".partial"))
+    name = path.with_name(path.name.removesuffix(".partial"))
+    inside = path != name and path.is_dir() and not (path / REPORT).is_file()
+    if inside or (not path.exists() and has_checkpoint(path)):
         raise RunError(
             f"{path} is a run that has not ended. Go on with: the same command, --output {name} --resume"
         )
@@ -173,6 +212,7 @@ def is_run(path: Path) -> bool:
     return path.is_dir() and (path / STRUCTURE).is_file() and not path.name.endswith(".partial")
 
 
+@file_errors()
 def newest_run(root: str | Path = "runs") -> Path:
     """The finished run whose report was written last.
 
@@ -180,14 +220,19 @@ def newest_run(root: str | Path = "runs") -> Path:
         RunError: there is none.
     """
     root = Path(root)
-    found = [p for p in root.iterdir() if is_run(p) and (p / REPORT).is_file()] if root.is_dir() else []
+    found: dict[Path, int] = {}
+    for path in root.iterdir() if root.is_dir() else ():
+        with contextlib.suppress(OSError):  # one that has no report, or that somebody is removing
+            if is_run(path):
+                found[path] = (path / REPORT).stat().st_mtime_ns
     if not found:
         raise RunError(
             f"there is no finished run in {root}/. Name a run folder, or run `snnprune optimize` first."
         )
-    return max(found, key=lambda p: (p / REPORT).stat().st_mtime_ns)
+    return max(found, key=lambda path: found[path])
 
 
+@file_errors()
 def open_model(
     path: str | Path,
     *,
@@ -206,6 +251,8 @@ def open_model(
         StructureError: the run does not fit the architecture.
     """
     path = Path(path)
+    check_name(path)
+    refuse_unfinished(path)
     if not (path.is_dir() and (path / STRUCTURE).is_file()):
         loaded: LoadedModel = load_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
         return Opened(loaded.model, loaded.arch, loaded.kwargs)
@@ -214,9 +261,7 @@ def open_model(
     recorded = factory.get("arch") if isinstance(factory, dict) else None
     stored = factory.get("kwargs") if isinstance(factory, dict) else None
     stored = stored if isinstance(stored, dict) else {}
-    kwargs: dict[str, Any] = {
-        k: v for k, v in stored.items() if (k, type(v)) in (("num_classes", int), ("aux_logits", bool))
-    }
+    kwargs: dict[str, Any] = {k: v for k, v in stored.items() if (k, type(v)) in _ARGUMENTS}
     if num_classes is not None:
         kwargs["num_classes"] = num_classes
     chosen = arch

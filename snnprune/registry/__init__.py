@@ -3,6 +3,7 @@
 from .factory import build, load_factory, torchvision_names
 from .files import check_finite
 from .load import LoadedModel, load_model, load_state_
+from .match import recognise
 from .scan import scan
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "load_factory",
     "load_model",
     "load_state_",
+    "recognise",
     "scan",
     "torchvision_names",
 ]

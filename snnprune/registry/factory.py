@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelFileError
+from ..files import check_name
 
 
 @lru_cache(maxsize=1)
@@ -41,7 +42,7 @@ def load_factory(spec: str) -> Callable[..., Any]:
     else:
         try:
             module = importlib.import_module(source)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code that is no module, but a script, may end the process
             raise ModelFileError(f"{spec}: cannot import {source} ({type(error).__name__}: {error}).") from error
     found = getattr(module, function, None)
     if not callable(found):
@@ -50,6 +51,7 @@ def load_factory(spec: str) -> Callable[..., Any]:
 
 
 def _load_file(path: Path, spec: str) -> Any:
+    check_name(path, ModelFileError)
     if not path.is_file():
         raise ModelFileError(f"{spec}: there is no file {path}.")
     unique = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
@@ -62,7 +64,7 @@ def _load_file(path: Path, spec: str) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise ModelFileError(f"{spec}: {path} fails while loading ({type(error).__name__}: {error}).") from error
     finally:
@@ -108,7 +110,7 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         with warnings.catch_warnings(), torch.device("meta" if meta else "cpu"):
             warnings.simplefilter("ignore")
             model = factory(**kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFileError(f"{arch} cannot be built ({type(error).__name__}: {error}).") from error
     if not isinstance(model, nn.Module):
         raise ModelFileError(f"{arch} returned {type(model).__name__}, not a torch.nn.Module.")

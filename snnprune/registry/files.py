@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,42 +12,48 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError, first_line
+from ..files import STRUCTURE, check_name
+from ..inputs import unwrap
 from .allowed import allowed_classes, allowed_names
-from .scan import scan
-from .whole import check_whole
+from .kinds import refuse_other_kinds
+from .scan import REMEDY, scan
+from .whole import check_whole, complete_
 
 State = dict[str, Tensor]
+_AVERAGED = "n_averaged"  # AveragedModel's count beside the weights
 
 
 def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Module:
-    """A state dict, or a whole model if every class in the file may be loaded.
+    """A state dict, or a whole model if every class in the file may be loaded; without what it was wrapped in.
 
     Args:
-        path: `.safetensors`, or what `torch.save` wrote: a state dict, `{"state_dict": ...}` or
-            `{"model": ...}`, or a whole model of allowed classes.
+        path: `.safetensors`, or what `torch.save` wrote: a state dict or a whole model of allowed classes, alone
+            or as the entry `state_dict`, `model_state_dict` or `model` of a dict.
         trust_pickle: load any pickle. This can run code that is in the file.
 
     Raises:
         ModelFileError: missing, empty, damaged, not a model, or not allowed.
     """
+    check_name(path, ModelFileError)
     if not path.exists():
         raise ModelFileError(f"there is no file {path}.")
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, but neither a run nor a model file.")
+        raise ModelFileError(
+            f"{path} is a folder, but neither a run nor a model file. Name a run folder (one that holds a "
+            f"{STRUCTURE}) or a file."
+        )
     if path.stat().st_size == 0:
-        raise ModelFileError(f"{path} is empty.")
+        raise ModelFileError(f"{path} is empty. {REMEDY}")
+    refuse_other_kinds(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust_pickle)
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
             content = content[key]
-            whole = isinstance(content, nn.Module)
             break
-    else:
-        whole = False
-    if isinstance(content, nn.Module) and not trust_pickle:
-        check_whole(content, path)
-    if isinstance(content, nn.Module) and not whole:
-        return content
+    if isinstance(content, nn.Module):
+        if not trust_pickle:
+            check_whole(content, path)
+        return complete_(unwrap(content))
     return _state_of(content, path)
 
 
@@ -64,7 +71,7 @@ def _read_torch(path: Path, trust_pickle: bool) -> Any:
         scan(path, allowed_names())
     try:
         if trust_pickle:
-            return torch.load(path, map_location="cpu", weights_only=False)
+            return _read_pickle(path)
         with torch.serialization.safe_globals(allowed_classes()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (ModuleNotFoundError, AttributeError) as error:
@@ -77,26 +84,47 @@ def _read_torch(path: Path, trust_pickle: bool) -> Any:
     except Exception as error:
         cause = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))
         what = cause[1] if cause else f"{type(error).__name__}: {first_line(error)}"
-        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({what}).") from error
+        raise ModelFileError(
+            f"{path} is not what torch.save writes, or it is damaged ({what}). {REMEDY}"
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    """What torch.save wrote, or pickle itself. This runs what the file says."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except RuntimeError as error:
+        if "Invalid magic number" not in str(error):
+            raise
+    with path.open("rb") as file:
+        return pickle.load(file)
 
 
 def _state_of(content: Any, path: Path) -> State:
     """The state dict inside what was loaded."""
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
     if not isinstance(content, Mapping) or not content:
-        raise ModelFileError(f"{path} holds {type(content).__name__}, not a state dict or a model.")
+        raise ModelFileError(f"{path} holds {type(content).__name__}, not a state dict or a model. {REMEDY}")
     state: State = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ModelFileError(
-                f"{path} holds {repr(key)[:100]}: {type(value).__name__}, which is no entry of a state dict."
+                f"{path} holds {repr(key)[:100]}: {type(value).__name__}, which is no entry of a state dict. "
+                "Save the state dict alone, or as the entry 'state_dict'."
             )
         state[key] = value.detach()
-    for prefix in ("module.", "_orig_mod.", "module."):  # saved from DataParallel, torch.compile, or both
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    return _bare(state)
+
+
+def _bare(state: State) -> State:
+    """Without the names that wrappers add: DataParallel, torch.compile, AveragedModel, or several of them."""
+    while True:
+        rest = {key: value for key, value in state.items() if key != _AVERAGED}
+        prefix = next((p for p in ("module.", "_orig_mod.") if rest and all(k.startswith(p) for k in rest)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in rest.items()}
+    parts = {key: [part for part in key.split(".") if part != "_orig_mod"] for key in state}
+    return {".".join(parts[key]): value for key, value in state.items()}
 
 
 def check_finite(state: Mapping[str, Tensor], source: object) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError, first_line
@@ -59,6 +60,8 @@ def load_model(
             content = content.state_dict()
         else:
             check_finite(content.state_dict(), path)
+            if any(p.dtype in (torch.float16, torch.bfloat16) for p in content.parameters()):
+                content.float()  # as a state dict's values become
             return LoadedModel(content.eval(), None)
     if arch is None and path.suffix == ".safetensors" and (path.parent / STRUCTURE).is_file():
         raise ModelFileError(
@@ -66,7 +69,10 @@ def load_model(
             f"them. Name the folder instead: {path.parent}."
         )
     if arch is None:
-        arch, kwargs = find_architecture(content, num_classes)
+        try:
+            arch, kwargs = find_architecture(content, num_classes)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from error
         wrong: list[str] = []
     else:
         kwargs, wrong = fit(arch, content, num_classes)

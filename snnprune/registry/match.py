@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,13 +113,69 @@ def find_architecture(state: State, num_classes: int | None = None) -> tuple[str
     )
 
 
+def recognise(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """The torchvision classifier, with its arguments, that builds a model's exact like; None where none does.
+
+    Names and shapes of the weights are not enough: dropout rates, strides and the like are compared too, and
+    whatever else the modules hold.
+    """
+    source = type(model).__module__
+    if not source.startswith("torchvision.models."):
+        return None
+    from torchvision import models
+
+    state = model.state_dict()
+    size = sum(t.numel() for t in state.values())
+    names = [n for n in torchvision_names() if models.get_model_builder(n).__module__ == source]
+    for name in sorted(names, key=lambda n: abs((_published(n) or 0) - size)):  # the likeliest first
+        kwargs, wrong = fit(name, state) if _plausible(name, size) else ({}, ["size"])
+        if wrong:
+            continue
+        if hasattr(model, "transform_input"):  # what GoogLeNet and Inception with published weights do
+            kwargs["transform_input"] = bool(model.transform_input)
+        if alike(model, skeleton(name, kwargs)):
+            return name, kwargs
+    return None
+
+
+def alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models consist of the same modules with the same attributes, whatever their weights."""
+    first, second = dict(one.named_modules()), dict(other.named_modules())
+    return first.keys() == second.keys() and all(
+        type(first[name]) is type(second[name]) and _same(_attributes(first[name]), _attributes(second[name]))
+        for name in first
+    )
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    tables = ("_parameters", "_buffers", "_modules", "training")
+    return {name: value for name, value in vars(module).items() if name not in tables}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equality that holds for functions with fixed arguments too, and never for tensors."""
+    if isinstance(one, Tensor) or type(one) is not type(other):
+        return False
+    if isinstance(one, functools.partial):
+        return _same([one.func, one.args, one.keywords], [other.func, other.args, other.keywords])
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
 def _plausible(name: str, size: int) -> bool:
     """Whether the published size of a model is near enough to build it and look closer.
 
     The classifier's share differs with the number of classes, hence the wide range.
     """
+    published = _published(name)
+    return published is None or 0.2 * published <= size <= 3 * published
+
+
+def _published(name: str) -> int | None:
     from torchvision import models
 
     weights = list(models.get_model_weights(name))
-    published = weights[0].meta.get("num_params") if weights else None
-    return published is None or 0.2 * published <= size <= 3 * published
+    return weights[0].meta.get("num_params") if weights else None

@@ -30,6 +30,10 @@ class Refused(Exception):
     """The file is damaged, or asks for what no saved model needs."""
 
 
+class OldModel(Exception):
+    """A whole model in the format of PyTorch before 1.6, which comes with the source of its classes."""
+
+
 class _Global:
     """A class or function that the file names."""
 
@@ -202,9 +206,7 @@ class Machine:
     def _storage(self, entry: Any) -> _Thing:
         parts = entry.items if isinstance(entry, _Tuple) else []
         if parts and parts[0] in ("module", b"module"):
-            raise Refused(
-                "it is a whole model in a format that torch.save no longer writes; save its state_dict()"
-            )
+            raise OldModel
         if (
             len(parts) not in (5, 6)
             or parts[0] not in ("storage", b"storage")

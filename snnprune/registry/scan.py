@@ -14,7 +14,9 @@ from typing import IO
 
 from ..errors import ModelFileError, first_line
 from ..memory import check_unpacked
-from .opcodes import PICKLE_LIMIT, Machine, Refused
+from .opcodes import PICKLE_LIMIT, Machine, OldModel, Refused
+
+REMEDY = "Give a .safetensors, or what torch.save(model.state_dict(), file) writes."
 
 
 def scan(path: Path, classes: Collection[str] = ()) -> None:
@@ -36,8 +38,10 @@ def scan(path: Path, classes: Collection[str] = ()) -> None:
             (_scan_zip if zipped else _scan_old)(path, file, classes, foreign)
     except ModelFileError:
         raise
+    except OldModel:
+        foreign = foreign or {"the code of a whole model of an old PyTorch"}
     except Exception as error:  # whatever zipfile and pickletools say of a damaged file
-        why = first_line(error)
+        why = "it is no pickle" if isinstance(error, LookupError) else first_line(error)
     if foreign:
         names = ", ".join(sorted(foreign)[:10]) + (" and more" if len(foreign) > 10 else "")
         raise ModelFileError(
@@ -45,7 +49,7 @@ def scan(path: Path, classes: Collection[str] = ()) -> None:
             "name its architecture with --arch, or, if you trust the file, add --trust-pickle."
         )
     if why:
-        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({why}).")
+        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({why}). {REMEDY}")
 
 
 def _scan_zip(path: Path, file: IO[bytes], classes: Collection[str], foreign: set[str]) -> None:

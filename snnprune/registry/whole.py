@@ -6,6 +6,7 @@ the class's own, so only plain values may be there, under names that the class d
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,19 @@ def _is_value(value: Any, depth: int = 0) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(k, _PLAIN) and _is_value(v, depth + 1) for k, v in value.items())
     return isinstance(value, (list, tuple, set)) and all(_is_value(v, depth + 1) for v in value)
+
+
+def complete_(model: nn.Module) -> nn.Module:
+    """Give layers of a file from an older PyTorch the options that their classes have had since, in place.
+
+    Such an option has a default, under which the layer does what it did; without it its forward fails.
+    """
+    for module in model.modules():
+        cls = type(module)
+        if not cls.__module__.startswith("torch.nn."):
+            continue
+        defaults = inspect.signature(cls.__init__).parameters
+        for name in getattr(cls, "__constants__", ()):
+            if not hasattr(module, name) and name in defaults and defaults[name].default is not inspect._empty:
+                setattr(module, name, defaults[name].default)
+    return model

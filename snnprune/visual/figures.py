@@ -79,9 +79,16 @@ def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def course(
-    curve: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], steps: Mapping[str, int]
+    curve: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    steps: Mapping[str, int],
+    kept: Mapping[str, float],
 ) -> Figure:
-    """Loss, cost under the budget and validation accuracy over the training steps of both stages."""
+    """Loss, cost and validation accuracy over the training steps of both stages.
+
+    The cost is what the budget allows in the search, and in the recovery what the compact model has: its share
+    of each metric is `kept`.
+    """
     begins = {"search": steps.get("probe", 0)}
     begins["recover"] = begins["search"] + steps.get("search", 0)
     accuracy = [h for h in history if h.get("val_accuracy") is not None]
@@ -110,9 +117,9 @@ def course(
         found.append(draw("training loss", curve, "loss", lw=1.2))
     if budget:
         metric = next((str(p["metric"]) for p in budget if p.get("metric")), "cost")
-        last = {**budget[-1], "stage": "recover"}
-        held = [*budget, {**last, "step": 0}, {**last, "step": steps.get("recover", 0)}]
-        found.append(draw(f"{metric} allowed", held, "budget", lw=1.2))
+        ends = [0, steps.get("recover", 0)] if metric in kept else []
+        held = [{"stage": "recover", "step": step, "budget": kept[metric]} for step in ends]
+        found.append(draw(f"share of {metric}", [*budget, *held], "budget", lw=1.2))
         found[-1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if accuracy:
         found.append(draw("val accuracy", accuracy, "val_accuracy", lw=1.2, marker="."))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunError, first_line
-from ..files import write_atomically
+from ..files import file_errors, write_atomically
 from . import figures, html
 from .material import Material, read_material
 from .render import png, style, svg
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PAGE, PLOTS = "report.html", "plots"
 
 
+@file_errors()
 def write_page(folder: Path) -> Path:
     """Write `report.html` and `plots/*.png` into a run folder, from the files that it holds.
 
@@ -56,7 +57,10 @@ def _figures(material: Material) -> Iterator[tuple[str, Callable[[], Figure]]]:
         yield "groups", lambda: figures.group_bars(report.groups)
     accuracy = any(h.get("val_accuracy") is not None for h in report.history)
     if report.curve or accuracy:
-        yield "course", lambda: figures.course(report.curve, report.history, report.steps)
+        a, b = report.dense, report.compact
+        alive = b.params if b.nonzero is None else b.nonzero
+        kept = {"macs": b.macs / a.macs, "params": alive / a.params}
+        yield "course", lambda: figures.course(report.curve, report.history, report.steps, kept)
     if sum("counts" in h for h in report.history) > 1:  # one epoch's are those of the groups
         sizes = {g["id"]: g["size"] for g in report.groups}
         yield "counts", lambda: figures.counts(report.history, sizes)
@@ -75,7 +79,11 @@ _SECTIONS = {
         "Neurons by group",
         "Share of every group's neurons that was removed, weakened (scale below 1) and strengthened.",
     ),
-    "course": ("Course of the run", "Over the training steps: the search, then the recovery."),
+    "course": (
+        "Course of the run",
+        "Over the training steps: the search, then the recovery. The share of the cost is what the budget allows "
+        "in the search, and what the compact model has in the recovery.",
+    ),
     "counts": ("Counts per epoch of the search", "How many neurons of a group were off, weakened, strengthened."),
     "scales": (
         "Scales",

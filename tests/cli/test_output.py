@@ -9,6 +9,7 @@ import torch
 from cli.conftest import ARCH, command
 from snnprune.cli import show
 from snnprune.cli.main import run
+from snnprune.learner import Event
 from snnprune.report import ModelFigures, Report
 
 
@@ -77,7 +78,22 @@ def test_an_error_of_any_length_is_one_line(refused):
 
 
 def test_a_long_error_is_cut_in_its_middle(capsys):
-    assert run(["optimize", "digits.pt", "--data", "y" * 9000, *ARCH]) == 1
+    assert run(["optimize", "digits.pt", "--data", "digits", "--arch", "y" * 9000]) == 1
     line = capsys.readouterr().err
     assert len(line) < 2200
     assert " ... " in line
+
+
+def test_accuracies_of_one_stage_are_not_shown_in_the_next(capsys):
+    display = show.Display()
+    display(Event("search", 1, 1, {"loss": 0.5, "val_accuracy": 0.25}))
+    display(Event("recover", 1, 20, {"loss": 0.4}))
+    display.last = -100.0
+    display(Event("recover", 2, 20, {"loss": 0.3}))
+    display(Event("recover", 10, 20, {"loss": 0.3, "val_accuracy": 0.75}))
+    display.last = -100.0
+    display(Event("recover", 11, 20, {"loss": 0.2}))
+    search, *recovery = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    assert "val 25.00%" in search
+    assert not any("25.00%" in line for line in recovery)
+    assert [("val 75.00%" in line) for line in recovery[-2:]] == [True, True]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from snnprune.errors import RunError
 from snnprune.files import write_json
-from snnprune.visual import write_page
+from snnprune.visual import figures, write_page
 from visual.conftest import report
 
 ALL = {"groups", "course", "counts", "scales", "pixels", "maps"}
@@ -179,3 +179,17 @@ def test_keys_of_a_newer_version_are_passed_over(folder):
     content = json.loads((folder / "report.json").read_text())
     write_json(folder / "report.json", {**content, "something": 1})
     assert "88.00%" in write_page(folder).read_text()
+
+
+def test_the_cost_drawn_for_the_recovery_is_the_compact_models():
+    figure = figures.course(
+        [
+            {"stage": "search", "step": 4, "loss": 0.7, "budget": 0.8, "metric": "macs"}
+        ],  # ended before the ramp did
+        [],
+        {"search": 4, "recover": 6},
+        {"macs": 0.4, "params": 0.5},
+    )
+    (line,) = next(a for a in figure.axes if a.get_ylabel() == "share of macs").get_lines()[1:]
+    assert list(line.get_xdata()) == [4, 10]
+    assert list(line.get_ydata()) == [0.4, 0.4]
