@@ -69,12 +69,10 @@ def to_proto(model: nn.Module, inputs: Inputs) -> Any:
     named = named_tensors(model, inputs)
     batch = batch_size(inputs)
     free = tuple({0: "batch"} if x.dim() and len(x) == batch else None for _, x in named)
+    _forget_batch(function, [x for _, x in named_tensors(model, first_rows(inputs, 1))])
     try:
         with warnings.catch_warnings(), _quiet(), attention.unfused():
             warnings.simplefilter("ignore")
-            # Networks that remember their last input's shape and what they made of it (detectors keep their
-            # anchors) would put that into the file. One input is the size that the exporter itself excludes.
-            function(*(x for _, x in named_tensors(model, first_rows(inputs, 1))))
             program = torch.onnx.export(
                 function,
                 tuple(x for _, x in named_tensors(model, example)),
@@ -94,6 +92,20 @@ def to_proto(model: nn.Module, inputs: Inputs) -> Any:
     return proto
 
 
+def _forget_batch(function: nn.Module, one: list[Tensor]) -> None:
+    """Run the network with one input, so that nothing which it remembers fits the batch to be exported.
+
+    Detectors keep their last input's shape and the anchors made for it, which would go into the file. One
+    input is the batch size that the exporter itself excludes, so that no other is told apart from the rest.
+    """
+    try:
+        function(*one)
+    except Exception as error:
+        raise ExportError(
+            f"the model runs with 2 inputs, not with one: its code uses a constant batch size ({reason(error)})."
+        ) from error
+
+
 def named_tensors(model: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
     """The tensors among the inputs, with the names of the arguments of the model's forward that they are."""
     given: Mapping[str, Any]
@@ -102,7 +114,7 @@ def named_tensors(model: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
     else:
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         try:
-            given = inspect.signature(model.forward).bind(*args).arguments
+            given = inspect.signature(model.forward).bind_partial(*args).arguments
         except (TypeError, ValueError):  # a forward without a signature, or one that these do not fit
             given = {"input": args}
     found: list[tuple[str, Tensor]] = []
