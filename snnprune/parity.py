@@ -81,8 +81,8 @@ def _gap(ours: np.ndarray, theirs: np.ndarray, size: int, path: Path, fp16: bool
     same = ours.shape == theirs.shape and ours == theirs  # an infinity that both have (a mask) is no difference
     if ours.shape != theirs.shape or not np.isfinite([ours[~same], theirs[~same]]).all():
         raise ExportError(
-            f"{path}: at batch size {size} ONNX Runtime gives {theirs.shape}, or NaN or infinity where the model does "
-            f"not, or the other way round; the model gives {ours.shape}."
+            f"{path}: at batch size {size} ONNX Runtime gives {theirs.shape}, or values that are not finite where "
+            f"the model's {ours.shape} are others. The file is not written."
         )
     finite = ours[np.isfinite(ours)]
     largest = float(np.abs(finite).max(initial=0.0))
