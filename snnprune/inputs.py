@@ -87,6 +87,12 @@ def batch_size(inputs: Inputs) -> int:
     return tensors[0].shape[0]
 
 
+def first_rows(inputs: Inputs, count: int) -> Any:
+    """The first `count` examples; tensors that do not hold one entry per example stay whole."""
+    batch = batch_size(inputs)
+    return map_tensors(lambda x: x[:count] if x.dim() and len(x) == batch else x, inputs)
+
+
 def is_samples(batch: Any) -> bool:
     """Whether a batch is a list of samples (images, or tuples and dicts of one input each), not of fields."""
     if not isinstance(batch, list) or not batch:

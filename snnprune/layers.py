@@ -146,18 +146,34 @@ def channel_count(module: nn.Module) -> int:
     return int(module.num_features)  # type: ignore[arg-type]
 
 
-def weight_columns(module: nn.Module) -> Tensor:
-    """The weight as (input channels, everything else): one row per column of the layer.
+def weight_columns(module: nn.Module, weight: Tensor) -> Tensor:
+    """The layer's weight as (input channels, everything else): one row per column of the layer.
 
     For an `IndexedLinear` the rows run over the selected features only.
+
+    Args:
+        module: the layer.
+        weight: its weight, or a tensor of that shape.
     """
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.movedim(input_dim(module), 0).flatten(1)
+    return _by_channel(weight, input_dim(module), module.groups if is_conv(module) else 1)
 
 
-def weight_rows(module: nn.Module) -> Tensor:
-    """The weight as (output channels, everything else): one row per neuron."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.movedim(output_dim(module), 0).flatten(1)
+def weight_rows(module: nn.Module, weight: Tensor) -> Tensor:
+    """The layer's weight as (output channels, everything else): one row per neuron.
+
+    Args:
+        module: the layer.
+        weight: its weight, or a tensor of that shape.
+    """
+    return _by_channel(weight, output_dim(module), module.groups if is_conv(module) else 1)
+
+
+def _by_channel(weight: Tensor, dim: int, groups: int) -> Tensor:
+    """A view of the weight with all channels in front that run over `dim`.
+
+    The first dimension of a grouped convolution's weight runs over all channels of its side, group by group,
+    the second over those of one group alone: a channel's weights are then in the slices of its own group.
+    """
+    if dim == 0:
+        return weight.flatten(1)
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)

@@ -149,3 +149,47 @@ def test_channels_are_rounded_whatever_a_neuron_has(size, per_neuron, step):
     group = NeuronGroup("a", "channel", size, (member,))
     assert rounding_step(group, 8) == step
     assert rounding_step(NeuronGroup("a:in", "input", size, (member,)), 8) == 1
+
+
+@pytest.mark.parametrize(("floor", "least"), [(0.1, [3, 4, 3]), (0.3, [8, 10, 9]), (0.1 + 0.2, [8, 10, 9])])
+def test_floors_are_rounded_up(floor, least):
+    """A share of 25 or of 33 neurons is no whole number; of 30 it is one, whatever floating point makes of it."""
+    torch.manual_seed(0)
+    widths = [25, 33, 30]
+    net = nn.Sequential(*[nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise([3, *widths])], nn.Conv2d(30, 5, 1))
+    x = torch.randn(2, 3, 6, 6)
+    groups = trace(net, x, verify=False)
+    cost, scores = CostModel(net, groups, x), {str(i): np.arange(float(w)) for i, w in enumerate(widths)}
+    chosen = cost.select("macs", cost.floor_share("macs", scores, floor=floor), scores, floor=floor)
+    assert [int(chosen.kept[str(i)].sum()) for i in range(3)] == least
+
+
+def test_floors_are_rounded_up_to_whole_blocks():
+    net = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 5, 1))
+    x = torch.randn(2, 3, 6, 6)
+    cost, scores = CostModel(net, trace(net, x, verify=False), x), {"0": np.arange(64.0)}
+    least = cost.floor_share("macs", scores, floor=0.3, round_to=8)
+    assert (
+        int(cost.select("macs", least, scores, floor=0.3, round_to=8).kept["0"].sum()) == 24
+    )  # 19.2 are the floor
+
+
+@pytest.mark.parametrize("stays", range(4))
+def test_one_input_stays_that_a_channel_which_stays_has(stays):
+    """The best single inputs may all belong to channels that go; the layer would be left with nothing to read."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 64)).double()
+    x = torch.randn(3, 1, 4, 4).double()
+    groups = trace(net, x)
+    cost = CostModel(net, groups, x)
+    owner = np.arange(16) // 4
+    scores = {"0": (np.arange(4) == stays) + 0.1, "3:in": np.where(owner == stays, np.arange(16) / 100, 1.0)}
+    assert set(scores) <= set(cost.groups)
+    share = cost.floor_share("params", scores, floor=0.0)
+    kept = cost.select("params", share, scores, floor=0.0).kept
+    assert kept["0"].tolist() == (np.arange(4) == stays).tolist()
+    read = np.flatnonzero(kept["3:in"] & (owner == stays))
+    assert read.tolist() == [4 * stays + 3], "the best of that channel, and no more than one"
+    scales = {n: torch.from_numpy(m).double() for n, m in kept.items()}
+    small = remove_(fold_(net, groups, scales), groups, scales)
+    assert (small[0].out_channels, small[3].in_features) == (1, 1)

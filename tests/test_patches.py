@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_network
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import snnprune
 from snnprune.encoding import patches
 from snnprune.encoding.patches import Extractor
 from snnprune.encoding.sources import sources_of
+from snnprune.layers import weight_columns, weight_rows
 
 
 def every_source(name: str):
@@ -56,6 +57,24 @@ def test_features_and_gradients(name, piece, monkeypatch):
             found.append((features, energy, *torch.autograd.grad(total, learned)))
         for ours, formula in zip(*found, strict=True):
             assert torch.allclose(ours, formula, rtol=1e-4, atol=1e-5 * float(formula.detach().abs().max()))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d])
+def test_rows_and_columns_hold_the_weights_of_their_channel(kind, parts):
+    """A weight that changes one channel alone is in that channel's row, one that reads one alone in its column."""
+    torch.manual_seed(0)
+    layer = kind(4, 8, 2, groups=parts, bias=False)
+    x = torch.randn(1, 4, *[3] * (layer.weight.dim() - 2))
+    (of_out,) = torch.autograd.grad(layer(x)[:, 5].sum(), layer.weight)
+    (of_in,) = torch.autograd.grad(
+        layer(x * (torch.arange(4) == 3).view(1, -1, *[1] * (x.dim() - 2))).sum(), layer.weight
+    )
+    for gradient, cut, channel, count in ((of_out, weight_rows, 5, 8), (of_in, weight_columns, 3, 4)):
+        found = cut(layer, gradient)
+        assert found.shape == (count, layer.weight.numel() // count)
+        assert bool((found[channel] != 0).all())
+        assert int((found != 0).sum()) == found.shape[1], "and in no other"
 
 
 def test_a_large_layer_is_never_there_several_times():

@@ -56,8 +56,8 @@ class Source:
             full = weight.new_zeros(module.out_features, module.source_features)
             matrix = full.index_copy(1, module.index, weight).t()
         else:
-            side = layers.input_dim(module) if self.side == "outgoing" else layers.output_dim(module)
-            matrix = weight.movedim(side, 0).flatten(1)
+            cut = layers.weight_columns if self.side == "outgoing" else layers.weight_rows
+            matrix = cut(module, weight)
         return self._in_order(matrix).reshape(-1, self.length)
 
     def _in_order(self, matrix: Tensor) -> Tensor:
@@ -133,9 +133,9 @@ def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source 
         if isinstance(module, layers.IndexedLinear):
             each = module.out_features
         else:
-            each = weight.numel() // weight.shape[layers.input_dim(module)]
+            each = weight.numel() // layers.in_width(module)
     else:
-        each = weight.numel() // weight.shape[layers.output_dim(module)]
+        each = weight.numel() // layers.out_width(module)
     kernel = 1 if isinstance(module, nn.Linear) else int(weight[0, 0].numel())
     return Source(member.module, side, channels, per_neuron, each * per_neuron, kernel)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from connections.conftest import HARD, X
+from connections.conftest import HARD, Net, X
 from snnprune.connections import (
     ConnectionModel,
     ConnectionScorer,
@@ -17,7 +17,7 @@ from snnprune.connections import (
     switched_layers,
 )
 from snnprune.connections.rule import Neurons, keep_connections
-from snnprune.errors import CollapsedLayerError, TargetError, UnsupportedModelError
+from snnprune.errors import CollapsedLayerError, ExactnessError, TargetError, UnsupportedModelError
 from snnprune.pipeline.proof import prove_connections
 
 
@@ -221,3 +221,45 @@ def test_calls_inside_do_not_scale_twice(net):
         before = {name: scale.clone() for name, scale in gated.connection_scales().items()}
     for name, scale in gated.connection_scales().items():
         assert torch.equal(scale, before[name])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_floors_that_ask_for_more_than_there_is_leave_every_layer_one(order):
+    """One connection each is a floor too: with the shares of large layers they would be more than may stay."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"large": (10, 10), **{f"small{i}": (1, 3) for i in range(15)}}
+    values = {n: torch.rand(s, generator=generator) - float("small" in n) for n, s in list(sizes.items())[::order]}
+    masks = keep_connections(values, 20, floor=1.0)
+    assert sum(int(m.sum()) for m in masks.values()) == 20
+    assert all(bool(m.any()) for m in masks.values())
+
+
+def test_connections_that_are_not_there_are_never_kept():
+    gone = torch.full((2, 3), -torch.inf)
+    some = torch.where(torch.arange(20).view(4, 5) < 10, 1.0, -torch.inf)
+    for count in (3, 10, 15):  # 15 are more than there are, and so is the floor's share of them
+        masks = keep_connections({"gone": gone, "some": some}, count, floor=0.9)
+        assert not masks["gone"].any()
+        assert int(masks["some"].sum()) == min(count, 10)
+        assert not bool((masks["some"] & (some == -torch.inf)).any())
+
+
+@pytest.mark.parametrize(("step", "broken"), [("fold", "fold_connections_"), ("remove", "remove_")])
+def test_the_proof_notices_a_step_that_changes_the_ninth_digit(step, broken, monkeypatch):
+    from snnprune.pipeline import proof
+
+    torch.manual_seed(0)
+    gated = attach(Net().eval())
+    gated.set_budget({"params": 0.5})
+    assert max(prove_connections(gated, X).values()) < 1e-12
+    right = getattr(proof, broken)
+
+    def wrong(model, *rest):
+        right(model, *rest)
+        with torch.no_grad():
+            model.out.bias.mul_(1 + 1e-8)
+        return model
+
+    monkeypatch.setattr(proof, broken, wrong)
+    with pytest.raises(ExactnessError, match=f"the {step} step"):
+        prove_connections(gated, X)

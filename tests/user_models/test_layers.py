@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
+from snnprune.surgery import relative_difference
 from user_models.conftest import X, exact
 
 
@@ -105,3 +106,39 @@ def test_convolutions_of_all_dimensions(dims):
         nn.ReLU(), conv(8, 4, 1), nn.ReLU(), conv(4, 3, 1),
     )  # fmt: skip
     assert exact(model, torch.randn(3, 2, *[6] * dims)) == {"0", "3", "8"}
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("parts", [4, 8])
+def test_grouped_transposed_convolutions_go_the_whole_way(dims, parts, tmp_path):
+    """Upsampling as in many decoders: a switcher reads the weights, a budget cuts, a file holds it."""
+    torch.manual_seed(0)
+    conv, norm = (
+        (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1],
+        (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1],
+    )
+    back = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+
+    def network() -> nn.Module:
+        up = back(8, 16, 3, stride=2, groups=parts)  # groups of other widths on both sides
+        return nn.Sequential(conv(2, 8, 1), nn.ReLU(), up, norm(16), nn.ReLU(), conv(16, 3, 1)).double().eval()
+
+    model, x = network(), torch.randn(2, 2, *[3] * dims).double()
+    for options in (
+        {"start": "fresh"},
+        {"switcher": "free"},
+        {"batches": [x], "loss": lambda m, b: m(b).square().mean()},
+    ):
+        with snnprune.attach(model, x, floor=0.01, **options) as gated:
+            gated.set_budget({"macs": 0.5})
+            small = gated.compact()
+            kept = len(gated.scales["0"].nonzero())
+            assert relative_difference(gated(x), small(x)) <= 1e-10
+    assert 0 < kept < parts
+    width, out = kept * 8 // parts, kept * 16 // parts
+    assert (small[2].in_channels, small[2].out_channels, small[2].groups) == (width, out, kept)
+    before, after = 3**dims, 7**dims
+    hand = before * width * (2 + 3**dims * 16 // parts) + after * out * 3
+    assert snnprune.metrics.count_macs(small, x) == hand
+    snnprune.save(small, tmp_path / "run")
+    assert torch.equal(snnprune.load(tmp_path / "run", model=network())(x), small(x))
