@@ -1,0 +1,128 @@
+"""What a forked child does: run tests, with or without a fault, and tell how that ended."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LONGEST = 2  # seconds of processor time; slower tests are left out
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header"]
+
+
+class TooSlow(BaseException):
+    """A test took longer than it may."""
+
+
+def in_child(work: Callable[[], int], *, seconds: float, log: Path) -> int | str:
+    """Fork, work there, and return its exit code, or `timeout` or `crash`; all that it started ends with it."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        code = 70
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 3))
+            target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+            code = int(work())
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    with contextlib.suppress(ProcessLookupError):  # what the tests have started
+        os.killpg(pid, signal.SIGKILL)
+    if os.WIFEXITED(status):
+        return os.WEXITSTATUS(status)
+    return "timeout" if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else "crash"
+
+
+def put_in(path: Path, code: str) -> None:
+    """From now on the file is imported as if it held this code."""
+    plain = importlib.machinery.SourceFileLoader.get_code
+
+    def get_code(self: Any, fullname: str) -> Any:
+        if Path(self.path) == path:
+            return compile(code, str(path), "exec", dont_inherit=True)
+        return plain(self, fullname)
+
+    importlib.machinery.SourceFileLoader.get_code = get_code
+
+
+def run_tests(tests: list[str]) -> int:
+    """pytest's exit code, in the present folder."""
+    import pytest
+
+    return int(pytest.main([*OPTIONS, *tests]))
+
+
+class Watch:
+    """A plugin of pytest: which lines every test that passes runs, and for how long."""
+
+    def __init__(self, files: list[Path]) -> None:
+        import coverage
+
+        self.files = {str(path) for path in files}
+        self.coverage = coverage.Coverage(data_file=None, config_file=False, include=sorted(self.files))
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.coverage.switch_context(nodeid)
+        self.began = time.process_time()
+        signal.signal(signal.SIGPROF, _too_slow)
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "teardown" or not report.passed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        if report.when == "call" and report.passed:
+            self.seconds[report.nodeid] = round(time.process_time() - self.began, 3)
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.coverage.switch_context("")
+
+
+def _too_slow(_signal: int, _frame: Any) -> None:
+    raise TooSlow
+
+
+def reached(test: str, files: list[Path], into: Path) -> int:
+    """Run a file of tests and note the lines that each of them reaches."""
+    import pytest
+
+    before, root = set(sys.modules), Path.cwd()
+    watch = Watch(files)
+    watch.coverage.start()
+    options = [option for option in OPTIONS if option != "-x"]
+    pytest.main([*options, test], plugins=[watch])
+    watch.coverage.stop()
+    data = watch.coverage.get_data()
+    tests: dict[str, dict[str, Any]] = {n: {"seconds": s, "lines": {}} for n, s in watch.seconds.items()}
+    for file in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for name in contexts:
+                if name in tests:
+                    tests[name]["lines"].setdefault(str(Path(file).relative_to(root)), []).append(line)
+    foreign = [name for name in sys.modules if name not in before and not _own(sys.modules[name], root)]
+    into.write_text(json.dumps({"tests": tests, "imports": foreign}))
+    return 0
+
+
+def _own(module: Any, root: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return bool(file) and Path(file).is_relative_to(root)
