@@ -121,16 +121,20 @@ class _Visitor(cst.CSTVisitor):
         return bool(self.functions) or isinstance(node, cst.BaseNumber)  # of constants their numbers
 
 
-def mutants_of(root: Path, file: str) -> list[tuple[str, tuple[int, int], int]]:
-    """(id, lines, place in the file) of every mutant; `build` makes one of them."""
-    visitor = _visit(root / file)
+def mutants_of(root: Path, file: str) -> list[tuple[str, int]]:
+    """(id, place in the file) of every mutant; `build` makes them."""
+    visitor, source = _visit(root / file), (root / file).read_text().splitlines()
     counts: dict[str, int] = {}
     found = []
     for at, (outer, lines, _, _) in enumerate(visitor.found):
-        around = cst.Module([]).code_for_node(outer) if outer is not None else f"line {lines[0]}"
+        around = (
+            cst.Module([]).code_for_node(outer.with_changes(leading_lines=[]))
+            if outer is not None
+            else source[lines[0] - 1]
+        )
         number = counts[around] = counts.get(around, 0) + 1
         name = hashlib.sha256(f"{file} {number} {around}".encode()).hexdigest()[:12]
-        found.append((name, lines, at))
+        found.append((name, at))
     return found
 
 

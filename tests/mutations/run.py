@@ -1,9 +1,9 @@
 """Puts faults into the code, one at a time, and counts those that no test notices.
 
-`python tests/mutations/run.py budget surgery --sample 100 --seed 0` tries 100 of all faults in these packages; without
-`--sample`, all. A fault is a small change of the code (a number, a comparison, an argument, a statement that
-goes), made in memory; the tests that reach its lines run, fastest first, in a child that has torch loaded
-already. The folder of `--folder` keeps what was found, so that the same command goes on where it was stopped;
+`python tests/mutations/run.py budget surgery --sample 100 --seed 0` tries 100 of all faults in these packages;
+all without `--sample`. A fault is a small change of the code (a number, a comparison, an argument, a statement
+that goes), made in memory; the tests that reach its lines run, fastest first, in a child that has torch loaded
+already. The folder of `--folder` keeps what was found, so that the same command goes on where it stopped;
 `--again` tries those once more that were left, after tests were written for them.
 """
 
@@ -15,7 +15,6 @@ import hashlib
 import importlib
 import json
 import os
-import random
 import signal
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from mutations.trial import in_child, put_in, reached, run_tests
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("budget", "surgery", "graph", "gates", "connections", "learner/loss.py")
 TESTS = (  # of the packages above; those that pass in a moment first
-    *("test_costs.py", "test_scales.py", "test_resize.py", "test_labels.py"),
+    *("test_costs.py", "test_scales.py", "test_resize.py", "test_labels.py", "test_moves.py", "test_compare.py"),
     *(
         "test_budget.py",
         "test_target.py",
@@ -138,9 +137,9 @@ def outcome(root: Path, mutant: Mutant, known: dict[str, Any], most: float, fold
 
 
 def chosen(root: Path, files: list[str], sample: int | None, seed: int) -> list[Mutant]:
-    """A sample over all faults of the files; a larger one holds the smaller one."""
-    every = [(name, file, place) for file in files for name, _, place in mutants_of(root, file)]
-    random.Random(seed).shuffle(every)
+    """A sample over all faults of the files: a larger one holds the smaller one."""
+    every = [(name, file, place) for file in files for name, place in mutants_of(root, file)]
+    every.sort(key=lambda fault: hashlib.sha256(f"{seed} {fault[0]}".encode()).digest())
     places: dict[str, dict[int, str]] = {}
     for name, file, place in every[:sample]:
         places.setdefault(file, {})[place] = name
