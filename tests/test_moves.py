@@ -26,6 +26,7 @@ class Net(nn.Module):
         self.rows, self.columns = nn.Parameter(torch.rand(5, 8)), nn.Parameter(torch.rand(8, 5))
         self.bias = nn.Parameter(torch.rand(5))
         self.part, self.parts = nn.Parameter(torch.rand(4, 1, 1)), nn.Parameter(torch.rand(2, 4, 1, 1))
+        self.places, self.table = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(8, 4, 4))
         self.last = nn.Linear(width, 5) if flat else nn.Conv2d(width, 5, 1)
         self.head = nn.Linear(5, 2) if flat else nn.Conv2d(5, 2, 1)
 
@@ -178,6 +179,15 @@ def test_a_parameter_that_is_shared_by_parts_lets_the_same_channels_go_in_each(n
     assert (group.prunable, group.size) == (True, 4)
     assert members(group)["a", "producer"] == (ROW, HALVES, 0)
     assert members(group)[name, "parameter"] == (tuple(range(4)), tuple(range(4)), dim)
+
+
+def test_a_parameter_of_places_has_nothing_to_do_with_channels():
+    group = groups_of(lambda n, x: n.a(x) * n.places, 8)["a"]
+    assert (group.prunable, group.size) == (True, 8)
+    assert set(members(group)) == {("a", "producer"), ("last", "consumer")}
+    both = groups_of(lambda n, x: n.a(x) + n.table, 8)["a"]
+    assert (both.prunable, both.size) == (True, 8)
+    assert members(both)["table", "parameter"] == (ROW, ROW, 0)
 
 
 def test_products_of_activations_are_priced_per_neuron_and_input():

@@ -181,3 +181,22 @@ def test_outputs_alone_leave_an_index_as_it_is():
     assert (model[0].index.tolist(), model[0].source_features) == ([1, 4], 5)
     assert model[0].weight.tolist() == [[1, 2], [5, 6]]
     assert model[0].bias.tolist() == [7, 9]
+
+
+def test_a_column_that_two_groups_scale_goes_when_either_is_off():
+    model = linear()
+    weight = model[0].weight.detach().clone()
+    member = Member("0", "consumer", tuple(range(6)), tuple(range(6)))
+    groups = [NeuronGroup(name, "channel", 6, (member,)) for name in ("c", "d")]
+    scales = {"c": torch.tensor([0.0, 1, 1, 1, 1, 1]), "d": torch.tensor([1.0, 1, 0, 1, 0, 1])}
+    remove_(model, groups, scales)
+    assert torch.equal(model[0].weight, weight[:, [1, 3, 5]])
+
+
+def test_a_slice_that_two_groups_hold_goes_when_either_is_off():
+    model = nn.Module()
+    model.table = nn.Parameter(torch.arange(8.0).reshape(2, 4))
+    member = Member("table", "parameter", tuple(range(4)), tuple(range(4)), 1)
+    groups = [NeuronGroup(name, "channel", 4, (member,)) for name in ("c", "d")]
+    remove_(model, groups, {"c": torch.tensor([0.0, 1, 1, 1]), "d": torch.tensor([1.0, 1, 1, 0])})
+    assert model.table.tolist() == [[1, 2], [5, 6]]

@@ -85,9 +85,8 @@ _OWN = [
 class _Visitor(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
-    def __init__(self, module: cst.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.module = module
         self.functions: list[cst.FunctionDef] = []
         self.found: list[tuple[cst.FunctionDef | None, tuple[int, int], cst.CSTNode, cst.CSTNode]] = []
 
@@ -121,38 +120,37 @@ class _Visitor(cst.CSTVisitor):
         return bool(self.functions) or isinstance(node, cst.BaseNumber)  # of constants their numbers
 
 
-def mutants_of(root: Path, file: str) -> list[tuple[str, int]]:
-    """(id, place in the file) of every mutant; `build` makes them."""
-    visitor, source = _visit(root / file), (root / file).read_text().splitlines()
-    counts: dict[str, int] = {}
-    found = []
-    for at, (outer, lines, _, _) in enumerate(visitor.found):
-        around = (
-            cst.Module([]).code_for_node(outer.with_changes(leading_lines=[]))
-            if outer is not None
-            else source[lines[0] - 1]
-        )
-        number = counts[around] = counts.get(around, 0) + 1
-        name = hashlib.sha256(f"{file} {number} {around}".encode()).hexdigest()[:12]
-        found.append((name, at))
-    return found
+class Faulty:
+    """All mutants of one file.
 
+    Attributes:
+        ids: of every mutant, in the order of the file; `build` makes one.
+    """
 
-def build(root: Path, file: str, places: dict[int, str]) -> dict[str, Mutant]:
-    """The mutants of a file at these places (place -> id)."""
-    visitor, source = _visit(root / file), (root / file).read_text()
-    made = {}
-    for place, name in places.items():
-        outer, lines, node, changed = visitor.found[place]
-        text = cst.ensure_type(visitor.module.deep_replace(node, changed), cst.Module).code
-        diff = difflib.unified_diff(source.splitlines(), text.splitlines(), n=0, lineterm="")
+    def __init__(self, root: Path, file: str) -> None:
+        self.file, self._source = file, (root / file).read_text()
+        # Nothing is changed in the tree, so no copy is needed, which would take as long as all the rest.
+        wrapper = MetadataWrapper(cst.parse_module(self._source), unsafe_skip_copy=True)
+        visitor = _Visitor()
+        wrapper.visit(visitor)
+        self._module, self._found = wrapper.module, visitor.found
+        texts: dict[int, str] = {}
+        counts: dict[str, int] = {}
+        self.ids: list[str] = []
+        for outer, lines, _, _ in self._found:
+            if outer is None:
+                around = self._source.splitlines()[lines[0] - 1]
+            elif id(outer) in texts:
+                around = texts[id(outer)]
+            else:
+                around = texts[id(outer)] = cst.Module([]).code_for_node(outer.with_changes(leading_lines=[]))
+            number = counts[around] = counts.get(around, 0) + 1
+            self.ids.append(hashlib.sha256(f"{file} {number} {around}".encode()).hexdigest()[:12])
+
+    def build(self, place: int) -> Mutant:
+        """The mutant at a place of `ids`."""
+        outer, lines, node, changed = self._found[place]
+        text = cst.ensure_type(self._module.deep_replace(node, changed), cst.Module).code
+        diff = difflib.unified_diff(self._source.splitlines(), text.splitlines(), n=0, lineterm="")
         change = "\n".join(line for line in diff if line[:3] not in ("---", "+++") and line[:2] != "@@")
-        made[name] = Mutant(name, file, lines, outer is not None, change, text)
-    return made
-
-
-def _visit(path: Path) -> _Visitor:
-    wrapper = MetadataWrapper(cst.parse_module(path.read_text()), unsafe_skip_copy=True)
-    visitor = _Visitor(wrapper.module)
-    wrapper.visit(visitor)
-    return visitor
+        return Mutant(self.ids[place], self.file, lines, outer is not None, change, text)

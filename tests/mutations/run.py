@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mutations.mutants import Mutant, build, mutants_of
+from mutations.mutants import Faulty, Mutant
 from mutations.trial import in_child, put_in, reached, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,13 +138,9 @@ def outcome(root: Path, mutant: Mutant, known: dict[str, Any], most: float, fold
 
 def chosen(root: Path, files: list[str], sample: int | None, seed: int) -> list[Mutant]:
     """A sample over all faults of the files: a larger one holds the smaller one."""
-    every = [(name, file, place) for file in files for name, place in mutants_of(root, file)]
-    every.sort(key=lambda fault: hashlib.sha256(f"{seed} {fault[0]}".encode()).digest())
-    places: dict[str, dict[int, str]] = {}
-    for name, file, place in every[:sample]:
-        places.setdefault(file, {})[place] = name
-    made = {file: build(root, file, some) for file, some in places.items()}
-    return [made[file][name] for name, file, _ in every[:sample]]
+    every = [(faulty, at) for faulty in (Faulty(root, file) for file in files) for at in range(len(faulty.ids))]
+    every.sort(key=lambda fault: hashlib.sha256(f"{seed} {fault[0].ids[fault[1]]}".encode()).digest())
+    return [faulty.build(at) for faulty, at in every[:sample]]
 
 
 def table(rows: list[dict[str, Any]], files: list[str]) -> str:
@@ -179,6 +175,7 @@ def main(arguments: list[str]) -> int:
     results = folder / "results.jsonl"
     files = files_of(root, options.modules)
     os.chdir(root)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder / "compiled")  # not into the repository
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the child ends too
     os.environ.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", OMP_NUM_THREADS="1")
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
