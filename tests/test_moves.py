@@ -110,6 +110,8 @@ def test_columns_belong_to_the_neurons_that_arrive_there(function, producer, cha
         (lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(), ROW),
         (lambda n, x: n.a(x) - n.b(x).flip(1), ROW[::-1]),
         (lambda n, x: torch.cat([n.a(x), n.b(x)], 2), ROW),
+        (lambda n, x: torch.cat([n.a(x), n.b(x)], 2)[:, :, :4], ROW),
+        (lambda n, x: torch.stack([n.a(x), n.b(x)], 2)[:, :, 0], ROW),
         (lambda n, x: torch.stack([n.a(x), n.b(x)], 2).sum(2), ROW),
         (lambda n, x: torch.where(x[:, :1] > 0, n.a(x), n.b(x)), ROW),
         (lambda n, x: torch.lerp(n.a(x), n.b(x), 0.5), ROW),

@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib
+import io
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mutations.mutants import Faulty, Mutant
-from mutations.trial import in_child, put_in, reached, run_tests
+from mutations.trial import in_child, load, put_in, reached, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("budget", "surgery", "graph", "gates", "connections", "learner/loss.py")
@@ -78,33 +77,21 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def reach(root: Path, tests: list[str], folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """What every test reaches, and foreign modules that they import; known ones are read from the folder."""
+def reach(root: Path, tests: list[str], folder: Path) -> dict[str, Any]:
+    """What every test reaches; what is known already is read from the folder."""
     watched = [root / name for name in files_of(root, MODULES)] if root == ROOT else sorted(root.rglob("*.py"))
     sources = digest(*watched)
     found: dict[str, Any] = {}
-    imports: dict[str, None] = {}
     for test in tests:
         path = folder / f"{test.replace('/', '+')}-{digest(root / test)}-{sources}.json"
         if not path.exists():
             print(f"what {test} reaches", flush=True)
             in_child(lambda: reached(test, watched, path), seconds=900, log=folder / "log")  # noqa: B023
-        if not path.exists():
+        if path.exists():
+            found.update(json.loads(path.read_text()))
+        else:
             print(f"{test} could not be watched; see {folder / 'log'}")
-            continue
-        known = json.loads(path.read_text())
-        found.update(known["tests"])
-        imports.update(dict.fromkeys(known["imports"]))
-    return found, list(imports)
-
-
-def preload(names: list[str]) -> None:
-    """Import other people's modules once, for all children; ours come in with their faults."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in names:
-            with contextlib.suppress(Exception):  # a part of a module that imports it in its own way
-                importlib.import_module(name)
+    return found
 
 
 def tests_for(mutant: Mutant, known: dict[str, Any], most: float) -> tuple[list[str], float]:
@@ -185,8 +172,12 @@ def main(arguments: list[str]) -> int:
     open_ = [m for m in mutants if m.id not in latest or latest[m.id]["outcome"] in again]
     print(f"{len(mutants)} faults, {len(open_)} to try")
     if open_:
-        known, imports = reach(root, test_files(root, options.tests), folder)
-        preload(imports)
+        tests = test_files(root, options.tests)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = load(tests)
+        if code:
+            raise SystemExit(f"the tests cannot be loaded:\n{said.getvalue()}")
+        known = reach(root, tests, folder)
         for at, mutant in enumerate(open_):
             began = time.monotonic()
             result = outcome(root, mutant, known, options.most, folder)

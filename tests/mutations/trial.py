@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.machinery
+import inspect
 import json
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 LONGEST = 2  # seconds of processor time; slower tests are left out
@@ -52,8 +55,30 @@ def in_child(work: Callable[[], int], *, seconds: float, log: Path) -> int | str
     return "timeout" if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else "crash"
 
 
+def load(tests: list[str]) -> int:
+    """Import the tests, and all that they import, into this process; pytest's exit code."""
+    import pytest
+
+    return int(pytest.main([*OPTIONS, "--collect-only", *tests]))
+
+
 def put_in(path: Path, code: str) -> None:
-    """From now on the file is imported as if it held this code."""
+    """From now on the functions of this file, which is loaded already, do what this code says.
+
+    Where the change lies in a function's body, its code is exchanged, whoever holds the function; else everything
+    of the present folder is forgotten, so that the tests import it anew.
+    """
+    old, new = (list(_functions(compile(text, str(path), "exec"))) for text in (path.read_text(), code))
+    # Line numbers may have moved, so places are matched by order.
+    changed = {_place(a): b for a, b in zip(old, new, strict=True) if a != b} if len(old) == len(new) else {}
+    if changed:
+        for found in gc.get_objects():
+            if isinstance(found, FunctionType) and found.__code__.co_filename == str(path):
+                found.__code__ = changed.get(_place(found.__code__), found.__code__)
+        return
+    for name, module in list(sys.modules.items()):
+        if (file := getattr(module, "__file__", None)) and Path(file).is_relative_to(Path.cwd()):
+            del sys.modules[name]
     plain = importlib.machinery.SourceFileLoader.get_code
 
     def get_code(self: Any, fullname: str) -> Any:
@@ -62,6 +87,20 @@ def put_in(path: Path, code: str) -> None:
         return plain(self, fullname)
 
     importlib.machinery.SourceFileLoader.get_code = get_code
+
+
+def _functions(code: CodeType) -> Iterator[CodeType]:
+    """Functions and methods of a module; those inside functions are parts of these."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            if inner.co_flags & inspect.CO_OPTIMIZED:
+                yield inner
+            else:  # the body of a class
+                yield from _functions(inner)
+
+
+def _place(code: CodeType) -> tuple[str, int]:
+    return code.co_qualname, code.co_firstlineno
 
 
 def run_tests(tests: list[str]) -> int:
@@ -105,7 +144,7 @@ def reached(test: str, files: list[Path], into: Path) -> int:
     """Run a file of tests and note the lines that each of them reaches."""
     import pytest
 
-    before, root = set(sys.modules), Path.cwd()
+    root = Path.cwd()
     watch = Watch(files)
     watch.coverage.start()
     options = [option for option in OPTIONS if option != "-x"]
@@ -118,11 +157,5 @@ def reached(test: str, files: list[Path], into: Path) -> int:
             for name in contexts:
                 if name in tests:
                     tests[name]["lines"].setdefault(str(Path(file).relative_to(root)), []).append(line)
-    foreign = [name for name in sys.modules if name not in before and not _own(sys.modules[name], root)]
-    into.write_text(json.dumps({"tests": tests, "imports": foreign}))
+    into.write_text(json.dumps(tests))
     return 0
-
-
-def _own(module: Any, root: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return bool(file) and Path(file).is_relative_to(root)
