@@ -32,7 +32,14 @@ from mutations.trial import in_child, load, put_in, reached, run_tests
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("budget", "surgery", "graph", "gates", "connections", "learner/loss.py")
 TESTS = (  # of the packages above; those that pass in a moment first
-    *("test_costs.py", "test_scales.py", "test_resize.py", "test_labels.py", "test_moves.py", "test_compare.py"),
+    *(
+        "test_costs.py",
+        "test_scales.py",
+        "test_resize.py",
+        "test_neuron_labels.py",
+        "test_moves.py",
+        "test_compare.py",
+    ),
     *(
         "test_budget.py",
         "test_target.py",
@@ -49,7 +56,14 @@ TESTS = (  # of the packages above; those that pass in a moment first
         "test_patches.py",
     ),
     *("test_sensitivity.py", "test_invariants.py", "test_saving.py", "test_evidence.py", "test_memory.py"),
-    *("connections", "learner/test_loss.py", "learner/test_guards.py", "learner/test_search.py", "user_models"),
+    *(
+        "connections",
+        "learner/test_task_loss.py",
+        "learner/test_loss.py",
+        "learner/test_guards.py",
+        "learner/test_search.py",
+        "user_models",
+    ),
 )
 
 
