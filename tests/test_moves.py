@@ -85,6 +85,7 @@ def gated(x):
         (lambda n, x: F.interpolate(n.a(x), size=(3, 5)), ROW, ROW, ROW),
         (lambda n, x: F.group_norm(n.a(x), 4), PAIRS, ROW, PAIRS),
         (lambda n, x: F.layer_norm(n.a(x), (4, 4)), ROW, ROW, ROW),
+        (lambda n, x: F.layer_norm(five(n.a(x)), (4, 4, 4)).flatten(1, 2), QUARTETS, ROW, QUARTETS),
         (lambda n, x: n.a(x) * (n.a(x).mean((2, 3), keepdim=True) > 0), ROW, ROW, ROW),
         (lambda n, x: n.a(x).as_strided((2, 8, 4, 4), (128, 16, 4, 1)), ROW, ROW, ROW),
         (lambda n, x: n.a(x).masked_fill(x[:, :1] > 0, 0.0), ROW, ROW, ROW),
@@ -110,7 +111,6 @@ def test_columns_belong_to_the_neurons_that_arrive_there(function, producer, cha
         (lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(), ROW),
         (lambda n, x: n.a(x) - n.b(x).flip(1), ROW[::-1]),
         (lambda n, x: torch.cat([n.a(x), n.b(x)], 2), ROW),
-        (lambda n, x: torch.cat([n.a(x), n.b(x)], 2)[:, :, :4], ROW),
         (lambda n, x: torch.stack([n.a(x), n.b(x)], 2)[:, :, 0], ROW),
         (lambda n, x: torch.stack([n.a(x), n.b(x)], 2).sum(2), ROW),
         (lambda n, x: torch.where(x[:, :1] > 0, n.a(x), n.b(x)), ROW),
@@ -124,6 +124,17 @@ def test_what_meets_channel_by_channel_lives_and_dies_together(function, other):
         ("a", "producer"): (ROW, ROW, 0),
         ("b", "producer"): (ROW, other, 0),
         ("last", "consumer"): (ROW, ROW, 0),
+    }
+
+
+def test_channels_that_lie_behind_each_other_live_and_die_together_though_nobody_reads_across():
+    """Eight rows of four places per channel, the upper ones of one layer, the lower ones of the other."""
+    group = groups_of(lambda n, x: torch.cat([n.a(x), n.b(x)], 2).flatten(1), 256, flat=True)["a"]
+    assert (group.prunable, group.size) == (True, 8)
+    assert members(group) == {
+        ("a", "producer"): (ROW, ROW, 0),
+        ("b", "producer"): (ROW, ROW, 0),
+        ("last", "consumer"): (tuple(range(256)), tuple(c // 32 for c in range(256)), 0),
     }
 
 
@@ -218,6 +229,7 @@ def test_products_of_activations_are_priced_per_neuron_and_input():
         (lambda n, x: n.a(x) + n.b(x)[:, :1], 8, None),
         (lambda n, x: torch.cat([n.a(x), torch.ones(2, 8, 1, 4)], 2), 8, "joined to a tensor of a fixed size"),
         (lambda n, x: n.a(x).amax(1, keepdim=True), 1, "amax reads across"),
+        (lambda n, x: F.layer_norm(n.a(x), (8, 4, 4)), 8, "layer norm reads across"),
         (lambda n, x: n.a(x).transpose(1, 3), 4, "last reads across its channels"),
         (lambda n, x: F.avg_pool1d(n.a(x).flatten(2).transpose(1, 2), 2).unsqueeze(3), 16, "pooling or resizing"),
     ],

@@ -20,6 +20,8 @@ from typing import Any
 LONGEST = 2  # seconds of processor time; slower tests are left out
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header"]
 
+_loaded: dict[str, list[FunctionType]] = {}  # by file, once the tests are loaded
+
 
 class TooSlow(BaseException):
     """A test took longer than it may."""
@@ -59,7 +61,14 @@ def load(tests: list[str]) -> int:
     """Import the tests, and all that they import, into this process; pytest's exit code."""
     import pytest
 
-    return int(pytest.main([*OPTIONS, "--collect-only", *tests]))
+    code = int(pytest.main([*OPTIONS, "--collect-only", *tests]))
+    here = str(Path.cwd())
+    for found in gc.get_objects():
+        if type(found) is FunctionType and found.__code__.co_filename.startswith(here):
+            _loaded.setdefault(found.__code__.co_filename, []).append(found)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all of torch
+    return code
 
 
 def put_in(path: Path, code: str) -> None:
@@ -72,9 +81,8 @@ def put_in(path: Path, code: str) -> None:
     # Line numbers may have moved, so places are matched by order.
     changed = {_place(a): b for a, b in zip(old, new, strict=True) if a != b} if len(old) == len(new) else {}
     if changed:
-        for found in gc.get_objects():
-            if isinstance(found, FunctionType) and found.__code__.co_filename == str(path):
-                found.__code__ = changed.get(_place(found.__code__), found.__code__)
+        for found in _loaded[str(path)]:
+            found.__code__ = changed.get(_place(found.__code__), found.__code__)
         return
     for name, module in list(sys.modules.items()):
         if (file := getattr(module, "__file__", None)) and Path(file).is_relative_to(Path.cwd()):
