@@ -80,6 +80,7 @@ def gated(x):
         (lambda n, x: five(n.a(x)).sum(1), HALVES, range(4), range(4)),
         (lambda n, x: five(n.a(x)).amax(1, keepdim=True).flatten(1, 2), HALVES, range(4), range(4)),
         (lambda n, x: five(n.a(x)).softmax(2).flatten(1, 2), QUARTETS, ROW, QUARTETS),
+        (lambda n, x: five(n.a(x)).topk(1, 2)[0].flatten(1, 2), QUARTETS, (0, 1), (0, 1)),
         (lambda n, x: n.a(x).mean((2, 3), keepdim=True), ROW, ROW, ROW),
         (lambda n, x: n.a(x).cumsum(2), ROW, ROW, ROW),
         (lambda n, x: F.interpolate(n.a(x), size=(3, 5)), ROW, ROW, ROW),
@@ -204,10 +205,10 @@ def test_a_parameter_of_places_has_nothing_to_do_with_channels():
 
 
 def test_products_of_activations_are_priced_per_neuron_and_input():
-    """(2, 8, 16) times (16, 3): 16 x 3 multiply-adds for every channel of an input."""
-    fixed = torch.rand(16, 3)
-    group = groups_of(lambda n, x: (n.a(x).flatten(2) @ fixed).mean(2), 8, flat=True)["a"]
-    assert (group.prunable, group.size, group.macs) == (True, 8, 16 * 3)
+    """(2, 8, 5) times (5, 3): 5 x 3 multiply-adds for every channel of an input."""
+    fixed = torch.rand(5, 3)
+    group = groups_of(lambda n, x: (n.a(x).flatten(2)[..., :5] @ fixed).mean(2), 8, flat=True)["a"]
+    assert (group.prunable, group.size, group.macs) == (True, 8, 5 * 3)
     assert members(group)["last", "consumer"] == (ROW, ROW, 0)
 
 
@@ -230,6 +231,11 @@ def test_products_of_activations_are_priced_per_neuron_and_input():
         (lambda n, x: torch.cat([n.a(x), torch.ones(2, 8, 1, 4)], 2), 8, "joined to a tensor of a fixed size"),
         (lambda n, x: n.a(x).amax(1, keepdim=True), 1, "amax reads across"),
         (lambda n, x: F.layer_norm(n.a(x), (8, 4, 4)), 8, "layer norm reads across"),
+        (
+            lambda n, x: (torch.rand(3, 8) @ n.a(x).flatten(2)).unsqueeze(3),
+            3,
+            "a product of activations reads across",
+        ),
         (lambda n, x: n.a(x).transpose(1, 3), 4, "last reads across its channels"),
         (lambda n, x: F.avg_pool1d(n.a(x).flatten(2).transpose(1, 2), 2).unsqueeze(3), 16, "pooling or resizing"),
     ],
