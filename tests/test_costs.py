@@ -15,6 +15,7 @@ from snnprune.budget.costs import Curve, LayerCost, Side, layer_costs
 from snnprune.errors import TargetError
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
+from snnprune.macs import price
 
 
 def side(width, *parts, index=None):
@@ -52,8 +53,12 @@ def test_what_scores_above_the_threshold_is_paid_for():
     assert Curve("params", [(norm, None, inputs)])(1.5) == 6
 
 
+def priced(model, groups, x):
+    return layer_costs(model, groups, x, price(model, x))
+
+
 def coefficients(module, x, *groups):
-    return {layer.name: layer for layer in layer_costs(nn.Sequential(module), groups, x)}["0"]
+    return {layer.name: layer for layer in priced(nn.Sequential(module), groups, x)}["0"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ def test_norms_slices_products_and_idle_layers():
     parts = (member("table", "parameter", range(6), dim=1), member("places", "parameter", range(6)))
     group = NeuronGroup("g", "channel", 6, (member("norm", "between", range(6)), *parts), macs=11.0)
     kept = NeuronGroup("k", "channel", 6, (member("bare", "between", range(6)),), reason="so", macs=7.0)
-    found = {layer.name: layer for layer in layer_costs(Net(), [group, kept], torch.randn(4, 6))}
+    found = {layer.name: layer for layer in priced(Net(), [group, kept], torch.randn(4, 6))}
     assert (found["norm"].params_out, found["bare"].params_out) == (2, 0)
     assert (found["table"].params_out, found["table"].outputs.width) == (5, 6)
     assert found["g products"].cost("macs", 1, 4) == 44

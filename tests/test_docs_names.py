@@ -22,7 +22,7 @@ OTHERS = {
     "--rdzv-endpoint",
 }  # pip's, torchrun's
 METADATA = {"classes", "normalization", "input_shape", "accuracy"}  # entries of ONNX files
-SCRIPTS = {"--family", "--table", "--kills", "--inputs"}  # of benchmarks/zoo.py, tests/faults and tests/fuzz
+SCRIPTS = {"--family", "--table", "--kills", "--inputs", "--sample"}  # of benchmarks/zoo.py and programs in tests
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=ids)

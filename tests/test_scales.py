@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -194,5 +196,5 @@ def test_counts_multiply_a_unit_with_its_channel():
 
 def test_without_a_budget_stays_what_is_above_zero():
     values = {"a": torch.tensor([0.0, 1e-6, -1])}
-    masks = keep_masks(values, None, None, levels={}, floor=0.1, round_to=1)
+    masks = keep_masks(values, SimpleNamespace(parts={"a": []}), None, levels={}, floor=0.1, round_to=1)
     assert masks["a"].tolist() == [False, True, False]

@@ -124,12 +124,14 @@ class Neurons:
             changed = False
             for group in self.groups:
                 now = alive[group.id] & self._connected(group, masks)
-                parts = [torch.tensor(member.neurons) for member in group.partial]
-                if not bool(now.any()) or not all(bool(now[part].any()) for part in parts):
-                    raise CollapsedLayerError(
-                        f"{group.id}: none of the {group.size} neurons, or none of those that one layer holds, "
-                        "has connections left, so the network is cut. Ask for a larger target or a higher floor."
-                    )
+                parts = {f"{m.module}: none of its {len(set(m.neurons))}": m.neurons for m in group.partial}
+                parts[f"{group.id}: none of its {group.size}"] = tuple(range(group.size))
+                for what, neurons in parts.items():
+                    if not bool(now[list(neurons)].any()):
+                        raise CollapsedLayerError(
+                            f"{what} neurons has connections left, so the network is cut. Ask for a larger target "
+                            "or a higher floor."
+                        )
                 if bool((now != alive[group.id]).any()):
                     alive[group.id], changed = now, True
                     self._cut(group, ~now, masks)

@@ -21,13 +21,13 @@ from .runs import ONNX, PROBE, REPORT, Opened, open_model, refuse_unfinished, ru
 class _Recorded(nn.Module):
     """Stands in for the model: gives the outputs that were recorded with the run."""
 
-    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor, outputs: list[Tensor]) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
         assert torch.equal(x, self.inputs[: len(x)])
-        return self.outputs[: len(x)]
+        return [output[: len(x)] for output in self.outputs]
 
 
 @file_errors()
@@ -138,8 +138,10 @@ def export_file(
 def _probe(run: Path) -> _Recorded:
     try:
         content = load_file(run / PROBE)
-        inputs, outputs = content["inputs"], content["outputs"]
-        if not inputs.dim() or not outputs.dim() or len(inputs) != len(outputs):
+        inputs = content.pop("inputs")
+        several = [f"outputs.{i}" for i in range(len(content))]
+        outputs = [content[name] for name in (several if "outputs" not in content else ["outputs"])]
+        if not outputs or not inputs.dim() or any(not t.dim() or len(t) != len(inputs) for t in outputs):
             raise ValueError("its inputs and outputs do not belong together")
         return _Recorded(inputs, outputs)
     except Exception as error:  # its own, and those of element types that PyTorch lacks

@@ -164,9 +164,9 @@ class Job:
                 self.searched, self.sparse = state["searched"], state["sparse"]
         else:
             compact, scales = self._search(store, saved)
+            check_delivered(self.config.target, self.dense, compact, self.example, sparse=self.sparse)
             self.scales = {n: s.cpu() for n, s in scales.items()}
             saved = None
-        check_delivered(self.config.target, self.dense, compact, self.example, sparse=self.sparse)
         self.ranks.same_([*compact.state_dict().values(), *self.scales.values()])
         steps = self.total - self.probe_steps - self.search_steps
         if steps > 0:

@@ -168,8 +168,9 @@ def _write_run(
 @torch.no_grad()
 def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
     inputs = inputs.detach().cpu().contiguous()
-    outputs = tensors_in(copy.deepcopy(model).cpu().eval()(inputs))[0]
-    write_tensors(path, {"inputs": inputs, "outputs": outputs.contiguous()})
+    outputs = [t.contiguous().clone() for t in tensors_in(copy.deepcopy(model).cpu().eval()(inputs))]
+    names = ["outputs"] if len(outputs) == 1 else [f"outputs.{i}" for i in range(len(outputs))]
+    write_tensors(path, {"inputs": inputs.clone(), **dict(zip(names, outputs, strict=True))})
 
 
 def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str, Any]:

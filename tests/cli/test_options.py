@@ -88,7 +88,7 @@ def test_a_bad_value_of_an_option(refused, options, says):
         (["inspect"], "argument"),
         (["compare"], "argument"),
         (["export"], "--onnx"),
-        (["compare", "absent"], "absent/report.json"),
+        (["compare", "absent"], "absent is no run folder (it has neither report.json nor structure.json)"),
     ],
     ids=" ".join,
 )

@@ -13,12 +13,14 @@ import onnxruntime
 import pytest
 import torch
 from conftest import DIGITS
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import snnprune
 from pipeline.conftest import MADE, PAGE, names, tree
 from snnprune.cli.main import run
+from snnprune.errors import ExportError
+from snnprune.pipeline.deliver import deliver_onnx
 
 
 def test_export_takes_the_newest_run_and_checks_it(finished, capsys):
@@ -76,7 +78,7 @@ def test_export_without_any_run(here, said):
     assert "no finished run in runs/" in said(run(["export", "--onnx"]))
     Path("runs/half.partial").mkdir(parents=True)
     assert "no finished run in runs/" in said(run(["export", "--onnx"]))
-    assert "nowhere is no finished run folder" in said(run(["export", "nowhere", "--onnx"]))
+    assert "nowhere is not there" in said(run(["export", "nowhere", "--onnx"]))
     Path("other").mkdir()
     assert "other is no finished run folder" in said(run(["export", "other", "--onnx"]))
     assert tree(here) == {}
@@ -128,3 +130,34 @@ def test_a_damaged_probe_is_noticed(finished, said):
     assert "probe.safetensors cannot be read" in said(run(["export", "--onnx"]))
     (finished / "probe.safetensors").unlink()
     assert "probe.safetensors cannot be read" in said(run(["export", "--onnx"]))
+
+
+def test_a_network_of_several_outputs_is_delivered_by_all_of_them(here):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.o, self.p = (nn.Linear(*io) for io in ((6, 24), (24, 3), (24, 2)))
+
+        def forward(self, x):
+            y = torch.relu(self.a(x))
+            return {"classes": self.o(y), "box": self.p(y)}
+
+    data = [(torch.randn(8, 6), torch.randint(0, 3, (8,))) for _ in range(4)]
+    result = snnprune.optimize(
+        Two(),
+        data,
+        None,
+        snnprune.PruneConfig(target={"macs": 0.6}, epochs=1),
+        loss_fn=lambda m, b: nn.functional.cross_entropy(m(b[0])["classes"], b[1]),
+    )
+    run_folder = result.save("runs/two")
+    probe = load_file(run_folder / "probe.safetensors")
+    with torch.no_grad():
+        outputs = list(result.model.eval()(probe["inputs"]).values())
+    assert set(probe) == {"inputs", "outputs.0", "outputs.1"}
+    assert all(torch.equal(probe[f"outputs.{i}"], output) for i, output in enumerate(outputs))
+    assert deliver_onnx(run_folder, Path("two.onnx")).batch_sizes == (1, 2, 3, 4)
+    probe["outputs.1"][0, 0] += 1.0
+    save_file(probe, run_folder / "probe.safetensors")
+    with pytest.raises(ExportError, match=r"differs from the model by 1"):
+        deliver_onnx(run_folder, Path("three.onnx"))
