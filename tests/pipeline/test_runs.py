@@ -141,7 +141,7 @@ def test_a_whole_model_of_a_users_class_can_be_pruned_when_it_is_trusted(here, s
     assert f"{UserNet.__module__}.UserNet" in said(optimize(*args))
     assert tree(here) == before
     assert optimize(*args, "--trust-pickle") == 0
-    assert json.loads(Path("out/structure.json").read_text())["factory"] == {"arch": None, "kwargs": {}}
+    assert "factory" not in json.loads(Path("out/structure.json").read_text())
     assert "--arch" in said(run(["evaluate", "out", "--data", "digits"]))
     assert run(["evaluate", "out", "--data", "digits", "--arch", f"{__file__}:UserNet"]) == 0
 
