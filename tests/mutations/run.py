@@ -39,6 +39,11 @@ TESTS = (  # of the packages above; those that pass in a moment first
         "test_neuron_labels.py",
         "test_moves.py",
         "test_compare.py",
+        "test_floors.py",
+        "test_ties.py",
+        "test_keep.py",
+        "test_graph_joined.py",
+        "test_proof_limits.py",
     ),
     *(
         "test_budget.py",
