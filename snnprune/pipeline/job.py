@@ -37,7 +37,7 @@ from .checks import check_classes, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
-from .result import Result
+from .result import Result, weights_digest
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 16
@@ -122,10 +122,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identifies model, data and options, for checkpoints."""
-        value = hashlib.sha256()
-        for name, tensor in self.dense.state_dict().items():
-            value.update(name.encode())
-            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        value = hashlib.sha256(weights_digest(self.dense).encode())
         value.update(json.dumps(self.config.identity(), sort_keys=True).encode())
         value.update(json.dumps([self.per_epoch, _first_shape(self.example), repr(info_of(self.train))]).encode())
         if isinstance(self.train, ArrayLoader):  # another folder of the same name is another data set

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..inputs import Inputs
 from ..report import Report
 from ..visual import PICTURES, SCALES
 from .runs import save_run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -33,11 +38,16 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     scales: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    _measured: str = field(default="", repr=False, compare=False)  # of the weights that the report speaks of
+
+    def __post_init__(self) -> None:
+        self._measured = weights_digest(self.model)
 
     def save(self, folder: str | Path, *, onnx: bool = True) -> Path:
         """Write a run folder: weights, structure, report, its page, and the verified ONNX file.
 
-        Everything is written into `<folder>.partial` and moved into place at the end.
+        Everything is written into `<folder>.partial` and moved into place at the end. Accuracy and loss of a model
+        that was trained further are unknown: they are left out of the report, with a warning.
 
         Args:
             folder: must not exist yet.
@@ -50,5 +60,22 @@ class Result:
             RunError: the folder exists or cannot be written.
             ExportError: the model cannot be exported, or ONNX Runtime does not compute what it computes.
         """
+        if weights_digest(self.model) != self._measured:
+            logger.warning(
+                "the model has changed since it was measured, so its accuracy and loss are left out of the "
+                "report; snnprune.evaluate(result.model, test) measures it"
+            )
+            self.report.compact = replace(self.report.compact, accuracy=None, loss=None)
+            self._measured = weights_digest(self.model)
         drawn = {SCALES: self.scales, PICTURES: self.pictures}
         return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx, drawn=drawn)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers with their names."""
+    value = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            value.update(name.encode())
+            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return value.hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,3 +94,17 @@ def test_runs_meet_their_targets_as_counted(granularity, metric):
             }[metric]
         )
     assert 0.48 <= have / getattr(result.report.dense, metric) <= 0.501
+
+
+def test_a_model_that_was_trained_further_is_not_saved_with_the_accuracy_of_before(here, caplog):
+    result = snnprune.optimize(net(), DATA, DATA, snnprune.PruneConfig(target={"params": 0.6}, epochs=1))
+    result.save("as-measured", onnx=False)
+    assert json.loads(Path("as-measured/report.json").read_text())["compact"]["accuracy"] is not None
+    assert "changed since" not in caplog.text
+    with torch.no_grad():
+        result.model[0].weight[0, 0] += 1
+    result.save("changed", onnx=False)
+    assert "the model has changed since it was measured" in caplog.text
+    compact = json.loads(Path("changed/report.json").read_text())["compact"]
+    assert (compact["accuracy"], compact["loss"]) == (None, None)
+    assert compact["params"] == result.report.compact.params
