@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -193,3 +194,32 @@ def test_one_input_stays_that_a_channel_which_stays_has(stays):
     scales = {n: torch.from_numpy(m).double() for n, m in kept.items()}
     small = remove_(fold_(net, groups, scales), groups, scales)
     assert (small[0].out_channels, small[3].in_features) == (1, 1)
+
+
+def test_a_refused_target_names_the_share_that_can_be_asked_for():
+    """Also where much of the cost lies in no layer: a table that nothing can remove."""
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(50, 8)
+            self.a, self.o = nn.Linear(8, 30), nn.Linear(30, 4)
+
+        def forward(self, x):
+            return self.o(torch.relu(self.a(self.table(x))))
+
+    model, x = Table(), torch.randint(0, 50, (2, 3))
+    cost = CostModel(model, trace(model, x), x)
+    scores = {"a": np.linspace(1, 2, 30)}
+    least = (50 * 8 + 3 * 9 + 3 * 4 + 4) / (50 * 8 + 30 * 9 + 30 * 4 + 4)  # three neurons stay
+    with pytest.raises(TargetError, match=rf"{least:.3f} of the dense params remain"):
+        cost.select("params", 0.5, scores, floor=0.1)
+    assert cost.select("params", math.ceil(least * 1000) / 1000, scores, floor=0.1).kept["a"].sum() == 3
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_saving_per_neuron_of_narrow_groups(width):
+    model = nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 4))
+    cost = CostModel(model, trace(model, torch.randn(2, 6), input_neurons=False), torch.randn(2, 6))
+    assert cost.saving_per_neuron("macs", "0") == pytest.approx(1 / width)
+    assert cost.saving_per_neuron("params", "0") == pytest.approx((6 + 1 + 4) / count_params(model))

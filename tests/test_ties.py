@@ -285,3 +285,41 @@ def test_a_run_with_shared_parameters_meets_its_target():
     result = snnprune.optimize(Chain(), data, data, config)
     assert result.model.a.weight is result.model.b.weight
     assert 0.58 < result.report.compact.params / result.report.dense.params <= 0.6
+
+
+class Idle(nn.Module):
+    """Layers that do not run, tied in a chain to one that does; a norm at its end cannot be cut."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.last, self.middle = nn.Linear(5, 32), nn.Linear(8, 32)
+        self.a, self.o, self.norm = nn.Linear(8, 32), nn.Linear(32, 3), nn.LayerNorm(32)
+        self.middle.weight, self.last.bias = self.a.weight, self.middle.bias
+        self.kept = nn.ParameterList([self.last.bias])
+        if norm:
+            self.norm.bias = self.last.bias
+
+    def forward(self, x):
+        return self.o(torch.relu(self.a(x)))
+
+
+def test_ties_are_followed_through_layers_that_do_not_run():
+    model, x = Idle(norm=False).double(), torch.randn(2, 8).double()
+    with snnprune.attach(model, x, switcher=None, input_neurons=False) as gated:
+        scales = torch.ones(32).double()
+        scales[::2] = 0
+        gated.set_scales({"a": scales})
+        small = gated.compact()
+        torch.testing.assert_close(small(x), gated(x), rtol=0, atol=1e-12)
+    assert (small.a.out_features, small.middle.out_features, small.last.out_features) == (16, 16, 16)
+    assert small.last.in_features == 5
+    assert small.last.bias is small.middle.bias
+    assert small.kept[0] is small.middle.bias
+    assert torch.equal(small.middle.bias, model.middle.bias[1::2])
+    assert torch.equal(small.last.weight, model.last.weight[1::2])
+
+
+def test_a_parameter_of_a_layer_that_is_never_cut_keeps_its_group():
+    groups = {g.id: g for g in snnprune.trace(Idle(norm=True), torch.randn(2, 8))}
+    assert groups["a"].reason is not None
+    assert "shares a parameter with norm" in groups["a"].reason

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from .labels import core, spread
-from .ledger import Ledger, is_known, is_weighted
+from .ledger import Ledger, is_weighted
 
 _NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -96,7 +96,7 @@ def _unite(ledger: Ledger, uses: list[_Use]) -> None:
                 fixed=f"{sides[0].name} and {side.name} share a weight, of which one reads what no neuron owns",
             )
         for use in uses:
-            if is_known(use.module) and not _followed(use.module):
+            if _fixed(use.module):
                 for side in sides:
                     ledger.classes.pin(side.labels, f"{side.name} shares a parameter with {use.name}")
         if len({side.reads for side in sides}) > 1:
@@ -113,8 +113,11 @@ def _unite(ledger: Ledger, uses: list[_Use]) -> None:
             ledger.classes.unite(core(raw), core(spread(ledger.between[use.name], 0, tensor.shape)))
 
 
-def _followed(module: nn.Module) -> bool:
-    return is_weighted(module) or isinstance(module, layers.PER_CHANNEL)
+def _fixed(module: nn.Module) -> bool:
+    """True for PyTorch's own layers that are never cut (recurrent layers, embeddings, layer norms, ...)."""
+    if is_weighted(module) or isinstance(module, (*layers.PER_CHANNEL, nn.ParameterList, nn.ParameterDict)):
+        return False
+    return type(module) is not nn.Module and type(module).__module__.startswith("torch.nn.")
 
 
 def _side(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Side | None:

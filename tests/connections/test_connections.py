@@ -263,3 +263,16 @@ def test_the_proof_notices_a_step_that_changes_the_ninth_digit(step, broken, mon
     monkeypatch.setattr(proof, broken, wrong)
     with pytest.raises(ExactnessError, match=f"the {step} step"):
         prove_connections(gated, X)
+
+
+def test_scales_are_the_same_under_autocast(net):
+    gated = attach(net)
+    gated.set_budget({"params": 0.5})
+    with torch.no_grad():
+        for parameter in gated.scorer.parameters():  # at its start the switcher says nothing
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+        wanted = {name: scale.clone() for name, scale in gated.connection_scales().items()}
+        gated._known = None
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gated.connection_scales()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)

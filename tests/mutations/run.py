@@ -44,6 +44,7 @@ TESTS = (  # of the packages above; those that pass in a moment first
         "test_keep.py",
         "test_graph_joined.py",
         "test_proof_limits.py",
+        "test_macs.py",
     ),
     *(
         "test_budget.py",
