@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -235,6 +236,35 @@ def test_layers_of_the_users_own_cost_what_was_counted():
     cost = CostModel(model, snnprune.graph.find_groups(model, x), x)
     assert cost.dense["macs"] == 6 * 12 + 12 * 10 + 2 * (12 + 10) + 10 * 3
     assert cost.cost("macs", {}) == cost.dense["macs"]
+
+
+def test_a_forward_that_was_replaced_costs_what_was_counted():
+    model, x = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)), torch.randn(2, 6)
+    plain = model[0].forward
+    model[0].forward = lambda x: plain(x) + plain(-x)
+    cost = CostModel(model, snnprune.graph.find_groups(model, x), x)
+    assert cost.dense["macs"] == 2 * 72 + 36
+    assert cost.cost("macs", {"0": np.arange(12) < 6}) == 72 + 18
+
+
+def test_layers_within_a_layer_of_the_users_own_are_counted_once():
+    class Nested(nn.Linear):
+        def __init__(self, i: int, o: int) -> None:
+            super().__init__(i, o)
+            self.down, self.up = nn.Linear(i, 2, bias=False), nn.Linear(2, o, bias=False)
+
+        def forward(self, input):
+            return super().forward(input) + self.up(self.down(input))
+
+    model, x = (
+        nn.Sequential(nn.Linear(6, 12), nn.ReLU(), Nested(12, 10), nn.ReLU(), nn.Linear(10, 3)),
+        torch.randn(2, 6),
+    )
+    counted = price(model, x)
+    assert counted.layers == {"0": 72, "2": 120, "2.down": 24, "2.up": 20, "4": 30}
+    assert sum(counted.layers.values()) == counted.total
+    cost = CostModel(model, snnprune.graph.find_groups(model, x), x)
+    assert cost.cost("macs", {}) == counted.total
 
 
 def test_formulas_name_operations_of_this_version():

@@ -169,7 +169,7 @@ class _Watch(TorchDispatchMode):
         self.model, self.counter = model, counter
         self.layers: dict[str, float] = {}
         self.unpriced: dict[str, None] = {}
-        self._stack: list[tuple[str, int]] = []  # modules that run, and the count when each began
+        self._stack: list[_Call] = []  # modules that run
         own = list(model.parameters())
         self._parameters = {_place(p) for p in own}
         self._weights = {_place(p) for p in own if p.dim() > 1 and p.numel() > 1}
@@ -195,7 +195,7 @@ class _Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         packet = getattr(func, "_overloadpacket", func)
         if packet not in self.counter.flop_registry and self._costs(func, args, kwargs):
-            where = f" ({self._stack[-1][0]})" if self._stack and self._stack[-1][0] else ""
+            where = f" ({self._stack[-1].name})" if self._stack and self._stack[-1].name else ""
             self.unpriced[f"{packet}{where}"] = None
         out = func(*args, **kwargs)
         copied = isinstance(out, Tensor) and getattr(packet, "__name__", "") in ("_to_copy", "clone")
@@ -239,12 +239,21 @@ def _place(tensor: Tensor) -> Any:
         return ("tensor", id(tensor))
 
 
+@dataclass(slots=True)
+class _Call:
+    """A module that runs: its name, the count when it began, and what layers inside it have counted."""
+
+    name: str
+    before: int
+    inner: int = 0
+
+
 class _Enter:
     def __init__(self, watch: _Watch, name: str) -> None:
         self.watch, self.name = watch, name
 
     def __call__(self, _module: nn.Module, _args: Any) -> None:
-        self.watch._stack.append((self.name, self.watch.counter.get_total_flops()))
+        self.watch._stack.append(_Call(self.name, self.watch.counter.get_total_flops()))
 
 
 class _Leave:
@@ -252,7 +261,10 @@ class _Leave:
         self.watch, self.layer = watch, layer
 
     def __call__(self, _module: nn.Module, _args: Any, _output: Any) -> None:
-        _, before = self.watch._stack.pop()
+        call = self.watch._stack.pop()
+        done, inner = self.watch.counter.get_total_flops() - call.before, call.inner
         if self.layer is not None:
-            done = self.watch.counter.get_total_flops() - before
-            self.watch.layers[self.layer] = self.watch.layers.get(self.layer, 0.0) + done
+            self.watch.layers[self.layer] = self.watch.layers.get(self.layer, 0.0) + done - inner
+            inner = done
+        if self.watch._stack:
+            self.watch._stack[-1].inner += inner
