@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from .. import layers
 from ..errors import ExactnessError
@@ -153,7 +153,9 @@ def _as_counted(layer: LayerCost, module: nn.Module, counted: float) -> LayerCos
     said = layer.cost("macs", 1 if layer.inputs is None else len(layer.inputs.scores({})), layer.outputs.width)
     if abs(said - counted) <= 1e-6 * max(1.0, said, counted):
         return layer
-    if (layers.is_customized(module) or "forward" in module.__dict__) and said > 0:
+    weight = module.weight  # a convolution of complex numbers is made of three of real ones
+    own = layers.is_customized(module) or "forward" in module.__dict__
+    if (own or (isinstance(weight, Tensor) and weight.is_complex())) and said > 0:
         return replace(layer, macs=layer.macs * counted / said)
     raise ExactnessError(
         f"{layer.name}: {counted:.0f} multiply-adds were counted where its sizes say {said:.0f}, so no target on "
