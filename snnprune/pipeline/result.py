@@ -38,7 +38,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     scales: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
-    _measured: str = field(default="", repr=False, compare=False)  # of the weights that the report speaks of
+    _measured: str = field(init=False, repr=False, compare=False)  # of the weights that the report speaks of
 
     def __post_init__(self) -> None:
         self._measured = weights_digest(self.model)
