@@ -49,7 +49,7 @@ def test_docstrings_name_every_argument(name, value):
     if inspect.isclass(value) and issubclass(value, Exception):
         return
     if dataclasses.is_dataclass(value):
-        wanted = {field.name for field in dataclasses.fields(value)}
+        wanted = {field.name for field in dataclasses.fields(value) if not field.name.startswith("_")}
     else:
         wanted = set(inspect.signature(value).parameters) - {"self", "cls"}
     assert wanted <= entries(text), f"{name} does not explain {sorted(wanted - entries(text))}"
