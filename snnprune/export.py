@@ -16,7 +16,7 @@ from . import streams
 from .errors import ExportError, first_line
 from .exporter import reason, to_proto
 from .files import write_atomically
-from .inputs import Inputs, batch_size, call, first_rows, map_tensors, tensors_in, to_dtype, unwrap
+from .inputs import Inputs, batch_size, call, first_rows, in_float32, map_tensors, tensors_in, to_dtype, unwrap
 from .parity import ExportCheck, check_onnx
 from .plain import plain
 
@@ -77,18 +77,14 @@ def export_onnx(
 @contextlib.contextmanager
 def _plainly() -> Iterator[None]:
     """Float32 without gradients, whatever the caller has set; the random numbers of others are left alone."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast("cpu", enabled=False),
-            streams.kept(),
-        ):
-            yield
-    finally:
-        torch.set_default_dtype(default)
+    with (
+        in_float32(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        streams.kept(),
+    ):
+        yield
 
 
 def _refuse_what_cannot_be_compared(model: nn.Module, inputs: Inputs) -> None:

@@ -24,6 +24,7 @@ PER_CHANNEL = (
     nn.GroupNorm,
     nn.PReLU,
 )
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # of per-channel layers, each (channels,)
 
 
 class IndexedLinear(nn.Linear):

@@ -12,8 +12,6 @@ from .. import layers
 from .labels import core, spread
 from .ledger import Ledger, is_weighted
 
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
 
 @dataclass(frozen=True, slots=True)
 class _Use:
@@ -126,7 +124,7 @@ def _side(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Side | None:
     found: Tensor | None = None
     reads = False
     if isinstance(module, layers.PER_CHANNEL):
-        found = ledger.between.get(name) if use.own in _NORM_TENSORS else None
+        found = ledger.between.get(name) if use.own in layers.NORM_TENSORS else None
     elif layers.is_grouped(module):
         found = _grouped(ledger.between.get(name), use, dim)
     elif is_weighted(module) and use.own == "bias":

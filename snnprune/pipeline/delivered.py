@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from .. import layers
 from ..budget import TOLERANCE, CostModel, Metric
 from ..connections import weight_of
 from ..errors import ExactnessError, TargetError
 from ..gates import GatedModel, parse_target
 from ..inputs import Inputs
-from ..macs import count_macs
+from ..macs import price
 from ..metrics import count_params
 
 _CURE = (
@@ -43,35 +44,59 @@ def check_delivered(
     budget = parse_target(target)
     if budget is None:
         return
+    whole: float
+    left: float
     if budget.metric == "macs":
-        whole, left = count_macs(dense, example), count_macs(compact, example)
+        whole, left = _macs(dense, compact, example)
     else:
         whole, left = (count_params(m) - _absent(m, sparse) for m in (dense, compact))
     if left > (budget.share + TOLERANCE) * whole:
         share = left / whole
         raise TargetError(
             f"{budget.metric}={budget.share:g} was asked for, but the compact model has {share:.3f} of the "
-            f"dense {budget.metric} ({left} of {whole}), {share - budget.share:.3f} too many. No result was "
+            f"dense {budget.metric} ({left:.0f} of {whole:.0f}), {share - budget.share:.3f} too many. No result was "
             f"written. {_CURE}"
         )
 
 
-def check_predicted(gated: GatedModel, compact: nn.Module, example: Inputs) -> None:
+def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, example: Inputs) -> None:
     """Refuse a compact model that does not cost what the threshold was chosen by.
+
+    Args:
+        gated: the gated model at the end of the search.
+        dense: the model that came in, from which costs were predicted.
+        compact: what the gated model was compacted to.
+        example: what their forward takes.
 
     Raises:
         ExactnessError: MACs or params as counted and as predicted differ by more than 0.01 of the dense cost.
     """
     cost: CostModel = gated.cost
     kept = {name: (scale > 0).cpu().numpy() for name, scale in gated.scales.items()}
-    counted: dict[Metric, int] = {"macs": count_macs(compact, example), "params": count_params(compact)}
+    counted: dict[Metric, float] = {"macs": _macs(dense, compact, example)[1], "params": count_params(compact)}
     for metric, left in counted.items():
         said = cost.cost(metric, kept)
         if abs(said - left) > TOLERANCE * cost.dense[metric]:
             raise ExactnessError(
-                f"the compact model has {left} {metric}, where {said:.0f} were predicted, so the target would be "
+                f"the compact model has {left:.0f} {metric}, where {said:.0f} were predicted, so the target would be "
                 f"missed without a word. {_CURE}"
             )
+
+
+def _macs(dense: nn.Module, compact: nn.Module, example: Inputs) -> tuple[float, float]:
+    """Multiply-adds of both models, counted, for the same work.
+
+    How often a layer is at work may depend on what the network computes: a detector's second stage sees as many
+    boxes as the first one finds, and another network finds others. Layers of the compact model are therefore taken
+    at as many places as those of the dense one.
+    """
+    whole, left = price(dense, example), price(compact, example)
+    total = float(left.total)
+    for name, before in whole.layers.items():
+        old, new = dense.get_submodule(name), compact.get_submodule(name)
+        if not layers.is_customized(old) and name in left.layers:  # a place costs as many as there are weights
+            total += before / old.weight.numel() * new.weight.numel() - left.layers[name]
+    return float(whole.total), total
 
 
 def _absent(model: nn.Module, sparse: Sequence[str]) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterable
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from ..budget import CostModel, Metric, rounding_step
 from ..connections import ConnectionModel, switched_layers, weight_of
-from ..data import ArrayLoader, info_of, loader_on
+from ..data import info_of, loader_on
 from ..errors import first_line
 from ..gates import GatedModel
 from ..inputs import Inputs, first_images, map_tensors, split_batch
@@ -35,9 +33,10 @@ from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
+from .fingerprint import run_digest
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
-from .result import Result, weights_digest
+from .result import Result
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 16
@@ -122,13 +121,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """Identifies model, data and options, for checkpoints."""
-        value = hashlib.sha256(weights_digest(self.dense).encode())
-        value.update(json.dumps(self.config.identity(), sort_keys=True).encode())
-        value.update(json.dumps([self.per_epoch, _first_shape(self.example), repr(info_of(self.train))]).encode())
-        if isinstance(self.train, ArrayLoader):  # another folder of the same name is another data set
-            value.update(self.train.images[:64].cpu().numpy().tobytes())
-            value.update(self.train.labels.cpu().numpy().tobytes())
-        return value.hexdigest()
+        return run_digest(self.dense, self.config, self.train, self.example, self.per_epoch)
 
     def checkpoint(self, place: Path | None) -> Checkpoint | None:
         """Where this run's state is kept; None without a folder."""
@@ -227,7 +220,7 @@ class Job:
             self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}
             compact = gated.compact()
             if isinstance(gated, GatedModel):
-                check_predicted(gated, compact, self.example)
+                check_predicted(gated, self.dense, compact, self.example)
             return compact, scales
 
     def finish(
@@ -317,9 +310,3 @@ def _labelled(loader: Iterable[Any], outputs: int | None) -> bool:
     if labels is not None:
         read_labels(labels, outputs)
     return labels is not None
-
-
-def _first_shape(inputs: Inputs) -> list[int]:
-    shapes: list[int] = []
-    map_tensors(lambda x: shapes.extend(x.shape) or x, inputs)
-    return shapes

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..inputs import Inputs
 from ..report import Report
 from ..visual import PICTURES, SCALES
+from .fingerprint import weights_digest
 from .runs import save_run
 
 logger = logging.getLogger(__name__)
@@ -69,13 +68,3 @@ class Result:
             self._measured = weights_digest(self.model)
         drawn = {SCALES: self.scales, PICTURES: self.pictures}
         return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx, drawn=drawn)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers with their names."""
-    value = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor):
-            value.update(name.encode())
-            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return value.hexdigest()

@@ -11,8 +11,6 @@ from .. import layers
 from ..errors import StructureError
 from ..ties import replace_module_
 
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
 
 @torch.no_grad()
 def select_slices_(model: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -114,7 +112,7 @@ def _select_conv_groups(module: Any, outputs: Tensor) -> None:
 
 
 def _select_norm(module: Any, keep: Tensor) -> None:
-    for tensor in _NORM_TENSORS:
+    for tensor in layers.NORM_TENSORS:
         _take(module, tensor, 0, keep)
     if isinstance(module, nn.GroupNorm):
         each = module.num_channels // module.num_groups

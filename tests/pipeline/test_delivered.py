@@ -39,6 +39,24 @@ def test_too_much_is_refused_with_the_excess(metric):
         check_delivered({metric: 0.3}, net(), narrow(20), DATA[0][0])
 
 
+class Boxes(nn.Module):
+    """A second stage that sees as many rows as the first one finds, which is another matter than its widths."""
+
+    def __init__(self, width: int, found: int) -> None:
+        super().__init__()
+        self.a, self.o, self.found = nn.Linear(12, width), nn.Linear(width, 30), found
+
+    def forward(self, x):
+        return self.o(torch.relu(self.a(x))[: self.found])
+
+
+def test_more_boxes_are_no_wider_layers():
+    x = torch.randn(8, 12)
+    check_delivered({"macs": 0.5}, Boxes(40, found=2), Boxes(20, found=8), x)
+    with pytest.raises(TargetError, match=r"has 1\.000 of the dense macs"):
+        check_delivered({"macs": 0.5}, Boxes(40, found=8), Boxes(40, found=1), x)
+
+
 def test_zeros_of_switched_connections_do_not_count():
     dense, compact = net(), net()
     with torch.no_grad():
