@@ -15,6 +15,7 @@ from torch import nn
 
 from .errors import RunError, first_line
 from .files import read_json, write_json
+from .forms import malformed
 from .inputs import Inputs, device_of
 from .loaders import reread
 from .macs import count_macs, price
@@ -141,7 +142,7 @@ class Report:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
             known = {field.name for field in fields(cls)}  # a newer version may tell more
             found = cls(**figures, **{key: value for key, value in content.items() if key in known})
-            wrong = _malformed(found)
+            wrong = malformed(found)
         except (TypeError, AttributeError, KeyError) as error:
             raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
         if wrong:
@@ -187,45 +188,6 @@ class Report:
         for g in self.groups:
             lines.append(f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}")
         return "\n".join(lines)
-
-
-def _malformed(report: Report) -> str | None:
-    """The first part of a report from a file that is not of its form."""
-    for name in ("dense", "compact"):
-        figures: ModelFigures = getattr(report, name)
-        counts = (figures.macs, figures.params, 0 if figures.nonzero is None else figures.nonzero)
-        if not all(type(count) is int for count in counts) or min(counts) < 0 or 0 in counts[:2]:
-            return name
-        if not _number_or_none(figures.accuracy) or not _number_or_none(figures.loss):
-            return name
-    forms = {
-        "groups": lambda v: all(type(g["id"]) is str and _counted(g) for g in v),
-        "exactness": lambda v: all(_number_or_none(x) for x in v.values()),
-        "target": lambda v: v is None or all(_number(x) for x in v.values()),
-        "seconds": _number,
-        "kept_whole": lambda v: all(type(k["id"]) is type(k["reason"]) is str for k in v),
-        "stored": lambda v: not v or all(type(v[name]) is int and v[name] > 0 for name in ("dense", "compact")),
-        "versions": lambda v: all(type(x) is str for x in v.values()),
-        "unpriced": lambda v: type(v) is list and all(type(x) is str for x in v),
-        "seed": lambda v: type(v) is int,
-        **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
-        **dict.fromkeys(("config", "odd_widths", "steps"), lambda v: type(v) is dict),
-        **dict.fromkeys(("curve", "history", "trials"), lambda v: all(type(entry) is dict for entry in v)),
-    }
-    return next((name for name, fits in forms.items() if not fits(getattr(report, name))), None)
-
-
-def _counted(group: Mapping[str, Any]) -> bool:
-    counts = [group[key] for key in ("kept", "weakened", "strengthened")]
-    return type(group["size"]) is int and group["size"] > 0 and all(type(c) is int and c >= 0 for c in counts)
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _number_or_none(value: Any) -> bool:
-    return value is None or _number(value)
 
 
 def human(number: float) -> str:

@@ -20,6 +20,7 @@ RANK = {
     "windows": 0,
     "memory": 1,
     "files": 1,
+    "forms": 1,
     "inputs": 1,
     "attention": 1,
     "labels": 1,

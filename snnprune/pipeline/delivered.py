@@ -54,8 +54,8 @@ def check_delivered(
         share = left / whole
         raise TargetError(
             f"{budget.metric}={budget.share:g} was asked for, but the compact model has {share:.3f} of the "
-            f"dense {budget.metric} ({left:.0f} of {whole:.0f}), {share - budget.share:.3f} too many. No result was "
-            f"written. {_CURE}"
+            f"dense {budget.metric} ({left:.0f} of {whole:.0f}), {share - budget.share:.3f} too many. No result "
+            f"was written. {_CURE}"
         )
 
 
@@ -78,8 +78,8 @@ def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, exa
         said = cost.cost(metric, kept)
         if abs(said - left) > TOLERANCE * cost.dense[metric]:
             raise ExactnessError(
-                f"the compact model has {left:.0f} {metric}, where {said:.0f} were predicted, so the target would be "
-                f"missed without a word. {_CURE}"
+                f"the compact model has {left:.0f} {metric}, where {said:.0f} were predicted, so the target would "
+                f"be missed without a word. {_CURE}"
             )
 
 
