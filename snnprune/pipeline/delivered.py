@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import layers
 from ..budget import TOLERANCE, CostModel, Metric
@@ -93,10 +93,16 @@ def _macs(dense: nn.Module, compact: nn.Module, example: Inputs) -> tuple[float,
     whole, left = price(dense, example), price(compact, example)
     total = float(left.total)
     for name, before in whole.layers.items():
-        old, new = dense.get_submodule(name), compact.get_submodule(name)
-        if not layers.is_customized(old) and name in left.layers:  # a place costs as many as there are weights
-            total += before / old.weight.numel() * new.weight.numel() - left.layers[name]
+        if name in left.layers and not layers.is_customized(dense.get_submodule(name)):
+            places = before / _weights(dense, name)  # a place costs as many as there are weights
+            total += places * _weights(compact, name) - left.layers[name]
     return float(whole.total), total
+
+
+def _weights(model: nn.Module, layer: str) -> int:
+    weight = model.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    return weight.numel()
 
 
 def _absent(model: nn.Module, sparse: Sequence[str]) -> int:
