@@ -109,6 +109,13 @@ class Neurons:
             for group in self.groups
             for member in group.members
         }
+        self._holders = {  # the group, and layers that hold a part of it: none may lose all its neurons
+            group.id: [
+                (group.id, torch.arange(group.size)),
+                *((m.module, torch.tensor(sorted(set(m.neurons)))) for m in group.partial),
+            ]
+            for group in self.groups
+        }
         self.known = known
 
     def close(self, masks: Masks) -> tuple[Masks, dict[str, Tensor]]:
@@ -124,13 +131,11 @@ class Neurons:
             changed = False
             for group in self.groups:
                 now = alive[group.id] & self._connected(group, masks)
-                parts = {f"{m.module}: none of its {len(set(m.neurons))}": m.neurons for m in group.partial}
-                parts[f"{group.id}: none of its {group.size}"] = tuple(range(group.size))
-                for what, neurons in parts.items():
-                    if not bool(now[list(neurons)].any()):
+                for name, neurons in self._holders[group.id]:
+                    if not bool(now[neurons].any()):
                         raise CollapsedLayerError(
-                            f"{what} neurons has connections left, so the network is cut. Ask for a larger target "
-                            "or a higher floor."
+                            f"{name}: none of its {len(neurons)} neurons has connections left, so the network is "
+                            "cut. Ask for a larger target or a higher floor."
                         )
                 if bool((now != alive[group.id]).any()):
                     alive[group.id], changed = now, True

@@ -17,14 +17,9 @@ def comparison(runs: Sequence[tuple[str, Report]]) -> list[tuple[str, ...]]:
     """One row per run, in the order of `HEAD`; accuracies in per cent."""
     rows = []
     for name, r in runs:
-        measured = not r.groups and r.split == "given"  # by compare(), of which no run is known
-        wanted = (
-            ""
-            if measured
-            else "free"
-            if r.target is None
-            else ", ".join(f"{k}={v:g}" for k, v in r.target.items())
-        )
+        wanted = "free" if r.target is None else ", ".join(f"{k}={v:g}" for k, v in r.target.items())
+        if not r.groups and r.split == "given":  # by compare(): there was no run, and no target
+            wanted = ""
         a, b = r.dense.accuracy, r.compact.accuracy
         scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
         shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")

@@ -185,3 +185,19 @@ def test_sensitivity_is_the_mean_square_of_each_inputs_gradient_by_each_scale():
         out = 2 * b - a
         gradients.append([2 * out * 2 * b, 2 * out * -1 * a])
     torch.testing.assert_close(found, torch.tensor(gradients).square().mean(0, keepdim=True))
+
+
+def test_a_layer_that_holds_a_part_of_a_group_never_loses_all_of_it():
+    parts = (
+        Member("a", "producer", (0, 1), (0, 1)),
+        Member("b", "producer", (0, 1), (2, 3)),
+        Member("o", "consumer", (0, 1, 2, 3), (0, 1, 2, 3)),
+    )
+    model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2), "o": nn.Linear(4, 2)})
+    neurons = Neurons(model, [NeuronGroup("a", "channel", 4, parts)], ["a", "b", "o"])
+    masks = {name: torch.ones(model[name].weight.shape, dtype=torch.bool) for name in model}
+    masks["o"][:, 1:3] = False
+    assert neurons.close(masks)[1]["a"].tolist() == [True, False, False, True]
+    masks["o"][:, 3] = False
+    with pytest.raises(CollapsedLayerError, match="^b: none of its 2 neurons has connections left"):
+        neurons.close(masks)
