@@ -199,5 +199,5 @@ def test_a_layer_that_holds_a_part_of_a_group_never_loses_all_of_it():
     masks["o"][:, 1:3] = False
     assert neurons.close(masks)[1]["a"].tolist() == [True, False, False, True]
     masks["o"][:, 3] = False
-    with pytest.raises(CollapsedLayerError, match="^b: none of its 2 neurons has connections left"):
+    with pytest.raises(CollapsedLayerError, match=r"^b: none of its 2 neurons has connections left"):
         neurons.close(masks)
