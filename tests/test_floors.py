@@ -14,7 +14,7 @@ from snnprune.budget.blocks import at_least, blocks_of, parts_of
 from snnprune.errors import CollapsedLayerError
 from snnprune.gates.rule import keep_masks
 from snnprune.graph import Member, NeuronGroup
-from snnprune.surgery import random_scales
+from snnprune.surgery import random_scales, randomize_norms_
 from snnprune.surgery.scales import leave_alive_
 
 
@@ -26,10 +26,11 @@ class Branches(nn.Module):
         self.stem = nn.Conv2d(3, 16, 3, padding=1)
         self.a, self.b, self.c = (nn.Conv2d(16, k, 3, padding=1) for k in (4, 28, 32))
         self.m, self.o = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 4, 1)
+        self.n = nn.BatchNorm2d(32)
 
     def forward(self, x):
         x = torch.relu(self.stem(x))
-        y = torch.cat([self.a(x), self.b(x)], 1) + self.c(x)
+        y = self.n(torch.cat([self.a(x), self.b(x)], 1) + self.c(x))
         return self.o(torch.relu(y + self.m(torch.relu(y))))
 
 
@@ -62,13 +63,15 @@ def test_every_part_keeps_its_floor_out_of_reach(seed, step):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_met_budget_leaves_every_layer_something(seed, round_to):
     torch.manual_seed(seed)
-    model, x = Branches().double(), torch.randn(2, 3, 8, 8).double()
+    model, x = Branches().double().eval(), torch.randn(2, 3, 8, 8).double()
+    randomize_norms_(model, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         model.a.weight.mul_(1e-3)
         model.a.bias.mul_(1e-3)
     with snnprune.attach(model, x, floor=0.25, round_to=round_to) as gated:
         gated.set_budget({"macs": 0.25})
         small = gated.compact()
+        torch.testing.assert_close(gated.fold()(x), gated(x), rtol=0, atol=1e-12)
         torch.testing.assert_close(small(x), gated(x), rtol=0, atol=1e-12)
     assert small.a.out_channels >= 1
     assert small.b.out_channels >= 7
