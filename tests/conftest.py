@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,22 @@ def randomized(factory: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 def same_state(a: nn.Module, b: nn.Module) -> bool:
     x, y = a.state_dict(), b.state_dict()
     return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+@contextmanager
+def importable(*places: str | Path) -> Iterator[None]:
+    """Modules of these folders can be imported; afterwards these entries go, and only they.
+
+    Not `monkeypatch` on `sys.path`, which puts the whole list back: `onnxruntime.transformers` adds itself to it
+    when it is first imported, whichever test that is, and cannot be imported further without.
+    """
+    added = [str(p) for p in places]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for place in added:
+            sys.path.remove(place)
 
 
 class Explosive:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, importable
 from pages import COMMANDS, PAGES, blocks, ids, inline
 from torch import nn
 
@@ -65,7 +65,6 @@ def check_parses(arguments: list[str]) -> None:
 def workplace(tmp_path, monkeypatch) -> Iterator[Path]:
     """A folder with our models, where runs are short; what a page does to the environment is undone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "models").symlink_to(ROOT / "models")
 
     def short(**options: Any) -> PruneConfig:
@@ -74,7 +73,8 @@ def workplace(tmp_path, monkeypatch) -> Iterator[Path]:
     short.paper = PruneConfig.paper
     monkeypatch.setattr(snnprune, "PruneConfig", short, raising=False)
     before = dict(os.environ)
-    yield tmp_path
+    with importable(tmp_path):
+        yield tmp_path
     os.environ.clear()
     os.environ.update(before)
 

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, importable
 from torch import nn
 
 
 @pytest.fixture
-def papers(monkeypatch):
+def papers():
     """The benchmark's modules, importable for the length of one test."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), str(ROOT / "models"), *sys.path])
-    import papers
-    import papers_report
+    with importable(ROOT / "benchmarks", ROOT / "models"):
+        import papers
+        import papers_report
 
-    yield SimpleNamespace(papers=papers, report=papers_report)
-    for name in ("papers", "papers_report", "common"):
-        sys.modules.pop(name, None)
+        yield SimpleNamespace(papers=papers, report=papers_report)
+        for name in ("papers", "papers_report", "common"):
+            sys.modules.pop(name, None)
 
 
 def made_up(**changes):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, importable
 from torch import nn
 
 import snnprune
@@ -21,18 +21,18 @@ PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
 
 
 @pytest.fixture
-def ring(monkeypatch):
+def ring():
     """The benchmark's modules, importable for the length of one test."""
-    monkeypatch.setattr(sys, "path", [*PLACES, *sys.path])
-    import ablations
-    import methods
-    import rivals
-    import table
-    import tasks
+    with importable(*PLACES):
+        import ablations
+        import methods
+        import rivals
+        import table
+        import tasks
 
-    yield SimpleNamespace(ablations=ablations, methods=methods, rivals=rivals, table=table, tasks=tasks)
-    for name in ("ablations", "methods", "rivals", "table", "tasks", "common"):
-        sys.modules.pop(name, None)
+        yield SimpleNamespace(ablations=ablations, methods=methods, rivals=rivals, table=table, tasks=tasks)
+        for name in ("ablations", "methods", "rivals", "table", "tasks", "common"):
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture

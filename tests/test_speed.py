@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, importable
 from torch import nn
 
 PLACES = [str(ROOT / "benchmarks" / "speed"), str(ROOT / "benchmarks"), str(ROOT / "models")]
@@ -16,28 +16,28 @@ NAMES = ("steps", "overhead", "recovery", "growth", "onnx_speed", "speed_report"
 
 
 @pytest.fixture
-def speed(monkeypatch):
+def speed():
     """The benchmark's modules, importable for the length of one test."""
-    monkeypatch.setattr(sys, "path", [*PLACES, *sys.path])
-    import growth
-    import onnx_speed
-    import overhead
-    import recovery
-    import speed_report
-    import steps
+    with importable(*PLACES):
+        import growth
+        import onnx_speed
+        import overhead
+        import recovery
+        import speed_report
+        import steps
 
-    threads = torch.get_num_threads()
-    yield SimpleNamespace(
-        growth=growth,
-        onnx_speed=onnx_speed,
-        overhead=overhead,
-        recovery=recovery,
-        speed_report=speed_report,
-        steps=steps,
-    )
-    torch.set_num_threads(threads)  # which the commands set
-    for name in NAMES:
-        sys.modules.pop(name, None)
+        threads = torch.get_num_threads()
+        yield SimpleNamespace(
+            growth=growth,
+            onnx_speed=onnx_speed,
+            overhead=overhead,
+            recovery=recovery,
+            speed_report=speed_report,
+            steps=steps,
+        )
+        torch.set_num_threads(threads)  # which the commands set
+        for name in NAMES:
+            sys.modules.pop(name, None)
 
 
 def command(module, monkeypatch, *args):

@@ -61,14 +61,16 @@ def _load_file(path: Path, spec: str) -> Any:
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # so that classes defined there can be looked up
-    sys.path.insert(0, str(path.resolve().parent))
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise ModelFileError(f"{spec}: {path} fails while loading ({type(error).__name__}: {error}).") from error
     finally:
-        sys.path.remove(str(path.resolve().parent))
+        if folder in sys.path:  # the file may have taken it away itself
+            sys.path.remove(folder)
     return module
 
 

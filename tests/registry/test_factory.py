@@ -53,6 +53,12 @@ def test_code_may_import_its_neighbours_and_leaves_no_trace_in_the_path(tmp_path
     before = list(sys.path)
     assert build(f"{tmp_path / 'net.py'}:net").in_features == 3
     assert sys.path == before
+    (tmp_path / "tidy.py").write_text(
+        "import sys\nsys.path.remove(__file__.rpartition('/')[0])\nfrom torch import nn\n\n"
+        "def net():\n    return nn.Linear(2, 2)\n"
+    )
+    assert build(f"{tmp_path.resolve() / 'tidy.py'}:net").in_features == 2
+    assert sys.path == before
 
 
 def test_classes_from_code_have_the_same_name_in_every_process():
