@@ -92,8 +92,8 @@ def test_a_call_inside_leaves_the_parts_that_follow_as_they_would_be():
         gated(x).square().mean().backward()  # its graph is spent
         features = inside.features(x)
         inside.hidden(features.flatten(1)).square().mean().backward()
-        assert gated._calling, "weights are still scaled where that is cheaper"
-    assert not gated._calling
+        assert gated.blocks, "scales are still seen to before a part runs"
+    assert not gated.blocks
 
 
 def test_scales_follow_every_optimiser_step():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CollapsedLayerError, TargetError
-from ..gates import Attached, Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
+from ..gates import Attached, Blocks, Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
 from ..graph import NeuronGroup
 from ..plain import Mark
 from ..ranks import current
@@ -70,7 +70,10 @@ class ConnectionModel(Attached):
         self.budget: Budget | None = None
         self.learners = Learners(network)
         self._known: tuple[object, dict[str, Tensor]] | None = None  # (what they were computed from, scales)
-        self._during: dict[str, Tensor] | None = None  # scales of the weights that are in place
+        self.blocks = Blocks(self._put_in, self._put_back)
+        self._during: dict[str, Tensor] | None = None  # scales of the weights that are in place,
+        self._scaled: dict[str, Tensor] = {}  # these weights,
+        self._own: dict[str, Tensor] = {}  # and those that belong there
         self._last: dict[str, Tensor] = {}
         self._masks: Masks = {}
         self._alive: dict[str, Tensor] = {}
@@ -85,26 +88,50 @@ class ConnectionModel(Attached):
 
         These are no parameters. Where parts are checkpointed, call `backward` inside, because they run once more
         in it.
+
+        Raises:
+            AttachError: another thread is inside such a block.
         """
-        if self._during is not None:
-            yield self.network
-            return
-        own = {name: self.network.get_submodule(name)._parameters for name in self.names}
-        scales = self.connection_scales()
-        scaled = self._scaled(scales)
-        weights = {name: parameters["weight"] for name, parameters in own.items()}
+        block = self.blocks.enter()
         try:
-            self._during = scales
-            for name, parameters in own.items():
-                parameters["weight"] = scaled[name]  # type: ignore[assignment]
             yield self.network
         finally:
-            self._during = None
-            for name, parameters in own.items():
-                parameters["weight"] = weights[name]
+            self.blocks.leave(block)
+
+    def _put_in(self) -> None:
+        """Scaled weights in place of the layers' own."""
+        scales = self.connection_scales()
+        self._scaled = self._products(scales)
+        self._own = {name: weight_of(self.network, name) for name in self.names}
+        self._during = scales
+        self._place(self._scaled)
+
+    def _put_back(self) -> None:
+        """The layers' own weights again."""
+        self._place(self._own)
+        self._during, self._own, self._scaled = None, {}, {}
+
+    def _place(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self.network.get_submodule(name)._parameters["weight"] = weight  # type: ignore[assignment]
+
+    @contextlib.contextmanager
+    def unhooked(self) -> Iterator[nn.Module]:
+        """The network with its own weights for the length of a `with` block, also inside of `running`.
+
+        Raises:
+            AttachError: another thread is inside such a block.
+        """
+        self.blocks.admit()
+        self._place(self._own)
+        try:
+            yield self.network
+        finally:
+            self._place(self._scaled)
 
     def detach(self) -> nn.Module:
         """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""
+        self.blocks.close()
         self.learners.put_back()
         return self.network
 
@@ -163,7 +190,11 @@ class ConnectionModel(Attached):
         """Layer -> (out, in) scales for the next call; exactly 0 where a connection is off.
 
         Forward the kept value, backward as if every connection were on, so that one at 0 still learns.
+
+        Raises:
+            AttachError: another thread is inside the gated model.
         """
+        self.blocks.admit()
         if self._during is not None:  # the scorer must not read scaled weights
             return self._during
         held = self.learners.held
@@ -223,7 +254,7 @@ class ConnectionModel(Attached):
         hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalized else 0.0), 0.0)
         return soft + (hard - soft.detach()) if u.requires_grad else hard
 
-    def _scaled(self, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _products(self, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = {name: weight_of(self.network, name) for name in scales}
         return {name: weights[name] * scale.to(weights[name]) for name, scale in scales.items()}
 
@@ -256,7 +287,9 @@ class ConnectionModel(Attached):
     @torch.no_grad()
     def fold(self) -> nn.Module:
         """A copy of the full size whose weights are scaled, with exact zeros where connections are off."""
-        return self.learners.put_on(fold_connections_(copy.deepcopy(self.network), self.connection_scales()))
+        with self.unhooked() as network:
+            clone = copy.deepcopy(network)
+        return self.learners.put_on(fold_connections_(clone, self.connection_scales()))
 
     def switched_off(self) -> list[str]:
         """Names of the parameters that hold exact zeros."""

@@ -2,6 +2,7 @@
 
 from .attach import attach, attach_groups
 from .attached import Attached
+from .blocks import Blocks
 from .gated import GatedModel
 from .learners import Gradient, HeldState, Learners, Phase
 from .rule import Budget, GroupCounts, count_groups
@@ -10,6 +11,7 @@ from .target import parse_drop, parse_latency, parse_target, read_target
 
 __all__ = [
     "Attached",
+    "Blocks",
     "Budget",
     "GatedModel",
     "Gradient",

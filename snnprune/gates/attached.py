@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 from torch import nn
@@ -38,10 +38,9 @@ class Attached(Mark):
         """Give the user's model back as it was, but for what it has learned."""
         raise NotImplementedError
 
-    @contextlib.contextmanager
-    def unhooked(self) -> Iterator[nn.Module]:
+    def unhooked(self) -> contextlib.AbstractContextManager[nn.Module]:
         """The plain model for the length of a `with` block."""
-        yield self.model
+        raise NotImplementedError
 
     def __deepcopy__(self, _memo: object) -> Self:
         """Refuse to be copied.
@@ -71,7 +70,8 @@ class Attached(Mark):
     def state_dict(self) -> dict[str, Any]:
         """The states of the network, `model`, and of the scorer, `scorer`; None for scales set by hand."""
         scorer = None if self.scorer is None else self.scorer.state_dict()
-        return {"model": self.model.state_dict(), "scorer": scorer}
+        with self.unhooked():
+            return {"model": self.model.state_dict(), "scorer": scorer}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned, after gates were attached with the same arguments.

@@ -21,6 +21,7 @@ from ..plain import plain
 from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
 from .attached import Attached
+from .blocks import Blocks, Eager
 from .hooks import Hooks
 from .learners import Gradient, HeldState, Learners, Phase
 from .rule import Budget, GroupCounts, count_groups, exact_zeros, keep_masks, to_scales
@@ -67,12 +68,12 @@ class GatedModel(Attached):
         self._stamp: object = None
         self._watched: list[nn.Parameter] | None = None  # whose change makes scales stale
         self._dirty = scorer is not None  # phase or budget changed since the scales were computed
-        self._calling = False
+        eager = Eager(is_compiled(model))
+        self.blocks = Blocks(eager.begin, eager.end, calls=not eager.needed)
         self._computed: bool | None = None  # since `running` began: None before, then whether with gradients
         heads = {m.module: model.get_submodule(m.module) for g in groups for m in g.heads}
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
-        self._compiled = is_compiled(model)
         self._attached = True
         self._hooks = Hooks(self, model, self._maps)
         self._hooks.register()
@@ -81,13 +82,19 @@ class GatedModel(Attached):
 
     @contextlib.contextmanager
     def unhooked(self) -> Iterator[nn.Module]:
-        """The plain model for the length of a `with` block."""
+        """The plain model for the length of a `with` block.
+
+        Raises:
+            AttachError: another thread is inside the gated model.
+        """
+        block = self.blocks.enter()
         self._hooks.remove()
         try:
             yield self.model
         finally:
             if self._attached:
                 self._hooks.register()
+            self.blocks.leave(block)
 
     def detach(self) -> nn.Module:
         """Take all gates off and put every `requires_grad` back; weights are not touched.
@@ -95,6 +102,7 @@ class GatedModel(Attached):
         Safe to call twice. Returns the model.
         """
         self._hooks.remove()
+        self.blocks.close()
         attention.close_(self._opened.values())
         for encoder in self._encoders:
             encoder.use_nested_tensor = True
@@ -117,18 +125,17 @@ class GatedModel(Attached):
         of the model. Parts under reentrant checkpointing have to run through the model's own forward.
 
         Raises:
-            AttachError: the gates are detached.
+            AttachError: the gates are detached, or another thread is inside such a block.
         """
         if not self._attached:
             raise AttachError("the gates are detached; call the model itself, or attach() again.")
-        outer, self._calling, self._computed = self._calling, True, None
-        eager = torch.compiler.set_stance("force_eager") if self._compiled else contextlib.nullcontext()
+        block = self.blocks.enter()
+        self._computed = None
         try:
-            with eager:  # compiled code would not see the scales change
-                yield self.model
+            yield self.model
         finally:  # also after Ctrl-C, which hooks do not hear of
-            self._calling, self._computed = outer, None  # the graph of these scales may be spent
-            self._hooks.put_back()
+            self._computed = None  # the graph of these scales may be spent
+            self.blocks.leave(block)
 
     # -- phases and parameters -----------------------------------------------------------------
 
@@ -227,7 +234,11 @@ class GatedModel(Attached):
         """Compute the scales for the next forward pass, unless nothing has changed since the last.
 
         A model's own forward calls this; a training loop need not.
+
+        Raises:
+            AttachError: another thread is inside the gated model.
         """
+        self.blocks.admit()
         grad = torch.is_grad_enabled()  # leaving inference mode would switch gradients on
         self._computed = grad
         device = next(iter(self.model.parameters())).device.type
@@ -238,7 +249,7 @@ class GatedModel(Attached):
         """Whether a layer that is called now, perhaps not through the model's own forward, needs other scales."""
         if self._dirty:
             return True
-        return self._calling and (self._computed is None or (torch.is_grad_enabled() and not self._computed))
+        return bool(self.blocks) and (self._computed is None or (torch.is_grad_enabled() and not self._computed))
 
     def _refresh(self) -> None:
         self._dirty = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -12,12 +13,13 @@ from .. import layers
 from ..errors import AttachError
 from ..plain import Mark
 from ..surgery import scale_call
+from .blocks import Blocks
 
 
 class Owner(Protocol):
     """Who computes the scales."""
 
-    _calling: bool
+    blocks: Blocks | None  # None where any number of threads may call
     _factors: dict[str, Tensor]
 
     def refresh(self) -> None:
@@ -35,7 +37,7 @@ class Snapshot:
     So a copy computes what the model computed then, whatever happens to the model and its gates afterwards.
     """
 
-    _calling = False
+    blocks = None
 
     def __init__(self, factors: dict[str, Tensor]) -> None:
         self._factors = factors
@@ -75,77 +77,103 @@ class _Hook(Mark):
 
 
 class Gate(_Hook):
-    """Forward hooks of one consumer: its input times the scales of its columns.
+    """Forward pre-hook of one consumer: its input times the scales of its columns.
 
-    `(x * g) W = x (g W)`: where the input is larger than the weight, as in nearly every convolution, the
-    weight is scaled instead, for the length of the layer's own forward. That saves a copy of every feature
-    map and the time to write it. It is done only inside the gated model's call, which puts weights back
-    whatever ends it, and again when checkpointing repeats such a call in the backward pass.
+    Where the layer's forward is a `ScaledForward`, that does the scaling, and what is left to the hook is to see to
+    the scales. It is there all the same: modules that compute their layers' work themselves, as PyTorch's encoder
+    does, refrain from it where a layer has hooks.
     """
 
     def __init__(self, owner: Owner, name: str) -> None:
         super().__init__(owner, name)
         self.name = name
-        self._moved: tuple[nn.Module, Tensor] | None = None  # a layer and its own weight, while scaled
-        self._on_weight = False  # what the last call inside the gated model did
 
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """Scale the layer's input or its weight."""
-        self.put_back()
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Scale the layer's input."""
         if self.owner.is_due():
             # A checkpoint counts what is saved inside it; the scales, made once, are none of its business.
             with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
                 self.owner.refresh()
         factor = self.owner._factors.get(self.name)
-        if factor is None:
+        if factor is None or isinstance(module.__dict__.get("forward"), ScaledForward):
             return None
-        if self.owner._calling:
-            self._on_weight = _cheaper_on_weight(module, args)
-        elif torch._C._current_graph_task_id() == -1:  # no repeated forward of a checkpoint
-            self._on_weight = False
-        if not self._on_weight:
-            return scale_call(module, args, kwargs, factor)
-        weight = module.weight
+        return scale_call(module, args, kwargs, factor)
+
+
+class ScaledForward(_Hook):
+    """In place of a plain layer's forward: the same, of an input or of a weight that is scaled.
+
+    `(x * g) W = x (g W)`: where the input is larger than the weight, as in nearly every convolution, the
+    weight is scaled instead. That saves a copy of every feature map and the time to write it. The layer's class
+    computes it with the scaled weight on a stand-in, an object that shares everything else with the layer. The
+    layer itself keeps its own weight throughout, whatever ends a call and whoever calls meanwhile.
+    """
+
+    def __init__(self, owner: Owner, name: str, module: nn.Module) -> None:
+        super().__init__(owner, name, module)
+        self.name, self.module = name, module
+
+    def __deepcopy__(self, memo: dict[Any, Any]) -> ScaledForward:
+        return ScaledForward(Snapshot.of(self.owner, memo), self.name, copy.deepcopy(self.module, memo))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the layer computes, with the scales of its columns."""
+        layer = self.module
+        factor = self.owner._factors.get(self.name)
+        if factor is None:
+            return type(layer).forward(layer, *args, **kwargs)
+        if not _cheaper_on_weight(layer, args):
+            args, kwargs = scale_call(layer, args, kwargs, factor)
+            return type(layer).forward(layer, *args, **kwargs)
+        weight = layer.weight
         assert isinstance(weight, Tensor)
         shape = [1] * weight.dim()
-        shape[layers.input_dim(module)] = -1
-        self._moved = (module, weight)
-        module._parameters["weight"] = weight * factor.to(weight).reshape(shape)  # type: ignore[assignment]
-        return None
-
-    def after(self, _module: nn.Module, _args: Any, _output: Any) -> None:
-        """The layer's own weight again."""
-        self.put_back()
-
-    def put_back(self) -> None:
-        """Put the layer's own weight back, if it is not there."""
-        if self._moved is not None:
-            module, weight = self._moved
-            module._parameters["weight"] = weight  # type: ignore[assignment]
-            self._moved = None
+        shape[layers.input_dim(layer)] = -1
+        scaled = weight * factor.to(weight).reshape(shape)
+        stand_in = object.__new__(type(layer))
+        stand_in.__dict__.update(layer.__dict__, _parameters={**layer._parameters, "weight": scaled})
+        return type(layer).forward(stand_in, *args, **kwargs)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:
-    plain = layers.is_linear(module) and not isinstance(module, layers.IndexedLinear)
-    if layers.is_conv(module):
-        plain = not layers.is_grouped(module) and not layers.is_customized(module)
-    if not plain or not args or "weight" not in module._parameters:  # a parametrised weight is computed
+def _scales_weights(module: nn.Module) -> bool:
+    """Whether the layer computes what its class says, with a weight of one column per input channel."""
+    if "forward" in module.__dict__:  # wrapped by somebody else
         return False
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return args[0].numel() > weight.numel()
+    if layers.is_conv(module):
+        return not layers.is_grouped(module) and not layers.is_customized(module)
+    return layers.is_linear(module) and not isinstance(module, layers.IndexedLinear)
+
+
+def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:
+    weight = module._parameters.get("weight")  # none where it is parametrised, that is, computed
+    return bool(args) and weight is not None and args[0].numel() > weight.numel()
 
 
 class Refresh(_Hook):
     """Forward pre-hook of the whole model: one set of scales per forward pass."""
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
-        """Look for changes."""
+        """Look for changes.
+
+        Raises:
+            AttachError: another thread is inside the gated model.
+        """
+        if self.owner.blocks is not None:
+            self.owner.blocks.begin_call()
         self.owner.refresh()
+
+
+class Done(_Hook):
+    """Forward hook of the whole model: the end of what `Refresh` began."""
+
+    def __call__(self, *_args: Any) -> None:
+        """Let others in."""
+        if self.owner.blocks is not None:
+            self.owner.blocks.end_call()
 
 
 class Loading(_Hook):
@@ -167,27 +195,26 @@ class Hooks:
     """All hooks of one gated model."""
 
     def __init__(self, owner: Owner, model: nn.Module, names: Iterable[str]) -> None:
-        self.owner, self.model = owner, model
-        self.gates = [Gate(owner, name) for name in names]
+        self.owner, self.model, self.names = owner, model, list(names)
         self.handles: list[Any] = []
 
     def register(self) -> None:
         """Put them on."""
         self.handles.append(self.model.register_forward_pre_hook(Refresh(self.owner)))
+        self.handles.append(self.model.register_forward_hook(Done(self.owner), always_call=True))
         self.handles.append(self.model.register_load_state_dict_pre_hook(Loading(self.owner)))
-        for gate in self.gates:
-            module = self.model.get_submodule(gate.name)
-            self.handles.append(module.register_forward_pre_hook(gate.before, with_kwargs=True))
-            self.handles.append(module.register_forward_hook(gate.after, always_call=True))
+        for name in self.names:
+            module = self.model.get_submodule(name)
+            self.handles.append(module.register_forward_pre_hook(Gate(self.owner, name), with_kwargs=True))
+            if _scales_weights(module):
+                module.__dict__["forward"] = ScaledForward(self.owner, name, module)
 
     def remove(self) -> None:
         """Take them off; safe to call twice."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
-        self.put_back()
-
-    def put_back(self) -> None:
-        """Give every layer its own weight, whatever interrupted its forward."""
-        for gate in self.gates:
-            gate.put_back()
+        for name in self.names:
+            module = self.model.get_submodule(name)
+            if isinstance(module.__dict__.get("forward"), ScaledForward):
+                del module.__dict__["forward"]
