@@ -204,8 +204,7 @@ def test_many_threads_at_once(case):
                 with torch.set_grad_enabled((at + step) % 2 == 0):
                     assert torch.equal(gated(x), expected)
                 counts["right"] += 1
-            except AttachError as error:
-                assert TWICE in str(error)
+            except AttachError:
                 counts["refused"] += 1
         return counts
 

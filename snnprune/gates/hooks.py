@@ -79,9 +79,9 @@ class _Hook(Mark):
 class Gate(_Hook):
     """Forward pre-hook of one consumer: its input times the scales of its columns.
 
-    Where the layer's forward is a `ScaledForward`, that does the scaling, and what is left to the hook is to see to
-    the scales. It is there all the same: modules that compute their layers' work themselves, as PyTorch's encoder
-    does, refrain from it where a layer has hooks.
+    Where the layer's forward is a `ScaledForward`, that does the scaling, and what is left to the hook is to look
+    after the scales. It is there all the same: modules that compute their layers' work themselves, as PyTorch's
+    encoder does, refrain from it where a layer has hooks.
     """
 
     def __init__(self, owner: Owner, name: str) -> None:
