@@ -28,22 +28,22 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages of basic blocks, 64 to 512 channels."""
+    """Four stages of basic blocks, `base` to `8 * base` channels."""
 
-    def __init__(self, blocks: tuple[int, ...], num_classes: int = 10):
+    def __init__(self, blocks: tuple[int, ...], num_classes: int = 10, base: int = 64):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        stages, width = [], 64
+        self.conv1 = nn.Conv2d(3, base, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        stages, width = [], base
         for i, count in enumerate(blocks):
-            planes = 64 * 2**i
+            planes = base * 2**i
             stage = []
             for j in range(count):
                 stage.append(BasicBlock(width, planes, 2 if i > 0 and j == 0 else 1))
                 width = planes
             stages.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.linear = nn.Linear(512, num_classes)
+        self.linear = nn.Linear(8 * base, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
