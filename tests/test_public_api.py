@@ -34,6 +34,7 @@ RANK = {
     "runtime": 1,
     "sparse": 1,
     "switcher": 1,
+    "carried": 1,
     "bench": 4,
     "ties": 1,
     "macs": 2,

@@ -3,6 +3,7 @@
 from .checkpoint import Checkpoint, Interrupted, reading
 from .config import PruneConfig
 from .events import Callback, Event
+from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
 from .recover import recover
 from .search import search
@@ -15,6 +16,7 @@ __all__ = [
     "LossFunction",
     "PruneConfig",
     "TaskLoss",
+    "check_same_run",
     "reading",
     "recover",
     "search",

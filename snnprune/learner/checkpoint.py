@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,9 +17,10 @@ import torch
 from ..errors import RunError, SnnPruneError, first_line
 from ..files import write_atomically
 from ..registry import scan
+from .identity import check_same_run, differences
 
 logger = logging.getLogger(__name__)
-FORMAT = 2  # 1: without the states of Python's and NumPy's generators, and with other seeds
+FORMAT = 3  # 2: with a fingerprint that told nothing; 1: without the states of all generators, and other seeds
 _MARK, _DIGEST = b"snnprune", 32  # what follows a checkpoint's content: a mark, then its SHA-256
 
 
@@ -31,18 +33,22 @@ class Checkpoint:
 
     Args:
         folder: of the checkpoint; made at the first save.
-        fingerprint: identifies model, data and options; a checkpoint of another run is refused.
+        identity: what the run depends on, by name, made of JSON's values; a checkpoint of another run is refused.
         writes: whether this process is the one that saves.
-        options: of the run, to name those that differ from another's.
+        environment: what its last bits depend on; a checkpoint of another one is gone on with, and that is said.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, *, writes: bool = True, options: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        *,
+        writes: bool = True,
+        environment: Mapping[str, Any] | None = None,
     ) -> None:
-        self.writes, self.options = writes, options or {}
+        self.writes, self.identity, self.environment = writes, identity, environment or {}
         self.path = folder / "state.pt"
         self.previous = folder / "state.previous.pt"
-        self.fingerprint = fingerprint
         self._readable = False  # whether state.pt is known to be good
         self._began, self.seconds = time.monotonic(), 0.0  # seconds: of the run before it was gone on with
 
@@ -65,8 +71,8 @@ class Checkpoint:
             return
         content = {
             "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "options": self.options,
+            "identity": json.dumps(self.identity),
+            "environment": json.dumps(self.environment),
             "seconds": self.seconds + time.monotonic() - self._began,
             "stage": stage,
             "state": state,
@@ -107,11 +113,8 @@ class Checkpoint:
             if not _is_state(content):
                 trouble.append(f"{path} is no checkpoint of this version")
                 continue
-            if content["fingerprint"] != self.fingerprint:
-                raise RunError(
-                    f"{path} belongs to another model, data set or options{self._differences(content)}. "
-                    "Repeat the command of the interrupted run, or remove its folder to start anew."
-                )
+            check_same_run(path, _decoded(content["identity"]), self.identity)
+            self._warn_of_other_bits(_decoded(content.get("environment")))
             if trouble:
                 logger.warning("%s; going on from the checkpoint before it, %s", trouble[0], path)
             self._readable = path == self.path
@@ -122,12 +125,22 @@ class Checkpoint:
             raise RunError(f"{'; '.join(trouble)}. Remove its folder to start anew.")
         return None
 
-    def _differences(self, content: dict[str, Any]) -> str:
-        before = content.get("options")
-        if not isinstance(before, dict):
-            return ""
-        names = [name for name, value in self.options.items() if name in before and before[name] != value]
-        return "".join(f" ({name} was {before[name]}, now {self.options[name]})" for name in names[:3])
+    def _warn_of_other_bits(self, before: dict[str, Any]) -> None:
+        changed = differences(before, self.environment)
+        if before and changed:
+            logger.warning(
+                "going on under other conditions than the run began with (%s), so its end may differ in last bits",
+                "; ".join(changed),
+            )
+
+
+def _decoded(text: Any) -> dict[str, Any]:
+    """An identity out of a file; an empty one where it is none."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -172,7 +185,7 @@ def _is_state(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and content.get("format") == FORMAT
-        and isinstance(content.get("fingerprint"), str)
+        and isinstance(content.get("identity"), str)
         and content.get("stage") in ("search", "recover")
         and isinstance(content.get("state"), dict)
         and type(content["state"].get("step")) is int

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from ..carried import seed_carried
 from ..errors import DataError, DivergedError
 from ..inputs import inputs_in, is_samples, moved, tensors_in
 from ..ranks import Ranks, current
@@ -121,7 +122,9 @@ def part_of(batch: Any, ranks: Ranks) -> Any:
 
 def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:
     """The first `steps` batches of an epoch, for a stage that only looks at data."""
-    seed_all(seed_of(seed, name, "data", 0, current().rank if _is_shared_out(loader) else 0))
+    own = current().rank if _is_shared_out(loader) else 0
+    seed_all(seed_of(seed, name, "data", 0, own))
+    seed_carried(loader, seed, name, 0, own)
     yield from itertools.islice(epoch_batches(loader, 0, 0), steps)
 
 
@@ -179,6 +182,7 @@ def run_stage(
                 tell(**found)
                 continue
             seed_all(seed_of(seed, stage.name, "data", epoch, own))
+            seed_carried(loader, seed, stage.name, epoch, own)
             batches = epoch_batches(loader, epoch, start)
             data_rng = rng_state(others=foreign)
             seed_all(seed_of(seed, stage.name, "model", epoch))

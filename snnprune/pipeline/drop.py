@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +12,9 @@ from torch import nn
 
 from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, TargetError
 from ..files import read_json, write_json
-from ..learner import PruneConfig
+from ..learner import PruneConfig, check_same_run
 from ..metrics import evaluate
 from ..ranks import current
-from ..streams import seed_all
 from .job import Job
 
 BOOK = "trials.json"
@@ -106,7 +104,6 @@ class DropSearch:
         return replace(self.config, target={self.metric: share})
 
     def _run(self, share: float) -> tuple[Job, nn.Module]:
-        seed_all(self.config.seed)
         job = self.make(self._at(share))
         place = None if self.folder is None else self._place(share)
         store = job.checkpoint(place)
@@ -123,16 +120,13 @@ class DropSearch:
                 f"{self.folder} holds a run with another kind of target. Repeat the command of the interrupted "
                 "run, or remove its folder to start anew."
             )
-        name = job.fingerprint() + repr((self.drop, self.config.trials))
-        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.identity = {**job.identity(), "drop": self.drop, "trials": self.config.trials}
         if self.folder is None or not self.resume or not (self.folder / BOOK).exists():
             return {}
         content = read_json(self.folder / BOOK)
-        if not isinstance(content, dict) or content.get("fingerprint") != self.fingerprint:
-            raise RunError(
-                f"{self.folder / BOOK} belongs to another model, data set or options. Repeat the command of the "
-                "interrupted run, or remove its folder to start anew."
-            )
+        check_same_run(
+            self.folder / BOOK, content.get("identity") if isinstance(content, dict) else None, self.identity
+        )
         try:
             trials = list(content["trials"])
             for t in trials:
@@ -150,7 +144,7 @@ class DropSearch:
         """Write the book, then remove the checkpoints of trials that are not the best."""
         if self.folder is None or not current().first:
             return
-        write_json(self.folder / BOOK, {"fingerprint": self.fingerprint, "trials": self.trials})
+        write_json(self.folder / BOOK, {"identity": self.identity, "trials": self.trials})
         passed = [t[self.metric] for t in self.trials if t["passed"]]
         for other in self.trials:
             if not passed or other[self.metric] != min(passed):

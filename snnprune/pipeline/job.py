@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
-from .fingerprint import run_digest
+from .identity import environment, run_identity
 from .pictures import feature_maps
 from .proof import prove_compaction, prove_connections
 from .result import Result
@@ -55,8 +55,9 @@ class Job:
         where: torch.device,
         callbacks: list[Callback],
         example_inputs: Inputs | None,
+        data: Callable[[], dict[str, Any]],
     ) -> None:
-        self.dense, self.config = dense, config
+        self.dense, self.config, self.data = dense, config, data
         self.train, self.val = loader_on(train, where), loader_on(val, where)
         self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
@@ -119,15 +120,15 @@ class Job:
             known = {k: event.values[k] for k in ("loss", "budget", "metric") if k in event.values}
             self.curve.append({"stage": event.stage, "step": event.step, **known})
 
-    def fingerprint(self) -> str:
-        """Identifies model, data and options, for checkpoints."""
-        return run_digest(self.dense, self.config, self.train, self.example, self.per_epoch)
+    def identity(self) -> dict[str, Any]:
+        """What the run depends on, for checkpoints."""
+        return run_identity(self.dense, self.config, self.data(), self.example, self.per_epoch)
 
     def checkpoint(self, place: Path | None) -> Checkpoint | None:
         """Where this run's state is kept; None without a folder."""
         if place is None:
             return None
-        return Checkpoint(place, self.fingerprint(), writes=self.ranks.first, options=self.config.identity())
+        return Checkpoint(place, self.identity(), writes=self.ranks.first, environment=environment(self.where))
 
     def attach(self, model: nn.Module) -> GatedModel | ConnectionModel:
         """Gates and a fresh scorer on a model; the target is checked before anything is computed."""

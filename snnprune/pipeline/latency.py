@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ..export import export_onnx
 from ..files import read_json, write_json
 from ..gates import GatedModel
 from ..inputs import Inputs
-from ..learner import PruneConfig
+from ..learner import PruneConfig, check_same_run
 from ..ranks import current
 from .job import Job
 
@@ -67,7 +66,7 @@ class LatencySearch:
         if self.config.granularity == "connection":
             raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
         job = self.make(replace(self.config, target={"macs": 1.0}))
-        self.fingerprint = hashlib.sha256((job.fingerprint() + repr(self.wanted)).encode()).hexdigest()
+        self.identity = {**job.identity(), "latency": self.wanted}
         if self.resume and self.path is not None and self.path.exists():
             return self._known()
         ranks = current()
@@ -75,7 +74,7 @@ class LatencySearch:
             assert isinstance(gated, GatedModel)
             found = self._search(job, gated)
         if self.path is not None and ranks.first:
-            write_json(self.path, {"fingerprint": self.fingerprint, "share": found, "trials": self.trials})
+            write_json(self.path, {"identity": self.identity, "share": found, "trials": self.trials})
         return found
 
     def _search(self, job: Job, gated: GatedModel) -> float:
@@ -113,11 +112,7 @@ class LatencySearch:
         assert self.path is not None
         content = read_json(self.path)
         try:
-            if content["fingerprint"] != self.fingerprint:
-                raise RunError(
-                    f"{self.path} belongs to another model, data set or options. Repeat the command of the "
-                    "interrupted run, or remove its folder to start anew."
-                )
+            check_same_run(self.path, content["identity"], self.identity)
             self.trials = list(content["trials"])
             share = content["share"]
             if (

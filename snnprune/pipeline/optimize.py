@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from .. import streams
+from ..carried import kept_carried, seed_carried
 from ..errors import RunError
 from ..gates import parse_drop, parse_latency
 from ..inputs import Inputs
@@ -19,11 +22,15 @@ from ..learner import Callback, LossFunction, PruneConfig
 from ..ranks import current
 from .arguments import checked_arguments
 from .attaching import working_copy
+from .contents import why_not_again
 from .drop import BOOK, DropSearch
+from .identity import data_identity
 from .job import Job
 from .latency import LatencySearch
 from .lock import locked
 from .result import Result
+
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode(False)
@@ -92,11 +99,15 @@ def optimize(
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)
-    with streams.kept(), locked(place):
-        streams.seed_all(config.seed)
+    loaders = [loader for loader in (train, val, test) if loader is not None]
+    data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
+    with streams.kept(), kept_carried(loaders), locked(place):
+        if place is not None:
+            _warn_of_other_epochs(train)
 
         def make(options: PruneConfig) -> Job:
-            return Job(dense, train, val, options, loss_fn, where, callbacks, example_inputs)
+            _seed(config.seed, loaders)
+            return Job(dense, train, val, options, loss_fn, where, callbacks, example_inputs, data)
 
         drop = parse_drop(config.target)
         if drop is not None:
@@ -111,7 +122,6 @@ def optimize(
         if wanted is not None:
             latency = LatencySearch(make, config, wanted, place, resume=resume)
             options = replace(config, target={"macs": latency.share()})
-            streams.seed_all(config.seed)
         job = make(options)
         if place is not None and resume and (place / BOOK).exists():
             raise RunError(
@@ -128,6 +138,23 @@ def optimize(
             result.report.target, result.report.config = config.target, config.to_dict()
             result.report.trials = latency.trials
         return result
+
+
+def _seed(seed: int, loaders: Iterable[Any]) -> None:
+    """Begin all streams of random numbers anew, those of the program and those that loaders carry."""
+    streams.seed_all(seed)
+    for at, loader in enumerate(loaders):
+        seed_carried(loader, seed, "begin", at)
+
+
+def _warn_of_other_epochs(train: Iterable[Any]) -> None:
+    why = why_not_again(train)
+    if why is not None:
+        logger.warning(
+            "the training loader cannot draw an epoch again: %s. The run can be resumed, but will not end with "
+            "the same bits as one that nothing has stopped",
+            why,
+        )
 
 
 def _check_alike(saved: dict[str, Any] | None) -> None:

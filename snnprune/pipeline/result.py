@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..inputs import Inputs
 from ..report import Report
 from ..visual import PICTURES, SCALES
-from .fingerprint import weights_digest
+from .identity import weights_digest
 from .runs import save_run
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import signal
 
 import pytest
@@ -14,7 +15,7 @@ import snnprune
 from learner.conftest import Net, loaders
 from snnprune.errors import RunError
 from snnprune.learner import Checkpoint, Interrupted, PruneConfig
-from snnprune.learner.checkpoint import _write
+from snnprune.learner.checkpoint import FORMAT, _write
 
 HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
 
@@ -86,7 +87,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
     pressing.__class__ = Pressing
     with pytest.raises(Interrupted):
         snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path)
-    assert Checkpoint(tmp_path, "").path.exists()
+    assert Checkpoint(tmp_path, {"weights": ""}).path.exists()
     calls = 10**6
     resumed = snnprune.optimize(pressing, train, val, config, checkpoint=tmp_path, resume=True)
     a, b = whole.model.state_dict(), resumed.model.state_dict()
@@ -95,27 +96,27 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):
-    Checkpoint(tmp_path, "a").save("search", {"step": 1}, {})
-    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+    Checkpoint(tmp_path, {"weights": "a"}).save("search", {"step": 1}, {})
+    assert Checkpoint(tmp_path, {"weights": "a"}).load()["state"] == {"step": 1}
     with pytest.raises(snnprune.SnnPruneError, match="another"):
-        Checkpoint(tmp_path, "b").load()
+        Checkpoint(tmp_path, {"weights": "b"}).load()
 
 
 def test_a_damaged_checkpoint_never_pushes_out_a_good_one(tmp_path):
-    first = Checkpoint(tmp_path, "a")
+    first = Checkpoint(tmp_path, {"weights": "a"})
     first.save("search", {"step": 1}, {})
     first.save("search", {"step": 2}, {})
     first.path.write_bytes(b"cut off")
-    second = Checkpoint(tmp_path, "a")
+    second = Checkpoint(tmp_path, {"weights": "a"})
     assert second.load()["state"] == {"step": 1}
     second.save("search", {"step": 3}, {})
     second.path.write_bytes(b"again")
-    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+    assert Checkpoint(tmp_path, {"weights": "a"}).load()["state"] == {"step": 1}
 
 
 GOOD = {
-    "format": 2,
-    "fingerprint": "f",
+    "format": FORMAT,
+    "identity": json.dumps({"weights": "f"}),
     "stage": "recover",
     "state": {"step": 1, "model": {}},
     "rng": {"cpu": torch.get_rng_state()},
@@ -125,7 +126,7 @@ GOOD = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"fingerprint": None},
+        {"identity": None},
         {"stage": "other"},
         {"state": [1]},
         {"state": {}},
@@ -138,16 +139,16 @@ GOOD = {
 def test_checkpoints_of_another_form_are_refused(tmp_path, change):
     _write({**GOOD, **change}, tmp_path / "state.pt")
     with pytest.raises(RunError, match="no checkpoint of this version"):
-        Checkpoint(tmp_path, "f").load()
+        Checkpoint(tmp_path, {"weights": "f"}).load()
     _write(GOOD, tmp_path / "state.pt")
-    assert Checkpoint(tmp_path, "f").load() is not None
+    assert Checkpoint(tmp_path, {"weights": "f"}).load() is not None
 
 
 def test_a_checkpoint_is_looked_through_before_it_is_loaded(tmp_path, monkeypatch):
     _write({**GOOD, "more": nn.Linear(2, 2)}, tmp_path / "state.pt")
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was loaded"))
     with pytest.raises(RunError, match=r"state\.pt cannot be read: is a pickle that needs torch\.nn"):
-        Checkpoint(tmp_path, "f").load()
+        Checkpoint(tmp_path, {"weights": "f"}).load()
 
 
 @pytest.mark.parametrize("key", ["model", "optimizer", "scales", "rng"])

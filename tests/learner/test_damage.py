@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def state(number: int) -> dict:
 @pytest.fixture
 def store(tmp_path) -> Checkpoint:
     """Two checkpoints, of steps 1 and 2."""
-    store = Checkpoint(tmp_path, "a")
+    store = Checkpoint(tmp_path, {"weights": "a"})
     for number in (1, 2):
         store.save("search", state(number), {"cpu": torch.arange(5)})
     return store
@@ -28,7 +29,7 @@ def store(tmp_path) -> Checkpoint:
 
 def loaded(folder: Path) -> int:
     """Which of the two comes back, whole."""
-    content = Checkpoint(folder, "a").load()
+    content = Checkpoint(folder, {"weights": "a"}).load()
     assert content is not None
     wanted = state(content["state"]["step"])
     assert torch.equal(content["state"]["model"]["weight"], wanted["model"]["weight"])
@@ -69,9 +70,12 @@ def test_two_damaged_files_are_both_named(store, tmp_path):
     for path in (store.path, store.previous):
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(RunError, match=r"state\.pt cannot be read .*state\.previous\.pt cannot be read .*Remove"):
-        Checkpoint(tmp_path, "a").load()
+        Checkpoint(tmp_path, {"weights": "a"}).load()
 
 
 def test_a_file_without_a_checksum_is_damage(store, tmp_path):
-    torch.save({"format": FORMAT, "fingerprint": "a", "stage": "search", "state": state(2)}, store.path)
+    torch.save(
+        {"format": FORMAT, "identity": json.dumps({"weights": "a"}), "stage": "search", "state": state(2)},
+        store.path,
+    )
     assert loaded(tmp_path) == 1

@@ -12,7 +12,7 @@ from snnprune.errors import RunError
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
 
-JOB = SimpleNamespace(fingerprint=lambda: "f")
+JOB = SimpleNamespace(identity=lambda: {"weights": "f"})
 TRIAL = {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True}
 
 
@@ -20,7 +20,7 @@ def trials(folder, content):
     search = DropSearch(lambda options: JOB, PruneConfig(target={"drop": 0.01}), 0.01, folder, resume=True)
     (folder / BOOK).unlink(missing_ok=True)
     search._open(JOB)
-    (folder / BOOK).write_text(json.dumps({"fingerprint": search.fingerprint, "trials": content}))
+    (folder / BOOK).write_text(json.dumps({"identity": search.identity, "trials": content}))
     return search._open(JOB)
 
 
@@ -46,8 +46,10 @@ def test_trials_of_another_form_are_refused(tmp_path, content):
 def share(folder, **content):
     config = PruneConfig(target={"latency": 0.5})
     search = LatencySearch(lambda options: JOB, config, 0.5, folder, resume=True)
-    search.fingerprint = "f"
-    (folder / LATENCY).write_text(json.dumps({"fingerprint": "f", "share": 0.4, "trials": [], **content}))
+    search.identity = {"weights": "f"}
+    (folder / LATENCY).write_text(
+        json.dumps({"identity": {"weights": "f"}, "share": 0.4, "trials": [], **content})
+    )
     return search._known()
 
 

@@ -173,7 +173,7 @@ def test_another_kind_of_target_does_not_go_on_with_a_run(model, said, monkeypat
     assert tree(Path("out.partial")) == before
 
 
-@pytest.mark.parametrize("content", ["[]", '{"fingerprint": 1}', "{", '{"trials": [{}]}'])
+@pytest.mark.parametrize("content", ["[]", '{"identity": 1}', "{", '{"trials": [{}]}'])
 def test_a_damaged_book_of_trials_is_refused(digits, tmp_path, content):
     model, train, val = digits
     (tmp_path / "trials.json").write_text(content)

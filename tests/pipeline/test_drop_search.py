@@ -28,8 +28,8 @@ def search(monkeypatch):
             def least_share(self) -> float:
                 return 0.0
 
-            def fingerprint(self) -> str:
-                return "f"
+            def identity(self) -> dict:
+                return {"weights": "f"}
 
             def tell(self, *args, **values) -> None:
                 pass

@@ -89,7 +89,7 @@ def test_a_full_disk_at_the_end_keeps_what_was_learned(made, model, capsys, monk
 
 def test_the_cause_is_told_and_no_half_file_stays(tmp_path):
     big = {"weights": torch.zeros(4000)}
-    store = Checkpoint(tmp_path, "a")
+    store = Checkpoint(tmp_path, {"weights": "a"})
     for write in (
         lambda: store.save("search", big, {}),
         lambda: write_tensors(tmp_path / "model.safetensors", big),
@@ -106,18 +106,18 @@ def test_a_disk_that_reports_late_that_it_is_full(tmp_path, monkeypatch):
     def late(_handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    store = Checkpoint(tmp_path, "a")
+    store = Checkpoint(tmp_path, {"weights": "a"})
     store.save("search", {"step": 1}, {})
     with monkeypatch.context() as patch:
         patch.setattr("snnprune.files.os.fsync", late)
         with pytest.raises(RunError, match="No space left on device"):
             store.save("search", {"step": 2}, {})
     assert names(tmp_path) == {"state.pt"}
-    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+    assert Checkpoint(tmp_path, {"weights": "a"}).load()["state"] == {"step": 1}
 
 
 def test_a_failure_between_the_two_renames_keeps_the_one_before(tmp_path, monkeypatch):
-    store = Checkpoint(tmp_path, "a")
+    store = Checkpoint(tmp_path, {"weights": "a"})
     store.save("search", {"step": 1}, {})
     original = os.replace
 
@@ -130,6 +130,6 @@ def test_a_failure_between_the_two_renames_keeps_the_one_before(tmp_path, monkey
         patch.setattr("os.replace", replace)
         with pytest.raises(RunError, match="The checkpoint before it is kept"):
             store.save("search", {"step": 2}, {})
-    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 1}
+    assert Checkpoint(tmp_path, {"weights": "a"}).load()["state"] == {"step": 1}
     store.save("search", {"step": 3}, {})
-    assert Checkpoint(tmp_path, "a").load()["state"] == {"step": 3}
+    assert Checkpoint(tmp_path, {"weights": "a"}).load()["state"] == {"step": 3}

@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_with_the_share_that_was_found(digits, timed, tmp_
     assert len(timed) == 1, "only the final model is timed"
     assert same(whole.model.state_dict(), again.model.state_dict())
     assert again.report.trials == whole.report.trials
-    (tmp_path / "latency.json").write_text('{"fingerprint": "x"}')
+    (tmp_path / "latency.json").write_text('{"identity": "x"}')
     with pytest.raises(snnprune.SnnPruneError, match="belongs to another model"):
         snnprune.optimize(model, train, val, config, checkpoint=tmp_path, resume=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from snnprune.learner import Checkpoint, PruneConfig
-from snnprune.learner.checkpoint import _MARK
+from snnprune.learner.checkpoint import _MARK, FORMAT
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
 from snnprune.streams import rng_state
@@ -27,8 +27,8 @@ def checkpoint_files() -> list[bytes]:
     optimizer.step()
     state = {"step": 3, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": []}
     content = {
-        "format": 2,
-        "fingerprint": "f",
+        "format": FORMAT,
+        "identity": json.dumps({"weights": "f"}),
         "stage": "recover",
         "state": state,
         "rng": rng_state(),
@@ -39,13 +39,13 @@ def checkpoint_files() -> list[bytes]:
 def feed_checkpoint(data: bytes) -> Any:
     data += _MARK + hashlib.sha256(data).digest()  # damage is seen by this; what is fuzzed is a hostile file
     folder = written("checkpoint/state.pt", data).parent
-    content = Checkpoint(folder, "f").load()
+    content = Checkpoint(folder, {"weights": "f"}).load()
     assert content is not None
     assert content["state"]["step"] >= 0
     return content
 
 
-JOB = SimpleNamespace(fingerprint=lambda: "f")
+JOB = SimpleNamespace(identity=lambda: {"weights": "f"})
 
 
 def drop_search() -> DropSearch:
@@ -61,7 +61,7 @@ def trial_files() -> list[bytes]:
         {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True},
         {"macs": 0.25, "val_accuracy": None, "drop": None, "passed": False, "why": "it collapsed"},
     ]
-    return [json.dumps({"fingerprint": search.fingerprint, "trials": trials}).encode()]
+    return [json.dumps({"identity": search.identity, "trials": trials}).encode()]
 
 
 def feed_trials(data: bytes) -> Any:
@@ -72,14 +72,18 @@ def feed_trials(data: bytes) -> Any:
 
 
 def latency_files() -> list[bytes]:
-    return [json.dumps({"fingerprint": "f", "share": 0.4, "trials": [{"macs": 0.4, "passed": True}]}).encode()]
+    return [
+        json.dumps(
+            {"identity": {"weights": "f"}, "share": 0.4, "trials": [{"macs": 0.4, "passed": True}]}
+        ).encode()
+    ]
 
 
 def feed_latency(data: bytes) -> Any:
     path = written(f"books/{LATENCY}", data)
     config = PruneConfig(target={"latency": 0.5})
     search = LatencySearch(lambda options: JOB, config, 0.5, path.parent, resume=True)  # type: ignore[arg-type,return-value]
-    search.fingerprint = "f"
+    search.identity = {"weights": "f"}
     share = search._known()
     assert 0 < share <= 1
     return share

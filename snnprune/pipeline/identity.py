@@ -1,0 +1,97 @@
+"""What a run depends on: its model, its data, its options."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import streams
+from ..inputs import Inputs, call, map_tensors, tensors_in
+from ..learner import PruneConfig
+from ..learner.identity import OUTPUTS
+from ..report import device_name
+from .contents import contents
+
+_KEPT = 256  # numbers of the outputs that are kept
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers with their names."""
+    value = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            value.update(name.encode())
+            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return value.hexdigest()
+
+
+def run_identity(
+    dense: nn.Module, config: PruneConfig, data: dict[str, Any], example: Inputs, per_epoch: int
+) -> dict[str, Any]:
+    """What two runs must have in common so that one can go on where the other stopped, by name.
+
+    Args:
+        dense: the model that came in.
+        config: its options.
+        data: from `data_identity`.
+        example: what the model's forward takes.
+        per_epoch: training steps in an epoch.
+    """
+    layers = [f"{name} {type(module).__name__}" for name, module in dense.named_modules()]
+    return {
+        "options": config.identity(),
+        "weights": weights_digest(dense),
+        "layers": hashlib.sha256("\n".join(layers).encode()).hexdigest(),
+        OUTPUTS: _outputs(dense, example),
+        "input shapes": [list(tensor.shape) for tensor in tensors_in(example)],
+        "steps per epoch": per_epoch,
+        **data,
+    }
+
+
+def data_identity(
+    train: Iterable[Any], val: Iterable[Any] | None, test: Iterable[Any] | None, loss_fn: object
+) -> dict[str, Any]:
+    """The loss and the three parts of the data by name."""
+    name = getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__)
+    parts = {"training data": train, "validation data": val, "test data": test}
+    return {
+        "loss": "cross-entropy" if loss_fn is None else name,
+        **{part: None if loader is None else contents(loader) for part, loader in parts.items()},
+    }
+
+
+def environment(where: torch.device) -> dict[str, Any]:
+    """What the last bits of a run depend on; threads share out sums on a CPU."""
+    threads = {"threads": torch.get_num_threads()} if where.type == "cpu" else {}
+    return {"device": device_name(where), "torch": torch.__version__, **threads}
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
+    """What the model makes of made-up inputs, in which changed code shows, whatever its layers are called."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made_up(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return torch.ones_like(x)
+        return torch.rand(x.shape, generator=generator).to(x)
+
+    modes = {m: m.training for m in model.modules()}
+    try:
+        with streams.kept():
+            streams.seed_all(0)
+            found = tensors_in(call(model.eval(), map_tensors(made_up, example)))
+        values = torch.cat([t.flatten()[:_KEPT] for t in found if t.is_floating_point()]).double().cpu()
+        numbers = values[:_KEPT].tolist()
+        return numbers if all(map(math.isfinite, numbers)) else None
+    except Exception:  # made-up inputs are not for every model
+        return None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
