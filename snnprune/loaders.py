@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from .errors import DataError
+
+logger = logging.getLogger(__name__)
+MOST = 100_000  # batches of a loader that tells no length
+_SLACK, _PATIENCE = 1000, 30.0
 
 
 def loader_of(loader: Any, name: str) -> Iterable[Any]:
@@ -40,6 +46,40 @@ def reread(loader: Any, name: str) -> Iterable[Any]:
             "needed. Give a DataLoader or a list of batches."
         )
     return loader
+
+
+def bounded(loader: Iterable[Any], name: str) -> Iterator[Any]:
+    """The batches of a loader, as long as there may be an end to them.
+
+    Args:
+        loader: any; its length, where it tells one, may be off by what its workers round up.
+        name: what it is, for the messages.
+
+    Raises:
+        DataError: it goes on far beyond its length, or has none and does not end.
+    """
+    told = length_of(loader)
+    most = MOST if told is None else 2 * told + _SLACK
+    said = time.monotonic()
+    for at, batch in enumerate(loader):
+        if at >= most:
+            raise DataError(
+                f"{name} does not end: it gave {at} batches"
+                + (", and tells no length" if told is None else f", though its length is {told}")
+                + ". Give a loader that ends, and a len() if it is as long."
+            )
+        if told is None and time.monotonic() - said > _PATIENCE:
+            said = time.monotonic()
+            logger.warning("%s tells no length; %d batches so far, and going on to its end", name, at)
+        yield batch
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches a loader says it has; None where it does not tell."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):  # no length, or one that its data set does not know
+        return None
 
 
 def _iterable(loader: Any) -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .errors import DataError
 from .inputs import device_of, logits_of, split_batch
 from .labels import classes_of, targets_of
-from .loaders import loader_of
+from .loaders import bounded, loader_of
 from .macs import count_macs as count_macs
 from .plain import Mark, plain
 from .ranks import Ranks
@@ -89,7 +89,7 @@ def evaluate(
     loss = 0.0
     ranks = ranks or Ranks()
     try:
-        for batch in itertools.islice(loader, ranks.rank, None, ranks.world):
+        for batch in itertools.islice(bounded(loader, "the data to evaluate on"), ranks.rank, None, ranks.world):
             images, labels = split_batch(batch)
             if labels is None:
                 raise DataError("a batch holds no labels, so there is nothing to evaluate against.")

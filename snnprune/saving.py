@@ -57,20 +57,33 @@ def save(
     Args:
         model: a plain network (a compact one, or any other). DataParallel, AveragedModel and `torch.compile`
             wrappers are looked through, so that what is written loads into the network within.
-        folder: made if it is not there; files of the same names are replaced.
+        folder: made if it is not there; where both files are there already they are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
         sparse: names of weights with many zeros, which are stored without them.
 
     Raises:
         AttachError: the model has gates attached, which no file holds.
         ConfigError: `model` is no module.
-        RunError: the folder or a file cannot be written.
+        RunError: the folder or a file cannot be written, or the folder holds weights of another kind.
 
     Example:
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder, model = Path(folder), unwrap(plain(model, "save()"))
+    folder = Path(folder)
+    if (folder / WEIGHTS).exists() and not (folder / STRUCTURE).exists():
+        raise RunError(
+            f"{folder} holds a {WEIGHTS} without the {STRUCTURE} that ours come with, so it is not replaced. "
+            "Choose another folder, or remove it."
+        )
+    write_model(model, folder, extra=extra, sparse=sparse)
+
+
+def write_model(
+    model: nn.Module, folder: Path, *, extra: Mapping[str, Any] | None = None, sparse: Sequence[str] = ()
+) -> None:
+    """What `save` does, also where an interrupted `save` has left only one of the two files."""
+    model = unwrap(plain(model, "save()"))
     tied = further_names(model, sparse)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)

@@ -116,8 +116,8 @@ def test_a_run_keeps_what_lies_in_a_named_module(net, granularity):
         assert len(weight) == len(net.get_submodule(name).weight)
         assert bool((weight != 0).all())
     assert found.report.config["keep"] == ["body"]
-    job = Job(net, DATA, DATA, config, None, torch.device("cpu"), [], None)
-    free = Job(net, DATA, DATA, snnprune.PruneConfig(**options), None, torch.device("cpu"), [], None)
+    job = Job(net, DATA, DATA, None, config, None, torch.device("cpu"), [], None, dict)
+    free = Job(net, DATA, DATA, None, snnprune.PruneConfig(**options), None, torch.device("cpu"), [], None, dict)
     assert job.least_share("params") > free.least_share("params") + 0.1
     if granularity == "connection":
         total = sum(p.numel() for p in net.parameters())

@@ -55,7 +55,16 @@ def run(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Stopped) as stop:
         console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")
         return 143 if terminated else 130
-    except Exception as error:
+    except SystemExit as error:  # of a user's own code: commands return, and end nothing
+        if debug:
+            raise
+        told = f" ({error})" if isinstance(error.code, str) else ""
+        _complain(
+            console,
+            f"code that the command runs has ended it by sys.exit{told}, so it is not done. Take that call out.",
+        )
+        return 1
+    except BaseException as error:
         message = getattr(error, "format_message", None)
         name = type(error).__name__
         if callable(message):  # the command-line parser's own errors

@@ -6,7 +6,6 @@ import datetime
 import glob
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,14 +35,14 @@ class Session:
     @property
     def work(self) -> Path:
         """Where it works until then."""
-        from ..pipeline.runs import partial_of
+        from ..pipeline.places import partial_of
 
         return partial_of(self.folder)
 
     @property
     def checkpoint(self) -> Path:
         """Its folder of checkpoints."""
-        from ..pipeline.runs import CHECKPOINT
+        from ..pipeline.places import CHECKPOINT
 
         return self.work / CHECKPOINT
 
@@ -54,7 +53,7 @@ def find_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
     Raises:
         RunError: it is taken, cannot be written, or there is none to go on with.
     """
-    from ..pipeline.runs import check_place
+    from ..pipeline.places import check_place
 
     folder = _named(model, output, resume, ranks)
     check_place(folder)
@@ -73,7 +72,7 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
     from ..errors import ConfigError, LostRankError, RunError
     from ..files import remove_leftovers
     from ..pipeline.lock import locked
-    from ..pipeline.runs import has_checkpoint, remove_partial
+    from ..pipeline.places import has_checkpoint, remove_partial
 
     run = Session(folder)
     with locked(run.work):
@@ -105,12 +104,13 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
 def _check_free(run: Session, resume: bool) -> None:
     from ..errors import RunError
     from ..pipeline.lock import locked
-    from ..pipeline.runs import CHECKPOINT, has_checkpoint, is_run
+    from ..pipeline.places import CHECKPOINT, has_checkpoint, remove_checkpoint
+    from ..pipeline.runs import is_run
 
     folder = run.folder
     if resume and is_run(folder):
         with locked(run.work):  # what a kill just after the end has left goes
-            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+            remove_checkpoint(folder / CHECKPOINT)
         raise RunError(f"{folder} is finished already, so there is nothing to go on with.")
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
@@ -125,7 +125,7 @@ def _check_free(run: Session, resume: bool) -> None:
 
 def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
     from ..errors import RunError
-    from ..pipeline.runs import partial_of
+    from ..pipeline.places import partial_of
 
     if output is not None:
         return output

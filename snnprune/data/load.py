@@ -171,7 +171,7 @@ def _from_code(spec: str) -> Splits:
         loaders = function()
     except SnnPruneError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that was written as a script may end the process
         raise DataError(f"{spec} fails ({type(error).__name__}: {first_line(error)}).") from error
     if not isinstance(loaders, (tuple, list)) or len(loaders) not in (2, 3):
         raise DataError(f"{spec} must return (train, val, test) or (train, val) loaders.")

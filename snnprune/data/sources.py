@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
     split = name in ("svhn", "stl10")
 
     def part(train: bool) -> Any:
+        made = [p for p in _places(make, root) if not p.exists()]
         which = {"split": "train" if train else "test"} if split else {"train": train}
         try:
             return make(str(root), download=False, **which)
@@ -115,7 +117,7 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
         try:
             return make(str(root), download=True, **which)
         except Exception as error:
-            _remove_empty(root)
+            _remove_empty(made)
             raise DataError(
                 f"data set {name} is not in {root} and could not be downloaded ({error}). "
                 "Give the folder that holds it with --data-root."
@@ -133,12 +135,17 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
         ) from error
 
 
-def _remove_empty(root: Path) -> None:
-    """Take away the empty folders that a failed download leaves."""
-    if not root.is_dir():
-        return
-    for folder in sorted((p for p in [root, *root.rglob("*")] if p.is_dir()), key=lambda p: -len(p.parts)):
-        if not any(folder.iterdir()):
+def _places(make: Any, root: Path) -> list[Path]:
+    """Folders that torchvision makes for a data set's files, the innermost first."""
+    root = root.expanduser()  # as torchvision does
+    own = root / getattr(make, "base_folder", Path(make.__name__) / "raw")
+    return [own, *own.absolute().parents]
+
+
+def _remove_empty(made: list[Path]) -> None:
+    """Take away what a failed download has made and left empty."""
+    for folder in made:
+        with contextlib.suppress(OSError):  # it is not there, or not empty
             folder.rmdir()
 
 

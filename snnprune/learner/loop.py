@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -15,12 +13,14 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..carried import seed_carried
-from ..errors import DataError, DivergedError
+from ..errors import DataError, DivergedError, first_line
 from ..inputs import inputs_in, is_samples, moved, tensors_in
+from ..loaders import bounded, length_of
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state
 from .checkpoint import Checkpoint, Interrupted, reading
 from .events import Callback, Event
+from .pause import Pause
 
 _CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.1
@@ -59,12 +59,11 @@ def steps_per_epoch(loader: Any) -> int:
     """Batches of one epoch.
 
     Raises:
-        DataError: the loader is empty.
+        DataError: the loader is empty, or does not end.
     """
-    try:
-        count = len(loader)
-    except TypeError:  # no length, or one that its data set does not know
-        count = sum(1 for _ in loader)
+    count = length_of(loader)
+    if count is None:
+        count = sum(1 for _ in bounded(loader, "the training loader"))
     if not count:
         raise DataError("the training loader yields no batch.")
     return count
@@ -172,7 +171,7 @@ def run_stage(
             callback(event)
 
     marks = math.ceil(stage.total / _MARKS)
-    pause = _Pause(terminable=ranks.world == 1)
+    pause = Pause(terminable=ranks.world == 1)
     try:
         while stage.step < stage.total or due:
             epoch, start = divmod(stage.step, per_epoch)
@@ -199,7 +198,7 @@ def run_stage(
                     seed_all(seed_of(seed, stage.name, "rank", stage.step, ranks.rank))
                 batch = moved(batch, device)
                 with pause:
-                    loss = stage.train_step(batch)
+                    loss = _step(stage, batch)
                     if not math.isfinite(loss):
                         raise DivergedError(_why(loss, stage, batch))
                     model_rng = rng_state()
@@ -217,11 +216,37 @@ def run_stage(
                 pause.act()
         if checkpoint:  # what comes after the stage may fail, and need not cost it
             checkpoint.save(stage.name, stage.state(), rng_state())
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _is_of_a_worker(error, loader):
+            raise
+        raise DataError(
+            f"a worker process of the training loader has ended ({first_line(error)}), most often because memory "
+            "ran out. Give it fewer workers (num_workers) or smaller batches."
+        ) from error
     except KeyboardInterrupt:
         # Out of the middle of a step there is no state to keep; the last checkpoint stays.
         if checkpoint and not pause.inside:
             checkpoint.save(stage.name, stage.state(), model_rng or rng_state(), due=due, loss=loss)
         raise Interrupted from None
+
+
+def _step(stage: Stage, batch: Any) -> float:
+    try:
+        return stage.train_step(batch)
+    except ValueError as error:
+        if inputs_in(batch) != 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            f"the batch of step {stage.step} of the {stage.name} holds a single input, from which batch norm "
+            "learns nothing. Let the loader leave out its last, smaller batch (drop_last=True), or change the batch size."
+        ) from error
+
+
+def _is_of_a_worker(error: Exception, loader: Any) -> bool:
+    """PyTorch says so itself, or the connection to a loader's worker is lost."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error)
+    return bool(getattr(loader, "num_workers", 0)) and isinstance(error, (ConnectionError, EOFError))
 
 
 def _why(loss: float, stage: Stage, batch: Any) -> str:
@@ -231,60 +256,6 @@ def _why(loss: float, stage: Stage, batch: Any) -> str:
     if count:
         return f"{where}, because {count} values of its batch are not finite. Mend or leave out those inputs."
     return f"{where}. Lower the learning rate (--lr), or check the data for values far out of range."
-
-
-class _Pause:
-    """Holds Ctrl-C back until a training step is done, so that a checkpoint never holds half a step.
-
-    SIGTERM too, where the program has a handler for it. A second Ctrl-C within the step is let through. Outside
-    the main thread nothing is held back.
-
-    Args:
-        terminable: hold back SIGTERM, too.
-
-    Attributes:
-        inside: a step is under way, or was left by an exception.
-        wanted: a signal came during a step.
-    """
-
-    def __init__(self, *, terminable: bool) -> None:
-        self.inside = self.wanted = False
-        self._terminable, self._terminated = terminable, False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def _interrupt(self, _signal: int, _frame: Any) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt
-        self.wanted = True
-
-    def _terminate(self, _signal: int, _frame: Any) -> None:
-        self.wanted = self._terminated = True
-
-    def __enter__(self) -> None:
-        self.inside = True
-        if threading.current_thread() is threading.main_thread():
-            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
-            if self._terminable and callable(signal.getsignal(signal.SIGTERM)):
-                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
-
-    def __exit__(self, kind: Any, *_rest: object) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-        self.inside = kind is not None
-        if kind is not None and issubclass(kind, Exception) and self.wanted:
-            self.act()  # compilers and workers of data hear the signal themselves, and the step fails
-
-    def act(self) -> None:
-        """Do what the signal asked for: Ctrl-C stops; of SIGTERM the program's own handler decides."""
-        if not self.wanted:
-            return
-        self.wanted = False
-        if not self._terminated:
-            raise KeyboardInterrupt
-        self._terminated = False
-        handler = signal.getsignal(signal.SIGTERM)
-        if callable(handler):
-            handler(signal.SIGTERM, None)
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,7 @@ from ..learner import PruneConfig, check_same_run
 from ..metrics import evaluate
 from ..ranks import current
 from .job import Job
-
-BOOK = "trials.json"
+from .places import BOOK, remove_checkpoint
 
 MakeJob = Callable[[PruneConfig], Job]
 
@@ -148,4 +146,4 @@ class DropSearch:
         passed = [t[self.metric] for t in self.trials if t["passed"]]
         for other in self.trials:
             if not passed or other[self.metric] != min(passed):
-                shutil.rmtree(self._place(other[self.metric]), ignore_errors=True)
+                remove_checkpoint(self._place(other[self.metric]))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import streams
 from ..budget import CostModel, Metric, rounding_step
 from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import info_of, loader_on
@@ -50,6 +51,7 @@ class Job:
         dense: nn.Module,
         train: Iterable[Any],
         val: Iterable[Any] | None,
+        test: Iterable[Any] | None,
         config: PruneConfig,
         loss_fn: LossFunction | None,
         where: torch.device,
@@ -58,7 +60,7 @@ class Job:
         data: Callable[[], dict[str, Any]],
     ) -> None:
         self.dense, self.config, self.data = dense, config, data
-        self.train, self.val = loader_on(train, where), loader_on(val, where)
+        self.train, self.val, self.test = (loader_on(loader, where) for loader in (train, val, test))
         self.where, self.ranks = where, current()
         self.history: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
@@ -96,6 +98,7 @@ class Job:
             torch.compiler.reset()
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
+        self.reference: Evaluation | None = None  # the dense model on the data of the report
         self.has_labels = loss_fn is None and all(_labelled(x, outputs) for x in (train, val) if x is not None)
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
@@ -224,22 +227,29 @@ class Job:
                 check_predicted(gated, self.dense, compact, self.example)
             return compact, scales
 
-    def finish(
-        self, compact: nn.Module, test: Iterable[Any] | None, began: float, data_name: str | None
-    ) -> Result:
-        """Measure both models once and put the result together."""
+    def evaluate(self, model: nn.Module) -> Evaluation | None:
+        """A model on the test part, or without one on the validation part; None where there is nothing to compare.
+
+        The dense model is measured before anything is learned, so that data of no use are found in time.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        data = self.val if self.test is None else self.test
+        if data is None or not self.has_labels:
+            return None
+        self.tell("test")
+        with streams.kept():
+            return evaluate(model, data, ranks=self.ranks)
+
+    def finish(self, compact: nn.Module, began: float, data_name: str | None) -> Result:
+        """Measure the compact model once, on what the dense one was measured on, and put the result together."""
         check_finite(compact.state_dict(), "the compact model")
         compact.eval()
         check_delivered(self.config.target, self.dense, compact, self.example, sparse=self.sparse)
-        data = loader_on(test, self.where) if test is not None else self.val
-        split = "test" if test is not None else "val"
         found: list[ModelFigures] = []
         unpriced: tuple[str, ...] = ()
-        for model in (self.dense, compact):
-            self.tell("test")
-            result: Evaluation | None = None
-            if data is not None and self.has_labels:
-                result = evaluate(model, data, ranks=self.ranks)
+        for model, result in ((self.dense, self.reference), (compact, self.evaluate(compact))):
             counted = price(model, self.example)
             unpriced = unpriced or counted.unpriced
             found.append(
@@ -260,7 +270,7 @@ class Job:
             target=self.config.target,
             seed=self.config.seed,
             data=data_name or (info.name if info else "given loaders"),
-            split=split,
+            split="val" if self.test is None else "test",
             seconds=round(time.monotonic() - began, 1),
             device=device_name(self.where),
             config=self.config.to_dict(),

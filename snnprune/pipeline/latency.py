@@ -20,8 +20,8 @@ from ..inputs import Inputs
 from ..learner import PruneConfig, check_same_run
 from ..ranks import current
 from .job import Job
+from .places import LATENCY
 
-LATENCY = "latency.json"
 _CUTS, _CALLS = 6, 30
 
 

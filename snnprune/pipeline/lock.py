@@ -69,7 +69,7 @@ def _take(path: Path, folder: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}). Choose another folder.") from error
         try:
@@ -88,6 +88,9 @@ def _take(path: Path, folder: Path) -> int:
             if os.path.samestat(os.fstat(handle), path.stat()):
                 break
         os.close(handle)
+    if not _is_lock(handle):
+        os.close(handle)
+        raise RunError(f"{path} is in the way: it is no lock of a run. Move it, or choose another folder.")
     _held.add(handle)
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
@@ -114,6 +117,15 @@ def _lock(handle: int) -> None:
         os.lseek(handle, 0, os.SEEK_SET)
     else:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_lock(handle: int) -> bool:
+    """Whether a file is empty or holds what a run has written; another one is somebody's, and is not touched."""
+    with contextlib.suppress(OSError):
+        os.lseek(handle, 0, os.SEEK_SET)
+        found = os.read(handle, 8)
+        return not found or found == b"process "
+    return False
 
 
 def _owner(handle: int) -> str:

@@ -19,6 +19,7 @@ from ..errors import RunError
 from ..gates import parse_drop, parse_latency
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
+from ..metrics import Evaluation
 from ..ranks import current
 from .arguments import checked_arguments
 from .attaching import working_copy
@@ -100,6 +101,7 @@ def optimize(
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else Path(checkpoint)
     loaders = [loader for loader in (train, val, test) if loader is not None]
+    measured: list[Evaluation | None] = []
     data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
     with streams.kept(), kept_carried(loaders), locked(place):
         if place is not None:
@@ -107,13 +109,17 @@ def optimize(
 
         def make(options: PruneConfig) -> Job:
             _seed(config.seed, loaders)
-            return Job(dense, train, val, options, loss_fn, where, callbacks, example_inputs, data)
+            job = Job(dense, train, val, test, options, loss_fn, where, callbacks, example_inputs, data)
+            if not measured:
+                measured.append(job.evaluate(dense))
+            job.reference = measured[0]
+            return job
 
         drop = parse_drop(config.target)
         if drop is not None:
             trials = DropSearch(make, config, drop, place, resume=resume)
             job, compact = trials.run()
-            result = job.finish(compact, test, began, data_name)
+            result = job.finish(compact, began, data_name)
             result.report.target, result.report.config = config.target, config.to_dict()
             result.report.trials = trials.trials
             return result
@@ -132,7 +138,7 @@ def optimize(
         saved = store.load() if store and resume else None
         _check_alike(saved)
         compact = job.run(store, saved)
-        result = job.finish(compact, test, began - (store.seconds if saved and store else 0.0), data_name)
+        result = job.finish(compact, began - (store.seconds if saved and store else 0.0), data_name)
         if latency is not None:
             latency.note(job.dense, compact, job.sample)
             result.report.target, result.report.config = config.target, config.to_dict()

@@ -104,7 +104,7 @@ def plan(
     with streams.kept():
         streams.seed_all(config.seed)
         options = replace(config, target=at, compile=False)
-        job = Job(dense, train, val, options, None, where, [], example_inputs, dict)
+        job = Job(dense, train, val, None, options, None, where, [], example_inputs, dict)
         least = {metric: job.least_share(metric) for metric in _metrics(config)}
         batches = [
             map_tensors(lambda x: x.to(where), b) for b in first_batches(job.train, config.seed, "plan", _TIMED)

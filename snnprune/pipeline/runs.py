@@ -6,7 +6,6 @@ import contextlib
 import copy
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,12 @@ from ..inputs import Inputs, tensors_in
 from ..memory import check_memory
 from ..registry import LoadedModel, build, load_model, torchvision_names
 from ..report import Report
-from ..saving import WEIGHTS, digest, load, read_structure, save, write_tensors
+from ..saving import WEIGHTS, digest, load, read_structure, write_model, write_tensors
 from ..visual import write_page
 from ..visual.material import REPORT
+from .places import CHECKPOINT, ONNX, PROBE, check_work, has_checkpoint, partial_of, remove_checkpoint
 
 logger = logging.getLogger(__name__)
-ONNX, CHECKPOINT = "model.onnx", "checkpoint"
-PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 _PROBE_SIZE = 4
 _MAX_CLASSES = 2**20
 _ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool))  # of a structure file
@@ -49,30 +47,6 @@ class Opened:
     arch: str | None
     kwargs: dict[str, Any]
     structure: dict[str, Any] | None = None
-
-
-def partial_of(folder: Path) -> Path:
-    """Where a run works until it is finished."""
-    return folder.with_name(folder.name + ".partial")
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether an unfinished run can be gone on with, from a checkpoint or from figures of its trials."""
-    return any(p.suffix in (".pt", ".json") for p in (partial_of(folder) / CHECKPOINT).rglob("*"))
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a run folder that could not be written, before any work is done.
-
-    Raises:
-        RunError: a parent of it is a file, or may not be written to, or its name is too long.
-    """
-    check_name(partial_of(folder).with_name(partial_of(folder).name + ".lock"))  # the longest name beside it
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise RunError(
-            f"{folder} cannot be written: {parent} is no folder or not writable. Choose another --output."
-        )
 
 
 @file_errors()
@@ -98,6 +72,7 @@ def save_run(
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
     work = partial_of(folder)
+    check_work(work)
     try:
         _write_run(model, report, sample, details, folder, onnx=onnx, drawn=drawn)
     except (OSError, RunError) as error:
@@ -105,7 +80,7 @@ def save_run(
             raise
         logger.warning("%s was removed while the run was written into it; it is written once more", work)
         _write_run(model, report, sample, details, folder, onnx=onnx, drawn=drawn)
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    remove_checkpoint(folder / CHECKPOINT)
     return folder
 
 
@@ -135,7 +110,7 @@ def _write_run(
         check = export_onnx(model, work / ONNX, sample, metadata=metadata)
         report.exactness["onnx"] = check.relative_error
         extra["onnx_sha256"] = digest(work / ONNX)
-    save(model, work, extra=extra, sparse=sparse)
+    write_model(model, work, extra=extra, sparse=sparse)
     if isinstance(sample, Tensor):
         _write_probe(model, sample[:_PROBE_SIZE], work / PROBE)
     report.to_json(work / REPORT)
@@ -292,8 +267,3 @@ def _check_size(path: Path, arch: str, kwargs: Mapping[str, Any]) -> None:
         RunError,
         "Its structure.json may be damaged; give --arch and --num-classes.",
     )
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove an unfinished run's working folder."""
-    shutil.rmtree(partial_of(folder), ignore_errors=True)
