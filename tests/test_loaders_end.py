@@ -1,4 +1,4 @@
-"""Loaders that do not end, parts that cannot be used, and code that ends the process: known before the learning."""
+"""Loaders that do not end, parts of no use, and code that ends the process: known before the learning."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def parts_of_no_use():
             DataLoader(TensorDataset(x, torch.tensor([0] * 11 + [3])), 4),
             "3",
         ),
-        "other images": (DataLoader(TensorDataset(x[..., :6], y), 4), "mat1 and mat2"),
+        "other images": (DataLoader(TensorDataset(x[..., :6], y), 4), r"does not run on the .* data, of shape"),
         "no labels": (DataLoader(TensorDataset(x), 4), "no labels"),
         "empty": ([], "no batch"),
         "labels of several": (DataLoader(TensorDataset(x, torch.ones(12, 3)), 4), "probabilities"),
@@ -123,7 +123,7 @@ def test_a_part_that_cannot_be_used_is_found_before_the_learning(net, which, nam
 class Pair(Net):
     def forward(self, x):
         out = super().forward(x)
-        return {"logits": out}
+        return {"boxes": out, "scores": out}
 
 
 @pytest.mark.usefixtures("untrained")

@@ -238,7 +238,7 @@ def _step(stage: Stage, batch: Any) -> float:
             raise
         raise DataError(
             f"the batch of step {stage.step} of the {stage.name} holds a single input, from which batch norm "
-            "learns nothing. Let the loader leave out its last, smaller batch (drop_last=True), or change the batch size."
+            "learns nothing. Let the loader leave out its last, smaller batch (drop_last=True)."
         ) from error
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data import info_of
-from ..errors import ConfigError, DataError, UnsupportedModelError
+from ..errors import ConfigError, DataError, UnsupportedModelError, first_line
 from ..graph import layer_shapes
-from ..inputs import logits_of
-from ..labels import check_logits
+from ..inputs import call, logits_of, split_batch
+from ..labels import check_logits, read_labels
 from ..learner import PruneConfig
+from ..loaders import bounded, length_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,58 @@ def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -
             "data that the model was trained on, or give --num-classes."
         )
     return outputs.shape[1]
+
+
+@torch.no_grad()
+def check_parts(
+    model: nn.Module, parts: Mapping[str, Iterable[Any] | None], outputs: int | None, where: torch.device
+) -> bool:
+    """Whether the data have labels to measure accuracy by; if they do, all parts must, and fit the model.
+
+    Args:
+        model: the dense one, on `where`.
+        parts: name -> loader, the one to learn from first; None where there is none.
+        outputs: of the model; None when they are not known.
+        where: device.
+
+    Raises:
+        DataError: a part is empty, does not end, lacks labels, or its inputs or labels do not fit the model.
+    """
+    for at, (name, loader) in enumerate(parts.items()):
+        if loader is None:
+            continue
+        batch = next(iter(loader), None)
+        if batch is None:
+            raise DataError(f"the {name} loader yields no batch.")
+        images, labels = split_batch(batch)
+        if labels is None and at == 0:
+            return False
+        if labels is None:
+            raise DataError(
+                f"the {name} data have no labels, unlike those to learn from, so nothing can be measured on them. "
+                "Give batches of (inputs, labels), or leave that part out."
+            )
+        read_labels(labels, outputs)
+        if at and isinstance(images, Tensor):
+            _check_fits(model, images[:2].to(where), name)
+        if at and length_of(loader) is None:
+            for _ in bounded(loader, f"the {name} loader"):
+                pass
+    return True
+
+
+def _check_fits(model: nn.Module, images: Tensor, name: str) -> None:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        call(model.eval(), images)
+    except Exception as error:  # whatever its layers say
+        raise DataError(
+            f"the model does not run on the {name} data, of shape {tuple(images.shape[1:])} "
+            f"({first_line(error)}). Give them the size and the channels of the data to learn from."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def warn_of_zeros(model: nn.Module) -> None:

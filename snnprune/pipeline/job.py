@@ -19,8 +19,7 @@ from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import info_of, loader_on
 from ..errors import first_line
 from ..gates import GatedModel
-from ..inputs import Inputs, first_images, map_tensors, split_batch
-from ..labels import read_labels
+from ..inputs import Inputs, first_images, map_tensors
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
 from ..macs import price
@@ -32,7 +31,7 @@ from ..sparse import stored_bytes
 from ..surgery import fold_, remove_
 from ..tracing import trace
 from .attaching import alike, gate_neurons, switch_connections
-from .checks import check_classes, check_runs, warn_of_zeros
+from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
 from .identity import environment, run_identity
 from .pictures import feature_maps
@@ -76,6 +75,8 @@ class Job:
             check_runs(dense, self.example, config)
             if loss_fn is None:  # which alone would know what else outputs mean
                 outputs = check_classes(dense, self.example, train)
+        parts = {"training": train, "validation": val, "test": test}
+        self.has_labels = loss_fn is None and check_parts(dense, parts, outputs, where)
         self.tell("trace")
         self.groups = trace(dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
         if config.granularity == "neuron":
@@ -99,7 +100,6 @@ class Job:
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
         self.reference: Evaluation | None = None  # the dense model on the data of the report
-        self.has_labels = loss_fn is None and all(_labelled(x, outputs) for x in (train, val) if x is not None)
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
         """Tell the observers of a stage that is not the loop's."""
@@ -313,11 +313,3 @@ class Job:
         except Exception as error:  # what is only looked at must not cost what was learned
             logger.warning("there are no feature maps to look at (%s)", first_line(error))
             return {}
-
-
-def _labelled(loader: Iterable[Any], outputs: int | None) -> bool:
-    """Whether batches are (inputs, labels) pairs; labels of no use are refused now and not after an epoch."""
-    labels = split_batch(next(iter(loader)))[1]
-    if labels is not None:
-        read_labels(labels, outputs)
-    return labels is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,7 @@ def test_what_is_put_beside_an_unfinished_run_outlives_its_failure(model, said, 
         fill(Path("out.partial"), "notes.txt", "checkpoint/notes/x")
         raise snnprune.DataError("it fails")
 
-    monkeypatch.setattr("snnprune.pipeline.optimize.Job", fails)
+    monkeypatch.setattr(sys.modules["snnprune.pipeline.optimize"], "Job", fails)
     said(optimize(model, *SHORT, "--output", "out"))
     assert (
         Path("out.partial/notes.txt").read_text() == Path("out.partial/checkpoint/notes/x").read_text() == "mine"
@@ -107,7 +107,7 @@ def test_a_lock_that_is_somebodys_file(tmp_path, kind):
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("text", ["", f"process {os.getpid()} on here"])
+@pytest.mark.parametrize("text", ["", "process 12 on here"])
 def test_a_lock_that_a_killed_run_has_left(tmp_path, text):
     (tmp_path / "run.lock").write_text(text)
     with locked(tmp_path / "run"):
