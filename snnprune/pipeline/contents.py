@@ -33,7 +33,7 @@ def contents(loader: Iterable[Any]) -> dict[str, Any]:
     if isinstance(loader, ArrayLoader):
         digest.add([loader.images, loader.labels])
         settings = {"batch size": loader.batch_size, "seed": loader.seed, "augment": loader.augment}
-        return {"content": digest.text(), **settings, "as": repr(info_of(loader))}
+        return {"content": digest.text(), **settings, "description": repr(info_of(loader))}
     if isinstance(loader, DataLoader):
         digest.add(loader.dataset)
         sampler = type(loader.sampler).__qualname__

@@ -76,7 +76,7 @@ CHANGES = {
     "augmentation": ({"train": part(augment=True)}, "training data: augment was False, now True"),
     "normalisation": (
         {"train": part(info=dataclasses.replace(INFO, mean=(0.4,)))},
-        "training data: as has changed",
+        "training data: description has changed",
     ),
     "validation": ({"val": part(image=7)}, "validation data: content has changed"),
     "test": ({"test": part(image=7)}, "test data: content has changed"),
