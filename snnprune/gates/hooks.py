@@ -37,7 +37,7 @@ class Snapshot:
     So a copy computes what the model computed then, whatever happens to the model and its gates afterwards.
     """
 
-    blocks = None
+    blocks: Blocks | None = None
 
     def __init__(self, factors: dict[str, Tensor]) -> None:
         self._factors = factors
