@@ -19,8 +19,12 @@ from .blocks import Blocks
 class Owner(Protocol):
     """Who computes the scales."""
 
-    blocks: Blocks | None  # None where any number of threads may call
     _factors: dict[str, Tensor]
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Who is inside; None where any number of threads may call."""
+        ...
 
     def refresh(self) -> None:
         """Compute the scales anew where something has changed."""
