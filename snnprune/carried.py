@@ -31,13 +31,13 @@ def generators_of(loader: object) -> list[Any]:
     They are looked for in attributes, containers, and what functions hold, in an order that is always the same.
     Those that a whole program shares are left out.
     """
-    shared = {id(torch.default_generator), id(getattr(np.random.mtrand, "_rand", None))}
+    shared = {id(torch.default_generator), id(getattr(np.random.mtrand, "_rand", None)), id(random._inst)}  # type: ignore[attr-defined]
     found: list[Any] = []
     seen: set[int] = set()
     todo: list[tuple[object, int]] = [(loader, 0)]
     while todo and len(seen) < _OBJECTS:
         value, depth = todo.pop()
-        if isinstance(value, _LEAVES) or id(value) in seen or id(value) in shared:
+        if isinstance(value, (*_LEAVES, random.SystemRandom)) or id(value) in seen or id(value) in shared:
             continue
         seen.add(id(value))
         if isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import DataError
+from .errors import DataError, first_line
 
 logger = logging.getLogger(__name__)
 MOST = 100_000  # batches of a loader that tells no length
@@ -61,7 +61,7 @@ def bounded(loader: Iterable[Any], name: str) -> Iterator[Any]:
     told = length_of(loader)
     most = MOST if told is None else 2 * told + _SLACK
     said = time.monotonic()
-    for at, batch in enumerate(loader):
+    for at, batch in enumerate(_watched(loader, name)):
         if at >= most:
             raise DataError(
                 f"{name} does not end: it gave {at} batches"
@@ -72,6 +72,28 @@ def bounded(loader: Iterable[Any], name: str) -> Iterator[Any]:
             said = time.monotonic()
             logger.warning("%s tells no length; %d batches so far, and going on to its end", name, at)
         yield batch
+
+
+def _watched(loader: Iterable[Any], name: str) -> Iterator[Any]:
+    try:
+        yield from loader
+    except (RuntimeError, OSError, EOFError) as error:
+        refuse_lost_worker(error, loader, name)
+        raise
+
+
+def refuse_lost_worker(error: Exception, loader: Any, name: str) -> None:
+    """Say it in our words where an error means that a worker process of a loader has ended.
+
+    Raises:
+        DataError: it does: PyTorch says so itself, or the connection to a worker is lost.
+    """
+    lost = isinstance(error, (ConnectionError, EOFError)) and getattr(loader, "num_workers", 0)
+    if lost or (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
+        raise DataError(
+            f"a worker process of {name} has ended ({first_line(error)}), most often because memory ran out. Give "
+            "it fewer workers (num_workers) or smaller batches."
+        ) from error
 
 
 def length_of(loader: Any) -> int | None:

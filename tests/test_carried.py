@@ -88,7 +88,7 @@ def test_orders_and_draws_follow_the_seed(name):
 def test_what_a_program_shares_is_left_alone():
     loader = DataLoader(DATA, shuffle=True, generator=torch.default_generator)
     assert not generators_of(loader)
-    assert not generators_of([np.random, random, DATA])
+    assert not generators_of([np.random, random, DATA, random.randint, random.SystemRandom(), np.random.rand])
 
 
 @pytest.mark.parametrize("stop_at", [3, 9, 14])

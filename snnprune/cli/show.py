@@ -107,6 +107,7 @@ _TITLES = {
     "data": "reading data",
     "load": "loading the model",
     "trace": "tracing groups",
+    "dense": "testing the dense model",
     "latency": "timing cuts",
     "cuts": "measuring cuts",
     "probe": "probing neurons",

@@ -12,7 +12,7 @@ class Event:
     """One piece of news.
 
     Attributes:
-        stage: `trace`, `probe`, `search`, `check`, `recover` or `test`; `latency` while cuts are timed, and
+        stage: `trace`, `dense`, `probe`, `search`, `check`, `recover` or `test`; `latency` while cuts are timed, and
             `trial` at the beginning and at the end of each trial of a `drop` target.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..carried import seed_carried
-from ..errors import DataError, DivergedError, first_line
+from ..errors import DataError, DivergedError
 from ..inputs import inputs_in, is_samples, moved, tensors_in
-from ..loaders import bounded, length_of
+from ..loaders import bounded, length_of, refuse_lost_worker
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state
 from .checkpoint import Checkpoint, Interrupted, reading
@@ -217,12 +217,8 @@ def run_stage(
         if checkpoint:  # what comes after the stage may fail, and need not cost it
             checkpoint.save(stage.name, stage.state(), rng_state())
     except (RuntimeError, OSError, EOFError) as error:
-        if not _is_of_a_worker(error, loader):
-            raise
-        raise DataError(
-            f"a worker process of the training loader has ended ({first_line(error)}), most often because memory "
-            "ran out. Give it fewer workers (num_workers) or smaller batches."
-        ) from error
+        refuse_lost_worker(error, loader, "the training loader")
+        raise
     except KeyboardInterrupt:
         # Out of the middle of a step there is no state to keep; the last checkpoint stays.
         if checkpoint and not pause.inside:
@@ -240,13 +236,6 @@ def _step(stage: Stage, batch: Any) -> float:
             f"the batch of step {stage.step} of the {stage.name} holds a single input, from which batch norm "
             "learns nothing. Let the loader leave out its last, smaller batch (drop_last=True)."
         ) from error
-
-
-def _is_of_a_worker(error: Exception, loader: Any) -> bool:
-    """PyTorch says so itself, or the connection to a loader's worker is lost."""
-    if isinstance(error, RuntimeError):
-        return "DataLoader worker" in str(error)
-    return bool(getattr(loader, "num_workers", 0)) and isinstance(error, (ConnectionError, EOFError))
 
 
 def _why(loss: float, stage: Stage, batch: Any) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from logging import Logger
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,8 @@ class Digest:
             self._value.update(value)
         elif isinstance(value, Tensor):
             self._array(_as_bytes(value), f"{value.dtype} {tuple(value.shape)}")
+        elif hasattr(type(value), "to_numpy"):  # tables
+            self.add(value.to_numpy(), depth + 1)
         elif isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 self.add(value.tolist(), depth + 1)
@@ -128,7 +132,7 @@ class Digest:
             for key, item in value.items():
                 self.add(key, depth + 1)
                 self.add(item, depth + 1)
-        elif isinstance(value, torch.Generator) or callable(value) or id(value) in self._seen:
+        elif isinstance(value, (ModuleType, Logger)) or callable(value) or id(value) in self._seen:
             return
         else:
             self._seen.add(id(value))
@@ -151,6 +155,8 @@ class Digest:
 
 def _as_bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
     """A tensor of any element type as an array of the same rows."""
+    if not tensor.numel() or tensor.is_quantized or tensor.is_nested:
+        return np.empty(0, np.uint8)
     plain = tensor.detach().cpu()
     plain = plain.to_dense() if plain.layout != torch.strided else plain
     plain = plain.resolve_conj().resolve_neg().contiguous()

@@ -118,8 +118,10 @@ class DropSearch:
                 f"{self.folder} holds a run with another kind of target. Repeat the command of the interrupted "
                 "run, or remove its folder to start anew."
             )
+        if self.folder is None:
+            return {}
         self.identity = {**job.identity(), "drop": self.drop, "trials": self.config.trials}
-        if self.folder is None or not self.resume or not (self.folder / BOOK).exists():
+        if not self.resume or not (self.folder / BOOK).exists():
             return {}
         content = read_json(self.folder / BOOK)
         check_same_run(

@@ -227,7 +227,7 @@ class Job:
                 check_predicted(gated, self.dense, compact, self.example)
             return compact, scales
 
-    def evaluate(self, model: nn.Module) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, stage: str = "test") -> Evaluation | None:
         """A model on the test part, or without one on the validation part; None where there is nothing to compare.
 
         The dense model is measured before anything is learned, so that data of no use are found in time.
@@ -238,7 +238,7 @@ class Job:
         data = self.val if self.test is None else self.test
         if data is None or not self.has_labels:
             return None
-        self.tell("test")
+        self.tell(stage)
         with streams.kept():
             return evaluate(model, data, ranks=self.ranks)
 

@@ -66,9 +66,10 @@ class LatencySearch:
         if self.config.granularity == "connection":
             raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
         job = self.make(replace(self.config, target={"macs": 1.0}))
-        self.identity = {**job.identity(), "latency": self.wanted}
-        if self.resume and self.path is not None and self.path.exists():
-            return self._known()
+        if self.path is not None:
+            self.identity = {**job.identity(), "latency": self.wanted}
+            if self.resume and self.path.exists():
+                return self._known()
         ranks = current()
         with job.attach(copy.deepcopy(job.dense)) as gated:
             assert isinstance(gated, GatedModel)

@@ -111,7 +111,7 @@ def optimize(
             _seed(config.seed, loaders)
             job = Job(dense, train, val, test, options, loss_fn, where, callbacks, example_inputs, data)
             if not measured:
-                measured.append(job.evaluate(dense))
+                measured.append(job.evaluate(dense, "dense"))
             job.reference = measured[0]
             return job
 

@@ -82,7 +82,13 @@ def test_a_checkpoint_of_other_options_is_refused_and_stays(model, stopped, said
     message = said(optimize(model, *SHORT, *options, "--output", "out", "--resume"))
     assert "belongs to another model, data set or options" in message
     assert "out.partial/checkpoint/state.pt" in message
-    named = {"--lr": "(lr was 0.05, now 0.01)", "--seed": "(seed was 0, now 1; ", "--keep": "(keep was [], now ['f"}
+    named = {
+        "--lr": "(lr was 0.05, now 0.01)",
+        "--seed": "(seed was 0, now 1; training data: ",
+        "--keep": "(keep was [], now ['f",
+        "--batch-size": "training data: batch size was 128, now 64",
+        "--mean": "training data: description has changed",
+    }
     assert named.get(options[0], "") in message
     assert tree(here) == before
 
