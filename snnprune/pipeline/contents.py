@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -37,11 +38,13 @@ def contents(loader: Iterable[Any]) -> dict[str, Any]:
         settings = {"batch size": loader.batch_size, "seed": loader.seed, "augment": loader.augment}
         return {"content": digest.text(), **settings, "description": repr(info_of(loader))}
     if isinstance(loader, DataLoader):
-        digest.add(loader.dataset)
+        with contextlib.suppress(Exception):  # of mappings and tables of somebody's own
+            digest.add(loader.dataset)
         sampler = type(loader.sampler).__qualname__
         settings = {"batch size": loader.batch_size, "drop_last": loader.drop_last, "sampler": sampler}
     else:
-        digest.add(loader)
+        with contextlib.suppress(Exception):
+            digest.add(loader)
         settings = {}
     first, again = _drawn(loader), _drawn(loader)
     if first is not None and first == again:
@@ -126,7 +129,7 @@ class Digest:
                 self._array(value, f"{value.dtype} {value.shape}")
         elif isinstance(value, (list, tuple)):
             self._put("l", str(len(value)))
-            for item in value:
+            for item in (list if isinstance(value, list) else tuple).__iter__(value):  # whatever a subclass gives
                 self.add(item, depth + 1)
         elif isinstance(value, Mapping):
             for key, item in value.items():

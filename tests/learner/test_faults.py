@@ -27,7 +27,7 @@ class Batches(list):
         self.act, self.seen = act, 0
 
     def begin(self, event) -> None:
-        if event.stage == "trace":
+        if event.stage == "probe":
             self.seen = -CONFIG.probe
 
     def __iter__(self):
