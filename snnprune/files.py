@@ -70,6 +70,31 @@ def brief(path: Path) -> str:
     return str(Path(*(part if len(part) <= 120 else f"{part[:50]} ... {part[-20:]}" for part in path.parts)))
 
 
+def path_inside(folder: Path, *parts: str) -> Path:
+    """A path in a folder that others may have filled, no part of which leads out of it.
+
+    Raises:
+        RunError: a part is a symbolic link, behind which anything may lie.
+    """
+    path = folder
+    for part in parts:
+        path = path / part
+        refuse_link(path)
+    return path
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link of somebody else's leads.
+
+    Raises:
+        RunError: there is one.
+    """
+    if path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path):
+        raise RunError(
+            f"{brief(path)} is a symbolic link, so what is written there would land elsewhere. Remove the link."
+        )
+
+
 def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
     """Refuse a path that no file can have, which is found out by asking for the file.
 

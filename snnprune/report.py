@@ -21,9 +21,11 @@ from .loaders import reread
 from .macs import count_macs, price
 from .metrics import count_nonzero, count_params, evaluate
 from .plain import plain
+from .shown import ROWS, cut, largest
 from .sparse import stored_bytes
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
+_NAME = 100  # characters of a name in a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,25 +148,28 @@ class Report:
         except (TypeError, AttributeError, KeyError) as error:
             raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
         if wrong:
-            raise RunError(f"{path} is no report of this version: its {wrong} is malformed.")
+            raise RunError(
+                f"{path} is no report of this version: its {wrong} is malformed, so it cannot be drawn or "
+                "compared. Take it as the run wrote it."
+            )
         return found
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(what, dense, compact, change) for tables; accuracies in per cent."""
         found = []
-        a, b = self.dense, self.compact
+        a, b, split = self.dense, self.compact, cut(self.split, _NAME)
         if a.accuracy is not None and b.accuracy is not None:
             change = 100 * (b.accuracy - a.accuracy)
             found.append(
                 (
-                    f"accuracy ({self.split})",
+                    f"accuracy ({split})",
                     f"{a.accuracy:.2%}",
                     f"{b.accuracy:.2%}",
                     f"{change:+.2f} points",
                 )
             )
         if a.loss is not None and b.loss is not None:
-            found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
+            found.append((f"loss ({split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
         macs = "MACs (in part)" if self.unpriced else "MACs"
         for name, x, y in ((macs, a.macs, b.macs), ("params", a.params, b.params)):
             found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
@@ -180,14 +185,21 @@ class Report:
         lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
         lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
         if self.unpriced:
-            lines.append(f"not in the MACs: {', '.join(self.unpriced)}")
+            lines.append(f"not in the MACs: {cut(', '.join(self.unpriced))}")
         if not self.groups:
             return "\n".join(lines)
         lines.append("")
         lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
-        for g in self.groups:
-            lines.append(f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}")
-        return "\n".join(lines)
+        groups, rest = largest(self.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
+        for g in groups:
+            counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
+            lines.append(f"{cut(g['id'], _NAME):32}{counts}")
+        return "\n".join([*lines, rest] if rest else lines)
+
+
+def goal(target: Mapping[str, float] | None) -> str:
+    """A target as on the command line."""
+    return "free" if target is None else ", ".join(f"{cut(k, _NAME)}={v:g}" for k, v in target.items())
 
 
 def human(number: float) -> str:
