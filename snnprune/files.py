@@ -95,6 +95,18 @@ def refuse_link(path: Path) -> None:
         )
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse to go on in a folder with a link anywhere in it, or one that is a link itself.
+
+    Raises:
+        RunError: there is one.
+    """
+    refuse_link(folder)
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            refuse_link(Path(place) / name)
+
+
 def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
     """Refuse a path that no file can have, which is found out by asking for the file.
 

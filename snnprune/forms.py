@@ -60,16 +60,17 @@ def _counted(group: Mapping[str, Any]) -> bool:
 
 def _point(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of `curve` or `history` is what can be drawn: a step of a stage, and numbers."""
-    known = type(entry.get("stage")) is str and _count(entry.get("step"))
-    if not known or not all(_number_or_none(entry.get(name)) for name in ("loss", "val_loss", "budget")):
-        return False
-    if not _share_or_none(entry.get("val_accuracy")) or type(entry.get("metric", "")) not in (str, type(None)):
-        return False
-    if "counts" not in entry:
-        return True
-    counts = entry["counts"]
-    return type(counts) is dict and all(
-        type(found) is list and len(found) == 3 and all(map(_count, found)) for found in counts.values()
+    get = entry.get
+    for name in ("loss", "val_loss", "budget"):  # a loop, because there may be a million entries
+        if type(get(name)) not in (float, int, type(None)):
+            return False
+    known = type(get("stage")) is str and _count(get("step")) and type(get("metric")) in (str, type(None))
+    counts = get("counts", {})
+    return (
+        known
+        and _share_or_none(get("val_accuracy"))
+        and type(counts) is dict
+        and all(_every(found, _count) and len(found) == 3 for found in counts.values())
     )
 
 

@@ -111,8 +111,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in the form of `report.json`."""
-        content = asdict(self)
-        content["target"] = None if self.target is None else dict(self.target)
+        content = {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
+        content |= {"dense": asdict(self.dense), "compact": asdict(self.compact)}
         for model in ("dense", "compact"):
             if content[model]["nonzero"] is None:
                 del content[model]["nonzero"]  # only where connections were switched
@@ -285,6 +285,13 @@ def compare(
         unpriced=list(price(dense, example_inputs).unpriced),
         stored={"dense": stored_bytes(dense), "compact": stored_bytes(compact)},
     )
+
+
+def _copied(value: Any) -> Any:
+    """Plain values in lists and dicts of their own; of what a file holds, `copy.deepcopy` would take minutes."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RunError
+from ..files import refuse_link
 from ..ranks import current
 
 if sys.platform == "win32":
@@ -69,7 +70,8 @@ def _take(path: Path, folder: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            refuse_link(path)  # which would let the holder's name be written over another file
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}). Choose another folder.") from error
         try:

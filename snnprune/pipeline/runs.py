@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError, first_line
 from ..export import export_onnx
-from ..files import STRUCTURE, brief, check_name, file_errors, reason, remove_leftovers
+from ..files import STRUCTURE, brief, check_name, file_errors, reason, refuse_links, remove_leftovers
 from ..inputs import Inputs, tensors_in
 from ..memory import check_memory
 from ..registry import LoadedModel, build, load_model, torchvision_names
@@ -65,9 +65,11 @@ def check_place(folder: Path) -> None:
     """Refuse a run folder that could not be written, before any work is done.
 
     Raises:
-        RunError: a parent of it is a file, or may not be written to, or its name is too long.
+        RunError: a parent of it is a file, or may not be written to, its name is too long, or what is left of an
+            earlier run has links in it.
     """
     check_name(partial_of(folder).with_name(partial_of(folder).name + ".lock"))  # the longest name beside it
+    refuse_links(partial_of(folder))
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunError(
@@ -95,6 +97,7 @@ def save_run(
         ExportError: the ONNX file is not what the model computes.
     """
     check_name(partial_of(folder))
+    refuse_links(partial_of(folder))
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
     work = partial_of(folder)
