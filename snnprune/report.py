@@ -16,10 +16,12 @@ from torch import nn
 from .errors import RunError, first_line
 from .files import read_json, write_json
 from .forms import malformed
+from .graph import layer_shapes
 from .inputs import Inputs, device_of
 from .loaders import reread
 from .macs import count_macs, price
 from .metrics import count_nonzero, count_params, evaluate
+from .options import path_of
 from .plain import plain
 from .shown import ROWS, cut, largest
 from .sparse import stored_bytes
@@ -125,9 +127,10 @@ class Report:
             path: of the file; it is replaced if it is there.
 
         Raises:
-            RunError: it cannot be written.
+            ConfigError: `path` is none.
+        RunError: it cannot be written.
         """
-        write_json(Path(path), finite(self.to_dict()))
+        write_json(path_of("path", path), finite(self.to_dict()))
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -139,7 +142,7 @@ class Report:
         Raises:
             RunError: the file is missing or of another form.
         """
-        content = read_json(Path(path))
+        content = read_json(path_of("path", path))
         try:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
             known = {field.name for field in fields(cls)}  # a newer version may tell more
@@ -259,6 +262,7 @@ def compare(
         AttachError: a model has gates attached; compare what `compact()` gives.
         ConfigError: a model is no module with values.
         DataError: `data` is empty, an iterator, without labels, or has one that is none of the model's classes.
+        UnsupportedModelError: a model does not run on `example_inputs`.
 
     Example:
         >>> report = snnprune.compare(model, small, test, example_inputs=images)
@@ -267,6 +271,8 @@ def compare(
     """
     dense, compact = plain(dense, "compare()"), plain(compact, "compare()")
     data = None if data is None else reread(data, "compare()'s data")
+    for model in (dense, compact):
+        layer_shapes(model, example_inputs)  # which says so where it does not run
     before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
     if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
         before, after = replace(before, nonzero=None), replace(after, nonzero=None)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import attention, layers
-from .errors import RunError, StructureError, first_line
-from .files import STRUCTURE, check_name, file_errors, read_json, write_atomically, write_json
+from .errors import ConfigError, RunError, StructureError, first_line
+from .files import STRUCTURE, check_name, file_errors, json_of, read_json, write_atomically, write_json
 from .inputs import unwrap
+from .options import Names, checked, path_of
 from .plain import fill_, plain
 from .registry import load_state_
 from .sparse import pack, shapes, unpack
@@ -63,14 +64,23 @@ def save(
 
     Raises:
         AttachError: the model has gates attached, which no file holds.
-        ConfigError: `model` is no module.
+        ConfigError: `model` is no module, or another argument is not what it must be.
         RunError: the folder or a file cannot be written.
 
     Example:
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder, model = Path(folder), unwrap(plain(model, "save()"))
+    folder, model = path_of("folder", folder), unwrap(plain(model, "save()"))
+    check_name(folder / STRUCTURE)
+    extra = {} if extra is None else extra
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra={repr(extra)[:100]} must be a dict of further entries, or None.")
+    json_of("extra", dict(extra), ConfigError)
+    known, sparse = model.state_dict(), checked("sparse", sparse, Names)
+    unknown = [name for name in sparse if not isinstance(known.get(name), Tensor)]
+    if unknown:
+        raise ConfigError(f"sparse: {unknown[0][:100]!r} is the name of no weight of the model.")
     tied = further_names(model, sparse)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)
@@ -82,7 +92,7 @@ def save(
         "weights_sha256": digest(folder / WEIGHTS),
         **({"sparse": shapes(state, sparse)} if sparse else {}),
         **({"tied": tied} if tied else {}),
-        **(extra or {}),
+        **extra,
     }
     write_json(folder / STRUCTURE, structure)
 
@@ -159,7 +169,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         >>> torch.equal(again(images), small(images))
         True
     """
-    folder, model = Path(folder), plain(model, "load()", empty=True)
+    folder, model = path_of("folder", folder), plain(model, "load()", empty=True)
     check_name(folder)
     structure = read_structure(folder)
     weights = folder / WEIGHTS

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RunError
-from ..files import refuse_link
+from ..files import check_name, refuse_link
 from ..ranks import current
 
 if sys.platform == "win32":
@@ -42,6 +42,9 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    check_name(folder)
+    if folder.name in ("", ".."):
+        raise RunError(f"{str(folder)!r} is no name for a folder to work in. Choose another one.")
     path = folder.with_name(folder.name + ".lock")
     ranks = current()
     trouble: RunError | None = None

@@ -52,7 +52,13 @@ class Opened:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a run works until it is finished."""
+    """Where a run works until it is finished.
+
+    Raises:
+        RunError: the path ends in no name, so that nothing can be put beside it.
+    """
+    if folder.name in ("", ".."):
+        raise RunError(f"{str(folder)!r} is no name for a run folder. Choose another one.")
     return folder.with_name(folder.name + ".partial")
 
 
@@ -203,7 +209,7 @@ def refuse_unfinished(path: Path) -> None:
     Raises:
         RunError: it is the working folder of one, or will be its folder.
     """
-    name = path.with_name(path.name.removesuffix(".partial"))
+    name = path.parent / path.name.removesuffix(".partial")
     inside = path != name and path.is_dir() and not (path / REPORT).is_file()
     if inside or (not path.exists() and has_checkpoint(path)):
         raise RunError(
