@@ -19,6 +19,7 @@ from .inputs import Inputs, batch_size, call, first_rows, in_float32, map_tensor
 from .options import checked, path_of
 from .parity import ExportCheck, check_onnx
 from .plain import plain
+from .shown import brief_repr
 
 
 def export_onnx(
@@ -142,7 +143,7 @@ def _stored(metadata: object) -> dict[str, str]:
     if metadata is None:
         return {}
     if not isinstance(metadata, Mapping) or not all(isinstance(name, str) for name in metadata):
-        raise ConfigError(f"metadata={repr(metadata)[:100]} must be a dict with names as its keys.")
+        raise ConfigError(f"metadata={brief_repr(metadata)} must be a dict with names as its keys.")
     return {name: json_of(f"metadata[{name[:100]!r}]", value, ConfigError) for name, value in metadata.items()}
 
 

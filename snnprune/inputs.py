@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .errors import ConfigError, DataError, first_line
+from .shown import brief_repr
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -221,7 +222,7 @@ def usable_device(device: torch.device | str | int) -> torch.device:
         torch.empty(0, device=where)
         return where
     except (RuntimeError, AssertionError, TypeError, OverflowError, ValueError) as error:
-        shown = repr(device)[:100]
+        shown = brief_repr(device)
         raise ConfigError(f"device={shown} cannot be used here ({first_line(error)}). Try cpu or cuda.") from error
 
 

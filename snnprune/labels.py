@@ -93,8 +93,8 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
     if classes is not None and high >= classes:
         raise DataError(
             f"the data has labels up to {high}, but the model has {classes} outputs, for classes from 0 to "
-            f"{classes - 1} (the smallest label is {low}). Use the data set that the model was trained on, or give "
-            "--num-classes."
+            f"{classes - 1} (the smallest label is {low}). Use the data set that the model was trained on, or "
+            "give --num-classes."
         )
     return found
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import numpy as np
 
 from .errors import ConfigError, SnnPruneError
+from .shown import brief_repr
 
 
 class _Misfit(Exception):
@@ -114,7 +115,7 @@ def checked(name: str, value: Any, kind: Any, error: type[SnnPruneError] = Confi
     try:
         return _fit(value, kind)
     except _Misfit:
-        shown = _shown(value)
+        shown = brief_repr(value)
         if get_origin(kind) is Literal:
             raise error(f"{name}={shown} is unknown; use one of {', '.join(get_args(kind))}.") from None
         raise error(f"{name}={shown} must be {_wanted(kind)}.") from None
@@ -136,15 +137,8 @@ def each(name: str, values: Any, kind: Any, error: type[SnnPruneError] = ConfigE
     except TypeError:
         found = None
     if found is None:
-        raise error(f"{name}={_shown(values)} must be a sequence, each part {_wanted(kind)}.")
+        raise error(f"{name}={brief_repr(values)} must be a sequence, each part {_wanted(kind)}.")
     return [checked(f"{name}[{at}]", value, kind, error) for at, value in enumerate(found)]
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)[:100]
-    except ValueError:  # a whole number of so many digits that Python does not write it
-        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
 
 
 def check_fields(instance: Any) -> None:

@@ -19,6 +19,7 @@ from .inputs import unwrap
 from .options import Names, checked, path_of
 from .plain import fill_, plain
 from .registry import load_state_
+from .shown import brief_repr
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
 from .ties import check_alike, further_names, get_tensor, set_tensor_, tie_again_, ties_of
@@ -75,7 +76,7 @@ def save(
     check_name(folder / STRUCTURE)
     extra = {} if extra is None else extra
     if not isinstance(extra, Mapping):
-        raise ConfigError(f"extra={repr(extra)[:100]} must be a dict of further entries, or None.")
+        raise ConfigError(f"extra={brief_repr(extra)} must be a dict of further entries, or None.")
     json_of("extra", dict(extra), ConfigError)
     known, sparse = model.state_dict(), checked("sparse", sparse, Names)
     unknown = [name for name in sparse if not isinstance(known.get(name), Tensor)]

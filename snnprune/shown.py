@@ -38,6 +38,14 @@ def cut(text: object, length: int = _TEXT, front: float = 0.5) -> str:
     return visible(whole)
 
 
+def brief_repr(value: object, length: int = 100) -> str:
+    """A value as Python writes it, of at most so many characters; where it cannot be written, what it is."""
+    try:
+        return repr(value)[:length]
+    except Exception:  # a whole number of too many digits, or somebody's own __repr__
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
 def first(items: Sequence[T], limit: int, what: str, where: str = _HOLDS) -> tuple[list[T], str]:
     """The first items, and a sentence on how many are left out; it is empty where none are.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snnprune.errors import ConfigError, RunError, SnnPruneError, StructureError
-from snnprune.shown import cut, first, largest, last, spread, visible
+from snnprune.shown import brief_repr, cut, first, largest, last, spread, visible
 
 FORGED = ["\n", "\r", "\x0b", "\x0c", "\x1b[2J", "\x85", "\u2028", "\u2029", "\u202e", "\ud800", "\x00"]
 
@@ -46,6 +46,19 @@ class Long(str):
 
 def test_long_texts_are_cut_before_they_are_looked_through():
     assert cut(Long("\n" + "x" * 1000), 11) == "?xxxx…xxxxx"
+
+
+class Odd:
+    def __repr__(self):
+        raise TypeError
+
+
+def test_values_that_cannot_be_written_are_told():
+    assert brief_repr("a\n") == "'a\\n'"
+    assert len(brief_repr([1] * 1000)) == 100
+    assert brief_repr(10**5000) == "a number of 16610 bits"
+    assert brief_repr([10**5000]) == "a list"
+    assert brief_repr(Odd()) == "a Odd"
 
 
 def test_lists_say_what_they_leave_out():

@@ -20,6 +20,7 @@ from ..labels import classes_of
 from ..memory import check_memory
 from ..options import Count, Number, Part, Seed, checked, path_of
 from ..registry import load_factory
+from ..shown import brief_repr
 from . import sources
 from .folder import folder, mini_imagenet
 from .loader import ArrayLoader, DataInfo
@@ -111,7 +112,7 @@ def load_data(
     val_fraction, augment = _option("val_fraction", val_fraction, Part), _option("augment", augment, bool)
     root, download = path_of("root", root, DataError), _option("download", download, bool)
     if progress is not None and not callable(progress):
-        raise DataError(f"progress={repr(progress)[:100]} must be a function of (what, done, total), or None.")
+        raise DataError(f"progress={brief_repr(progress)} must be a function of (what, done, total), or None.")
     if ":" in name and not os.path.exists(name):  # noqa: PTH110  # which a name of any length may be asked for
         _check_pair(given)
         return _from_code(name)
@@ -215,7 +216,7 @@ def _name(name: object) -> str:
     """The name of a data set, which may be a path."""
     found = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(found, str):
-        raise DataError(f"data set {repr(name)[:100]} is no name. Give one such as 'digits', or a path.")
+        raise DataError(f"data set {brief_repr(name)} is no name. Give one such as 'digits', or a path.")
     return found
 
 
@@ -226,7 +227,7 @@ def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | No
     plain: Any = given.tolist() if isinstance(given, Tensor) else given
     found: list[Any] = list(plain) if isinstance(plain, Iterable) else [None]
     if not all(map(_is_number, found)):
-        raise DataError(f"--{what} {repr(given)[:100]} is no list of numbers, one a channel.")
+        raise DataError(f"--{what} {brief_repr(given)} is no list of numbers, one a channel.")
     values = tuple(math.inf if abs(value) > _HUGE else float(value) for value in found)
     if not all(math.isfinite(value) for value in values):
         raise DataError(f"--{what} {list(values)} must be finite numbers.")

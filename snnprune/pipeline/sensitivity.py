@@ -22,6 +22,7 @@ from ..losses import check_loss
 from ..metrics import evaluate
 from ..options import Count, Part, Share, checked, each
 from ..plain import plain
+from ..shown import brief_repr
 from ..tracing import trace
 
 SHARES = (0.75, 0.5, 0.25)
@@ -107,7 +108,7 @@ def sensitivity(
     if batches is not None:
         loader_of(batches, "sensitivity()'s batches")
     if on_step is not None and not callable(on_step):
-        raise ConfigError(f"on_step={repr(on_step)[:100]} must be a function of (done, in all), or None.")
+        raise ConfigError(f"on_step={brief_repr(on_step)} must be a function of (done, in all), or None.")
     check_loss(loss_fn)
     where = device_of(model)
     network = copy.deepcopy(unwrap(model)).eval()
