@@ -72,7 +72,9 @@ def scripted(as_json: bool) -> Iterator[None]:
 
 def emit(content: Any) -> None:
     """Write JSON to stdout."""
-    sys.stdout.write(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    for part in json.JSONEncoder(indent=2, allow_nan=False).iterencode(finite(content)):  # which may be as long
+        sys.stdout.write(part)  # as a file
+    sys.stdout.write("\n")
 
 
 def say(line: str, style: str | None = None) -> None:
