@@ -165,18 +165,20 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         RunError: the content has no form in JSON, NaN among it, or the file cannot be written.
     """
-    text = json_of(path, content) + "\n"
+    text = json_of(path, content, indent=2) + "\n"
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def json_of(what: object, content: Any, error: type[SnnPruneError] = RunError) -> str:
+def json_of(
+    what: object, content: Any, error: type[SnnPruneError] = RunError, *, indent: int | None = None
+) -> str:
     """Values as JSON.
 
     Raises:
         SnnPruneError: of the given kind: they have no form in it; `what` tells of whom they are.
     """
     try:
-        return json.dumps(content, indent=2, allow_nan=False)
+        return json.dumps(content, indent=indent, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as cause:
         raise error(
             f"{what}: its content cannot be written as JSON ({first_line(cause)}). Give plain texts, numbers that "
