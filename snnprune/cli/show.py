@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _WIDE = 140  # columns of tables that go into a file or a pipe
 _NAME, _WORDS = 100, 32  # characters of a name, and names in one sentence
+_READABLE = 2**20  # characters of JSON
 BY_JSON = "--json prints all"
 
 
@@ -71,10 +72,12 @@ def scripted(as_json: bool) -> Iterator[None]:
 
 
 def emit(content: Any) -> None:
-    """Write JSON to stdout."""
-    for part in json.JSONEncoder(indent=2, allow_nan=False).iterencode(finite(content)):  # which may be as long
-        sys.stdout.write(part)  # as a file
-    sys.stdout.write("\n")
+    """Write JSON to stdout, indented where somebody may want to read it."""
+    plain = finite(content)
+    text = json.dumps(plain, allow_nan=False)
+    if len(text) < _READABLE:  # indenting takes ten times as long
+        text = json.dumps(plain, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def say(line: str, style: str | None = None) -> None:

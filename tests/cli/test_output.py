@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -205,3 +206,13 @@ def test_an_export_is_written_through_no_link(refused, state, tmp_path_factory):
         Path(f"run/{name}").symlink_to(elsewhere)
         refused("export", "run", "--onnx", *more, says=f"run/{name} is a symbolic link")
     assert elsewhere.read_text() == "mine"
+
+
+def test_json_is_indented_where_somebody_may_read_it(capsys):
+    show.emit({"a": [1, float("nan")]})
+    assert capsys.readouterr().out == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+    many = {"a": [{"step": at} for at in range(100_000)]}
+    show.emit(many)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert json.loads(out) == many
