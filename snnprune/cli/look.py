@@ -213,6 +213,6 @@ def compare(
         for path in bare:
             say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")
         if len(found) == 1 and html is None and not bare:
-            say(f"wrote {write_page(runs[0])}")
+            say(f"wrote {write_page(runs[0], found[0][1])}")
         elif html is not None:
             say(f"wrote {write_comparison(found, html)}")

@@ -49,8 +49,8 @@ class Material:
         return None
 
 
-def read_material(folder: Path) -> Material:
-    """Read a run folder.
+def read_material(folder: Path, report: Report | None = None) -> Material:
+    """Read a run folder, and its report where that is not given.
 
     Raises:
         RunError: it holds no report, or a file of it is damaged.
@@ -62,7 +62,7 @@ def read_material(folder: Path) -> Material:
     plain = isinstance(shape, list) and all(type(v) is int and 0 < v < 2**16 for v in shape)
     return Material(
         folder.resolve().name.removesuffix(".partial"),
-        Report.read(folder / REPORT),
+        Report.read(folder / REPORT) if report is None else report,
         _tensors(folder / SCALES, dims=1, fits=_are_scales, what="finite numbers of at least 0"),
         _tensors(folder / PICTURES, dims=3, fits=_are_bytes, what="bytes"),
         tuple(shape) if plain and shape else (),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import RunError, first_line
 from ..files import file_errors, path_inside, write_atomically
-from ..report import goal
+from ..report import Report, goal
 from ..shown import ROWS, cut, first, last
 from . import html
 from .drawings import drawings
@@ -24,13 +24,14 @@ _BRIEF.maxlist = _BRIEF.maxdict = _WORDS
 
 
 @file_errors()
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, report: Report | None = None) -> Path:
     """Write `report.html` and `plots/*.png` into a run folder, from the files that it holds.
 
     The page holds its drawings and its style, loads nothing, and takes the reader's light or dark setting.
 
     Args:
         folder: a finished run, or one that is about to be.
+        report: its report, where that has been read already.
 
     Returns:
         The page.
@@ -38,7 +39,7 @@ def write_page(folder: Path) -> Path:
     Raises:
         RunError: the folder holds no report, a file of it is damaged, or it cannot be written to.
     """
-    material = read_material(folder)
+    material = read_material(folder, report)
     sections: list[str] = []
     images: dict[Path, bytes] = {}
     try:
