@@ -9,16 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
 from .errors import ConfigError, ExportError, first_line
+from .files import check_name, file_errors
+from .memory import check_memory
+from .options import Count, CountOrZero, Number, Place, checked, each
 from .runtime import open_session
 
 Provider = Literal["auto", "cuda", "cpu"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_Threads = Annotated[int, Number("a whole number from 0 to 65535", low=0, high=2**16 - 1, whole=True)]
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 _MAX_INPUT = 2**26  # numbers in one input that a file may ask for: 3 x 4096 x 4096 fit
 CURE = (
@@ -85,11 +89,12 @@ def bench_onnx(
         >>> latency.median_ms > 0
         True
     """
-    if not paths or not batch_sizes or min(batch_sizes) < 1 or calls < 1 or warm_up < 0 or threads < 0:
-        raise ConfigError("bench needs at least one file, batch size and call, and no negative numbers.")
-    if provider not in ("auto", "cuda", "cpu"):
-        raise ConfigError(f"provider {provider!r} is unknown; use auto, cuda or cpu.")
-    sessions = [(str(path), _session(Path(path), provider, threads)) for path in paths]
+    files, batch_sizes = each("paths", paths, Place), each("batch_sizes", batch_sizes, Count)
+    calls, warm_up = checked("calls", calls, Count), checked("warm_up", warm_up, CountOrZero)
+    threads, provider = checked("threads", threads, _Threads), checked("provider", provider, Provider)
+    if not files or not batch_sizes:
+        raise ConfigError("bench needs at least one file and one batch size.")
+    sessions = [(str(path), _session(path, provider, threads)) for path in files]
     found: list[Latency] = []
     for batch in batch_sizes:
         runs = [(name, session, _call(name, session, batch)) for name, session in sessions]
@@ -121,8 +126,10 @@ def _judged(one: Latency, every: Sequence[Latency]) -> Latency:
 def _session(path: Path, provider: Provider, threads: int) -> Any:
     import onnxruntime
 
-    if not path.is_file():
-        raise ExportError(f"there is no file {path}.")
+    check_name(path, ExportError)
+    with file_errors(ExportError):
+        if not path.is_file():
+            raise ExportError(f"there is no file {path}.")
     if provider == "cpu" or (provider == "auto" and not torch.cuda.is_available()):
         return open_session(path, threads=threads)
     onnxruntime.set_default_logger_severity(4)  # what goes wrong is seen below, and said in our words
@@ -154,6 +161,9 @@ def _call(name: str, session: Any, batch: int) -> Callable[[], None]:
             raise ExportError(f"{name}: no input can be made for {entry.name}: {entry.type}, shape {entry.shape}.")
         if shape and shape[0] != batch:
             raise ExportError(f"{name}: its batch size is fixed at {shape[0]}; {batch} was asked for.")
+        check_memory(
+            f"{name} at batch size {batch}", 16 * math.prod(shape), ExportError, "Choose a smaller batch size."
+        )  # drawn as 8 bytes a number, then of the input's type, and once more where the provider keeps it
         values = np.asarray(generator.standard_normal(shape)).astype(_TYPES[entry.type])
         binding.bind_ortvalue_input(entry.name, onnxruntime.OrtValue.ortvalue_from_numpy(values, device, 0))
 

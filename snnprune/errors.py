@@ -15,16 +15,22 @@
     └── RunError                          a run folder is in the way, missing or damaged
         └── LostRankError                 another process of a run on several GPUs has ended
 
-Every message names the path and the value, the cause, and the remedy.
+Every message names the path and the value, the cause, and the remedy. It is one line of characters that print,
+whatever the names that it quotes hold.
 """
 
 from __future__ import annotations
 
 import re
 
+from .shown import visible
+
 
 class SnnPruneError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ConfigError(SnnPruneError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ import torch
 from torch import nn
 
 from . import streams
-from .errors import ExportError, first_line
+from .errors import ConfigError, ExportError, first_line
 from .exporter import reason, to_proto
-from .files import write_atomically
+from .files import check_name, json_of, write_atomically
 from .inputs import Inputs, batch_size, call, first_rows, in_float32, map_tensors, tensors_in, to_dtype, unwrap
+from .options import checked, path_of
 from .parity import ExportCheck, check_onnx
 from .plain import plain
+from .shown import brief_repr
 
 
 def export_onnx(
@@ -48,7 +49,7 @@ def export_onnx(
 
     Raises:
         AttachError: the model has gates attached.
-        ConfigError: `model` is no module.
+        ConfigError: `model` is no module, or another argument is not what it must be.
         ExportError: the model cannot be exported, has no dynamic batch, or ONNX Runtime computes something else.
 
     Example:
@@ -56,7 +57,9 @@ def export_onnx(
         >>> check.batch_sizes
         (1, 2, 3, 8)
     """
-    path, model = Path(path), unwrap(plain(model, "export_onnx()"))
+    path, model = path_of("path", path), unwrap(plain(model, "export_onnx()"))
+    check_name(path)
+    fp16, stored = checked("fp16", fp16, bool), _stored(metadata)
     if batch_size(example_inputs) < 2:
         raise ExportError("export needs example inputs with a batch of at least 2.")
     with _plainly():
@@ -67,7 +70,7 @@ def export_onnx(
         proto = to_proto(clone, inputs)
         if fp16:
             proto = _to_half(proto)
-        _finish(proto, metadata or {})
+        _finish(proto, stored)
         data = proto.SerializeToString()
         check = check_onnx(clone, data, inputs, path=path, fp16=fp16)
     write_atomically(path, lambda p: p.write_bytes(data))
@@ -135,7 +138,16 @@ def _forget_shapes_of_weights(proto: Any) -> None:
     proto.graph.value_info.extend(others)
 
 
-def _finish(proto: Any, metadata: Mapping[str, Any]) -> None:
+def _stored(metadata: object) -> dict[str, str]:
+    """Metadata as the file holds them: names, and JSON."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping) or not all(isinstance(name, str) for name in metadata):
+        raise ConfigError(f"metadata={brief_repr(metadata)} must be a dict with names as its keys.")
+    return {name: json_of(f"metadata[{name[:100]!r}]", value, ConfigError) for name, value in metadata.items()}
+
+
+def _finish(proto: Any, metadata: Mapping[str, str]) -> None:
     """Strip what names files of this machine, add our metadata, and run the checker."""
     import onnx
 
@@ -150,7 +162,7 @@ def _finish(proto: Any, metadata: Mapping[str, Any]) -> None:
         if hasattr(graph, "metadata_props"):
             del graph.metadata_props[:]
     _forget_shapes_of_weights(proto)
-    onnx.helper.set_model_props(proto, {k: json.dumps(v) for k, v in metadata.items()})
+    onnx.helper.set_model_props(proto, dict(metadata))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:

@@ -29,6 +29,7 @@ def atomic_path(path: Path, keep: Path | None = None) -> Iterator[Path]:
     Raises:
         RunError: the folder cannot be written to.
     """
+    check_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name as long as names may be leaves no room for a longer one beside it.
@@ -56,6 +57,8 @@ _REASONS = {
     errno.EISDIR: "there is a folder of that name; name a file",
     errno.EEXIST: "a part of its path is no folder; name another place",
     errno.ENOTDIR: "a part of its path is no folder; name another place",
+    errno.EACCES: "permission is denied; change its rights, or run as somebody who has them",
+    errno.ELOOP: "it is a link that leads back to itself; remove it",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
 }
 
@@ -68,6 +71,43 @@ def reason(error: OSError) -> str:
 def brief(path: Path) -> str:
     """A path for a message, with names that nobody can read shortened."""
     return str(Path(*(part if len(part) <= 120 else f"{part[:50]} ... {part[-20:]}" for part in path.parts)))
+
+
+def path_inside(folder: Path, *parts: str) -> Path:
+    """A path in a folder that others may have filled, no part of which leads out of it.
+
+    Raises:
+        RunError: a part is a symbolic link, behind which anything may lie.
+    """
+    path = folder
+    for part in parts:
+        path = path / part
+        refuse_link(path)
+    return path
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link of somebody else's leads.
+
+    Raises:
+        RunError: there is one.
+    """
+    if path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path):
+        raise RunError(
+            f"{brief(path)} is a symbolic link, so what is written there would land elsewhere. Remove the link."
+        )
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse to go on in a folder with a link anywhere in it, or one that is a link itself.
+
+    Raises:
+        RunError: there is one.
+    """
+    refuse_link(folder)
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            refuse_link(Path(place) / name)
 
 
 def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
@@ -86,17 +126,18 @@ def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:
 
 
 @contextlib.contextmanager
-def file_errors() -> Iterator[None]:
-    """For what reads a folder that somebody may be removing meanwhile.
+def file_errors(kind: type[SnnPruneError] = RunError) -> Iterator[None]:
+    """For what reads a folder that somebody may be removing meanwhile, or of which not all may be read.
 
     Raises:
-        RunError: the system cannot read or write a file.
+        SnnPruneError: of the given kind: the system cannot read or write a file.
     """
     try:
         yield
     except OSError as error:
-        where = brief(Path(os.fsdecode(error.filename))) if error.filename is not None else "a file"
-        raise RunError(f"{where} cannot be read or written ({reason(error)}).") from error
+        name = error.filename
+        where = brief(Path(os.fsdecode(name))) if isinstance(name, (str, bytes, os.PathLike)) else "a file"
+        raise kind(f"{where} cannot be read or written ({reason(error)}).") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -119,9 +160,30 @@ def write_atomically(path: Path, write: Callable[[Path], Any], keep: Path | None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN is refused."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    """Write JSON atomically.
+
+    Raises:
+        RunError: the content has no form in JSON, NaN among it, or the file cannot be written.
+    """
+    text = json_of(path, content, indent=2) + "\n"
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def json_of(
+    what: object, content: Any, error: type[SnnPruneError] = RunError, *, indent: int | None = None
+) -> str:
+    """Values as JSON.
+
+    Raises:
+        SnnPruneError: of the given kind: they have no form in it; `what` tells of whom they are.
+    """
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise error(
+            f"{what}: its content cannot be written as JSON ({first_line(cause)}). Give plain texts, numbers that "
+            "are finite, lists and dicts."
+        ) from cause
 
 
 def read_json(path: Path, *, limit: int = 64 * 2**20) -> Any:
@@ -130,6 +192,7 @@ def read_json(path: Path, *, limit: int = 64 * 2**20) -> Any:
     Raises:
         RunError: missing, no regular file, too large or malformed.
     """
+    check_name(path)
     try:
         with os.fdopen(_open_regular(path), "rb") as file:
             data = file.read(limit + 1)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, first_line
+from .shown import brief_repr
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -206,6 +207,23 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in [*model.parameters(), *model.buffers()]:
         return tensor.device
     return torch.device("cpu")
+
+
+def usable_device(device: torch.device | str | int) -> torch.device:
+    """A device on which something can be computed here.
+
+    Raises:
+        ConfigError: it is none, or not there.
+    """
+    try:
+        where = torch.device(device)
+        if where.type == "meta":
+            raise TypeError("nothing is computed on it")
+        torch.empty(0, device=where)
+        return where
+    except (RuntimeError, AssertionError, TypeError, OverflowError, ValueError) as error:
+        shown = brief_repr(device)
+        raise ConfigError(f"device={shown} cannot be used here ({first_line(error)}). Try cpu or cuda.") from error
 
 
 def split_batch(batch: Any) -> tuple[Any, Tensor | None]:

@@ -87,13 +87,14 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
     low, high = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
     if low < 0:
         raise DataError(
-            f"{_described(labels)} hold the label {low}; classes count from 0, and none is passed over (as "
-            "ignore_index does). Leave out those inputs, or give optimize() a loss_fn."
+            f"{_described(labels)} hold the label {low}, and go up to {high}; classes count from 0, and none is "
+            "passed over (as ignore_index does). Leave out those inputs, or give optimize() a loss_fn."
         )
     if classes is not None and high >= classes:
         raise DataError(
-            f"the data has labels up to {high}, but the model has {classes} outputs. "
-            "Use the data set that the model was trained on, or give --num-classes."
+            f"the data has labels up to {high}, but the model has {classes} outputs, for classes from 0 to "
+            f"{classes - 1} (the smallest label is {low}). Use the data set that the model was trained on, or "
+            "give --num-classes."
         )
     return found
 

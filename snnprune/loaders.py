@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from .errors import DataError, first_line
@@ -105,4 +106,6 @@ def length_of(loader: Any) -> int | None:
 
 
 def _iterable(loader: Any) -> bool:
-    return hasattr(type(loader), "__iter__") or hasattr(type(loader), "__getitem__")
+    kind = type(loader)
+    numbers = isinstance(loader, np.generic)  # which can be indexed, though there is nothing in them
+    return not numbers and (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import DataError
-from .inputs import device_of, logits_of, split_batch
+from .inputs import device_of, logits_of, split_batch, usable_device
 from .labels import classes_of, targets_of
 from .loaders import bounded, loader_of
 from .macs import count_macs as count_macs
@@ -71,7 +71,7 @@ def evaluate(
 
     Raises:
         AttachError: `model` is a module that has gates attached; give what `attach` returned.
-        ConfigError: `model` cannot be called.
+        ConfigError: `model` cannot be called, or `device` is none that can be used.
         DataError: the loader is empty, has no labels, or some that are neither classes of the model nor
             probabilities of them.
 
@@ -81,7 +81,7 @@ def evaluate(
     """
     module = _module_of(model)
     loader = loader_of(loader, "evaluate()'s data")
-    where = torch.device(device) if device is not None else device_of(module) if module else None
+    where = usable_device(device) if device is not None else device_of(module) if module else None
     modes = {m: m.training for m in module.modules()} if module else {}
     if module:
         module.eval()
@@ -93,6 +93,11 @@ def evaluate(
             images, labels = split_batch(batch)
             if labels is None:
                 raise DataError("a batch holds no labels, so there is nothing to evaluate against.")
+            if not isinstance(images, Tensor):
+                raise DataError(
+                    f"the inputs of a batch are {type(images).__name__}, not one tensor. Give a loader of "
+                    "(images, labels)."
+                )
             images, labels = images.to(where), labels.to(where)
             logits = logits_of(model(images))[0]
             targets = targets_of(logits, labels)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import types
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, SnnPruneError
+from .shown import brief_repr
 
 
 class _Misfit(Exception):
@@ -57,6 +60,18 @@ class Number:
         return number
 
 
+class _Place:
+    """A path, as text or as an object that is one."""
+
+    what = "a path"
+
+    def __call__(self, value: object) -> Path:
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(path, str):
+            raise _Misfit
+        return Path(path)
+
+
 class _Names:
     """Shell patterns: one, or several in a sequence."""
 
@@ -82,26 +97,48 @@ Share = Annotated[float, Number("a number in [0, 1]", low=0, high=1)]
 Part = Annotated[float, Number("a number between 0 and 1", low=0, high=1, above=True, below=True)]
 Seed = Annotated[int, Number("a whole number from 0 to 2^64 - 1", low=0, high=2**64 - 1, whole=True)]
 Names = Annotated[tuple[str, ...], _Names()]
+Place = Annotated[Path, _Place()]
 
 
-def checked(name: str, value: Any, kind: Any) -> Any:
+def checked(name: str, value: Any, kind: Any, error: type[SnnPruneError] = ConfigError) -> Any:
     """A value in its plain form, after a check of its type and bounds.
 
     Args:
         name: of the option.
         value: what was given.
         kind: bool, a Literal, one of the types of this module, or a union of them, also with None.
+        error: what is raised.
 
     Raises:
-        ConfigError: it is something else; the message has name, value and what is wanted.
+        SnnPruneError: of that kind: it is something else; the message has name, value and what is wanted.
     """
     try:
         return _fit(value, kind)
     except _Misfit:
-        shown = repr(value)[:100]
+        shown = brief_repr(value)
         if get_origin(kind) is Literal:
-            raise ConfigError(f"{name}={shown} is unknown; use one of {', '.join(get_args(kind))}.") from None
-        raise ConfigError(f"{name}={shown} must be {_wanted(kind)}.") from None
+            raise error(f"{name}={shown} is unknown; use one of {', '.join(get_args(kind))}.") from None
+        raise error(f"{name}={shown} must be {_wanted(kind)}.") from None
+
+
+def path_of(name: str, value: object, error: type[SnnPruneError] = ConfigError) -> Path:
+    """A path, checked as `checked` checks it."""
+    return checked(name, value, Annotated[Path, _Place()], error)
+
+
+def each(name: str, values: Any, kind: Any, error: type[SnnPruneError] = ConfigError) -> list[Any]:
+    """Several values, each in its plain form, as `checked` checks one.
+
+    Raises:
+        SnnPruneError: of that kind: there is no sequence of them, or one of them is something else.
+    """
+    try:
+        found = None if isinstance(values, (str, bytes, Mapping)) else list(values)
+    except TypeError:
+        found = None
+    if found is None:
+        raise error(f"{name}={brief_repr(values)} must be a sequence, each part {_wanted(kind)}.")
+    return [checked(f"{name}[{at}]", value, kind, error) for at, value in enumerate(found)]
 
 
 def check_fields(instance: Any) -> None:

@@ -16,14 +16,18 @@ from torch import nn
 from .errors import RunError, first_line
 from .files import read_json, write_json
 from .forms import malformed
+from .graph import layer_shapes
 from .inputs import Inputs, device_of
 from .loaders import reread
 from .macs import count_macs, price
 from .metrics import count_nonzero, count_params, evaluate
+from .options import path_of
 from .plain import plain
+from .shown import ROWS, cut, largest
 from .sparse import stored_bytes
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
+_NAME = 100  # characters of a name in a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in the form of `report.json`."""
-        content = asdict(self)
-        content["target"] = None if self.target is None else dict(self.target)
+        content = {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
+        content |= {"dense": asdict(self.dense), "compact": asdict(self.compact)}
         for model in ("dense", "compact"):
             if content[model]["nonzero"] is None:
                 del content[model]["nonzero"]  # only where connections were switched
@@ -123,9 +127,10 @@ class Report:
             path: of the file; it is replaced if it is there.
 
         Raises:
-            RunError: it cannot be written.
+            ConfigError: `path` is none.
+        RunError: it cannot be written.
         """
-        write_json(Path(path), finite(self.to_dict()))
+        write_json(path_of("path", path), finite(self.to_dict()))
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -137,7 +142,7 @@ class Report:
         Raises:
             RunError: the file is missing or of another form.
         """
-        content = read_json(Path(path))
+        content = read_json(path_of("path", path))
         try:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
             known = {field.name for field in fields(cls)}  # a newer version may tell more
@@ -146,25 +151,28 @@ class Report:
         except (TypeError, AttributeError, KeyError) as error:
             raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
         if wrong:
-            raise RunError(f"{path} is no report of this version: its {wrong} is malformed.")
+            raise RunError(
+                f"{path} is no report of this version: its {wrong} is malformed, so it cannot be drawn or "
+                "compared. Take it as the run wrote it."
+            )
         return found
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(what, dense, compact, change) for tables; accuracies in per cent."""
         found = []
-        a, b = self.dense, self.compact
+        a, b, split = self.dense, self.compact, cut(self.split, _NAME)
         if a.accuracy is not None and b.accuracy is not None:
             change = 100 * (b.accuracy - a.accuracy)
             found.append(
                 (
-                    f"accuracy ({self.split})",
+                    f"accuracy ({split})",
                     f"{a.accuracy:.2%}",
                     f"{b.accuracy:.2%}",
                     f"{change:+.2f} points",
                 )
             )
         if a.loss is not None and b.loss is not None:
-            found.append((f"loss ({self.split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
+            found.append((f"loss ({split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
         macs = "MACs (in part)" if self.unpriced else "MACs"
         for name, x, y in ((macs, a.macs, b.macs), ("params", a.params, b.params)):
             found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
@@ -180,14 +188,21 @@ class Report:
         lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
         lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
         if self.unpriced:
-            lines.append(f"not in the MACs: {', '.join(self.unpriced)}")
+            lines.append(f"not in the MACs: {cut(', '.join(self.unpriced))}")
         if not self.groups:
             return "\n".join(lines)
         lines.append("")
         lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
-        for g in self.groups:
-            lines.append(f"{g['id']:32}{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}")
-        return "\n".join(lines)
+        groups, rest = largest(self.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
+        for g in groups:
+            counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
+            lines.append(f"{cut(g['id'], _NAME):32}{counts}")
+        return "\n".join([*lines, rest] if rest else lines)
+
+
+def goal(target: Mapping[str, float] | None) -> str:
+    """A target as on the command line."""
+    return "free" if target is None else ", ".join(f"{cut(k, _NAME)}={v:g}" for k, v in target.items())
 
 
 def human(number: float) -> str:
@@ -247,6 +262,7 @@ def compare(
         AttachError: a model has gates attached; compare what `compact()` gives.
         ConfigError: a model is no module with values.
         DataError: `data` is empty, an iterator, without labels, or has one that is none of the model's classes.
+        UnsupportedModelError: a model does not run on `example_inputs`.
 
     Example:
         >>> report = snnprune.compare(model, small, test, example_inputs=images)
@@ -255,6 +271,8 @@ def compare(
     """
     dense, compact = plain(dense, "compare()"), plain(compact, "compare()")
     data = None if data is None else reread(data, "compare()'s data")
+    for model in (dense, compact):
+        layer_shapes(model, example_inputs)  # which says so where it does not run
     before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
     if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
         before, after = replace(before, nonzero=None), replace(after, nonzero=None)
@@ -273,6 +291,13 @@ def compare(
         unpriced=list(price(dense, example_inputs).unpriced),
         stored={"dense": stored_bytes(dense), "compact": stored_bytes(compact)},
     )
+
+
+def _copied(value: Any) -> Any:
+    """Plain values in lists and dicts of their own; of what a file holds, `copy.deepcopy` would take minutes."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def finite(value: Any) -> Any:

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import attention, layers
-from .errors import RunError, StructureError, first_line
-from .files import STRUCTURE, check_name, file_errors, read_json, write_atomically, write_json
+from .errors import ConfigError, RunError, StructureError, first_line
+from .files import STRUCTURE, check_name, file_errors, json_of, read_json, write_atomically, write_json
 from .inputs import unwrap
+from .options import Names, checked, path_of
 from .plain import fill_, plain
 from .registry import load_state_
+from .shown import brief_repr
 from .sparse import pack, shapes, unpack
 from .surgery import select_, select_slices_, set_heads_
 from .ties import check_alike, further_names, get_tensor, set_tensor_, tie_again_, ties_of
@@ -63,19 +65,28 @@ def save(
 
     Raises:
         AttachError: the model has gates attached, which no file holds.
-        ConfigError: `model` is no module.
+        ConfigError: `model` is no module, or another argument is not what it must be.
         RunError: the folder or a file cannot be written, or the folder holds weights of another kind.
 
     Example:
         >>> snnprune.save(small, "runs/small")
         >>> again = snnprune.load("runs/small", model=digits_cnn())  # a fresh model of the original size
     """
-    folder = Path(folder)
+    folder, model = path_of("folder", folder), unwrap(plain(model, "save()"))
+    check_name(folder / STRUCTURE)
     if (folder / WEIGHTS).exists() and not (folder / STRUCTURE).exists():
         raise RunError(
             f"{folder} holds a {WEIGHTS} without the {STRUCTURE} that ours come with, so it is not replaced. "
             "Choose another folder, or remove it."
         )
+    extra = {} if extra is None else extra
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra={brief_repr(extra)} must be a dict of further entries, or None.")
+    json_of("extra", dict(extra), ConfigError)
+    known, sparse = model.state_dict(), checked("sparse", sparse, Names)
+    unknown = [name for name in sparse if not isinstance(known.get(name), Tensor)]
+    if unknown:
+        raise ConfigError(f"sparse: {unknown[0][:100]!r} is the name of no weight of the model.")
     write_model(model, folder, extra=extra, sparse=sparse)
 
 
@@ -172,7 +183,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         >>> torch.equal(again(images), small(images))
         True
     """
-    folder, model = Path(folder), plain(model, "load()", empty=True)
+    folder, model = path_of("folder", folder), plain(model, "load()", empty=True)
     check_name(folder)
     structure = read_structure(folder)
     weights = folder / WEIGHTS

@@ -110,8 +110,12 @@ def test_fewer_labels_than_outputs_and_single_outputs_are_refused():
     for labels in (PLAIN % 2, (PLAIN % 2)[:, None], (PLAIN % 2)[:, None].float()):
         with pytest.raises(DataError, match=r"single output.*loss_fn"):
             snnprune.evaluate(nn.Identity(), [(LOGITS[:, :1], labels)])
-    with pytest.raises(DataError, match="labels up to 3, but the model has 3 outputs"):
+    said = r"labels up to 3, but the model has 3 outputs, for classes from 0 to 2 \(the smallest label is 0\)"
+    with pytest.raises(DataError, match=said):
         snnprune.evaluate(nn.Identity(), [(LOGITS[:, :3], PLAIN)])
+    for low in (-1, -100):
+        with pytest.raises(DataError, match=f"hold the label {low}, and go up to 3; classes count from 0"):
+            snnprune.evaluate(nn.Identity(), [(LOGITS, torch.cat([torch.tensor([low]), PLAIN[1:]]))])
     with pytest.raises(DataError, match="not finite"):
         snnprune.evaluate(nn.Identity(), [(LOGITS, ONE_HOT * math.nan)])
 

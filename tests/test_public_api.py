@@ -15,6 +15,7 @@ ROOT = Path(snnprune.__file__).parent
 
 # A module imports only modules of a smaller rank.
 RANK = {
+    "shown": -1,
     "errors": 0,
     "streams": 0,
     "windows": 0,
@@ -75,7 +76,7 @@ OWNERS = {
     "onnx": {"export.py", "parity.py", "runtime.py"},
     "onnxruntime": {"bench.py", "export.py", "runtime.py"},
     "sklearn": {"data/sources.py"},
-    "matplotlib": {"visual/figures.py", "visual/page.py", "visual/render.py"},
+    "matplotlib": {"visual/figures.py", "visual/render.py"},
 }
 
 

@@ -50,10 +50,12 @@ def root(
     if version:
         from ..report import versions
 
-        console.print("\n".join(f"{name} {value}" for name, value in versions().items()))
+        for name, value in versions().items():
+            console.print(f"{name} {value}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
-        console.print(context.get_help())
+        for line in context.get_help().splitlines():
+            console.print(line)
 
 
 for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, sensitivity, bench, doctor):

@@ -24,7 +24,7 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import Display, console, emit, groups_table, say, scripted, size, summary
+from .show import Display, console, emit, say, scripted, show_groups, size, summary
 
 if TYPE_CHECKING:
     from ..pipeline.inspecting import Inspection
@@ -112,7 +112,7 @@ def inspect(
 def _tell(found: Inspection, floor: float) -> None:
     from ..errors import TargetError
 
-    console.print(groups_table(found.groups, found.shares))
+    show_groups(found.groups, found.shares)
     say(f"input {tuple(found.input_shape)}, {found.macs:,} MACs, {found.params:,} params")
     if found.guessed:
         say("the size of the images was found by trying; give --image-size if it is another")
@@ -213,6 +213,6 @@ def compare(
         for path in bare:
             say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")
         if len(found) == 1 and html is None and not bare:
-            say(f"wrote {write_page(runs[0])}")
+            say(f"wrote {write_page(runs[0], found[0][1])}")
         elif html is not None:
             say(f"wrote {write_comparison(found, html)}")

@@ -22,8 +22,9 @@ from rich.markup import escape
 
 from ..errors import SnnPruneError
 from ..files import brief, reason
+from ..shown import cut
 from .app import Stopped, app
-from .show import PlainConsole, Warnings, visible
+from .show import PlainConsole, Warnings
 
 _LONGEST = 2000
 _UNKNOWN = ("NoSuchOption", "NoSuchCommand")
@@ -68,7 +69,7 @@ def run(args: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)
         name = type(error).__name__
         if callable(message):  # the command-line parser's own errors
-            text = str(message())
+            text = " ".join(str(message()).split())
             _complain(console, text)
             return 2 if name in _UNKNOWN or text.startswith("No such command") else 1
         if debug:
@@ -77,7 +78,7 @@ def run(args: Sequence[str] | None = None) -> int:
             path = brief(Path(os.fsdecode(error.filename)))
             _complain(console, f"{path} cannot be read or written ({reason(error)}).")
             return 1
-        _complain(console, f"{name}: {error}. Set SNNPRUNE_DEBUG=1 to see where.")
+        _complain(console, f"{name}: {' '.join(str(error).split())}. Set SNNPRUNE_DEBUG=1 to see where.")
         return 1
     return result if isinstance(result, int) else 0
 
@@ -106,7 +107,5 @@ def _complain(console: PlainConsole, text: str) -> None:
     rank = os.environ.get("RANK", "0")
     if rank != "0":  # one of several processes, which torchrun started
         text = f"process {rank}: {text}"
-    line = visible(" ".join(text.split()))
-    if len(line) > _LONGEST:  # a file may hold names of any length
-        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-    console.print(f"[red]error:[/] {escape(line)}")
+    # A file may hold names of any length, with line ends that would forge another message.
+    console.print(f"[red]error:[/] {escape(cut(text, _LONGEST))}")

@@ -62,7 +62,7 @@ def optimize(
     batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="of everything random", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="of everything random", min=0, max=2**64 - 1)] = 0,
     keep: Annotated[
         list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
     ] = None,

@@ -24,7 +24,7 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import Display, console, emit, say, scripted
+from .show import BY_JSON, Display, console, emit, say, say_rest, scripted
 
 
 def sensitivity(
@@ -56,6 +56,7 @@ def sensitivity(
     from ..options import checked
     from ..pipeline import open_model
     from ..pipeline import sensitivity as measure
+    from ..shown import ROWS, cut, largest
     from ..visual import write_sensitivity
 
     where = parse.device(device)
@@ -86,10 +87,12 @@ def sensitivity(
         shares = [point["kept"] / found.groups[0]["size"] for point in found.groups[0]["points"]]
         for name in ("neurons", *(f"{share:.0%} kept" for share in shares)):
             table.add_column(name, justify="right")
-        for group in found.groups:
+        groups, rest = largest(found.groups, ROWS, "groups", lambda group: group["size"], BY_JSON)
+        for group in groups:
             scores = [f"{point['accuracy']:.2%}" for point in group["points"]]
-            table.add_row(escape(group["id"]), str(group["size"]), *scores)
+            table.add_row(escape(cut(group["id"])), str(group["size"]), *scores)
         console.print(table)
+        say_rest(rest)
         say(f"dense: {found.accuracy:.2%} on {found.count} validation images of {data}")
         for point in found.whole:
             say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}")

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,21 @@ from rich.progress import (
 )
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from ..graph import NeuronGroup
 from ..learner import Event
 from ..report import Report, finite, human
+from ..shown import ROWS, cut, first, largest, visible
 
 if TYPE_CHECKING:
     from ..pipeline import Plan
 
 
 _WIDE = 140  # columns of tables that go into a file or a pipe
+_NAME, _WORDS = 100, 32  # characters of a name, and names in one sentence
+_READABLE = 2**20  # characters of JSON
+BY_JSON = "--json prints all"
 
 
 class PlainConsole(Console):
@@ -42,17 +47,15 @@ class PlainConsole(Console):
     window or reverses the text; every such character is shown as `?`.
     """
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text as one line, wherever it stands: in a table too a line end would forge a line."""
+        return super().render_str(visible(text), **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of what is printed, cleaned; those that steer the terminal are rich's own."""
+        """The segments of what is printed, cleaned; what steers the terminal and ends lines is rich's own."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
-
-
-def visible(text: str) -> str:
-    """The text with every control, format and lone surrogate character as `?`; line ends stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+            text = "\n".join(map(visible, segment.text.split("\n")))
+            yield segment if segment.control else Segment(text, segment.style)
 
 
 console = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
@@ -69,8 +72,12 @@ def scripted(as_json: bool) -> Iterator[None]:
 
 
 def emit(content: Any) -> None:
-    """Write JSON to stdout."""
-    sys.stdout.write(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    """Write JSON to stdout, indented where somebody may want to read it."""
+    plain = finite(content)
+    text = json.dumps(plain, allow_nan=False)
+    if len(text) < _READABLE:  # indenting takes ten times as long
+        text = json.dumps(plain, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def say(line: str, style: str | None = None) -> None:
@@ -211,30 +218,38 @@ class Display:
 
 def summary(report: Report, run: Path) -> None:
     """The table at the end of a run."""
-    how = f"  ({escape(report.data)}, {report.seconds:.0f} s)" if report.data else ""
+    how = f"  ({escape(cut(report.data))}, {report.seconds:.0f} s)" if report.data else ""
     table = Table(title=f"{escape(str(run))}{how}", title_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in report.rows():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     onnx = run / "model.onnx"
     if onnx.is_file():
         table.add_row("ONNX file", "", size(onnx), "")
     console.print(table)
     if report.groups:
-        console.print(counts_table(report))
-    exact = report.exactness
+        show_counts(report)
+    exact = {name: report.exactness.get(name) for name in ("fold", "remove", "onnx")}
     parts = [f"{name} {value:.1e}" for name, value in exact.items() if value is not None]
     if parts:
         say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
-    odd = ", ".join(f"{name} ({kept})" for name, kept in report.odd_widths.items())
+    names, rest = first(list(report.odd_widths), _WORDS, "groups of odd widths")
+    odd = ", ".join(f"{cut(name, _NAME)} ({report.odd_widths[name]})" for name in names)
     if odd:
-        say(f"no multiple of {report.config.get('round_to')}, so that the target is met within 0.01: {odd}")
+        unit = cut(report.config.get("round_to", ""), _NAME)
+        say(f"no multiple of {unit}, so that the target is met within 0.01: {odd}")
+        say_rest(rest)
     if report.unpriced:
-        say(f"not in the MACs, because what they cost is unknown: {', '.join(report.unpriced)}")
-    for kept in report.kept_whole:
-        if kept["reason"] != "it is an output of the model":
-            console.print(f"[dim]kept whole: {escape(kept['id'])}: {escape(kept['reason'])}[/]")
+        names, rest = first(report.unpriced, _WORDS, "operations")
+        costs = ", ".join(cut(name, _NAME) for name in names)
+        say(f"not in the MACs, because what they cost is unknown: {costs}")
+        say_rest(rest)
+    whole = [kept for kept in report.kept_whole if kept["reason"] != "it is an output of the model"]
+    whole, rest = first(whole, ROWS, "groups kept whole")
+    for kept in whole:
+        console.print(f"[dim]kept whole: {escape(cut(kept['id'], _NAME))}: {escape(cut(kept['reason']))}[/]")
+    say_rest(rest)
 
 
 def show_plan(plan: Plan) -> None:
@@ -243,9 +258,11 @@ def show_plan(plan: Plan) -> None:
     table = Table()
     for name in ("group", "size", "kept"):
         table.add_column(name, justify="left" if name == "group" else "right")
-    for name, (size, kept) in plan.widths.items():
-        table.add_row(escape(name), str(size), f"{kept} ({kept / size:.0%})")
+    widths, rest = largest(list(plan.widths.items()), ROWS, "groups", lambda entry: entry[1][0], BY_JSON)
+    for name, (size, kept) in widths:
+        table.add_row(escape(cut(name, _NAME)), str(size), f"{kept} ({kept / size:.0%})")
     console.print(table)
+    say_rest(rest)
     say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params")
     for metric, share in plan.least.items():
         say(f"targets within reach: {metric} from {share:.3f} to 1")
@@ -266,31 +283,43 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def counts_table(report: Report) -> Table:
-    """Kept, weakened and strengthened neurons per group."""
+def show_counts(report: Report) -> None:
+    """Print kept, weakened and strengthened neurons per group."""
     table = Table()
     for name in ("group", "size", "kept", "weakened", "strengthened"):
         table.add_column(name, justify="left" if name == "group" else "right")
-    for g in report.groups:
+    groups, rest = largest(report.groups, ROWS, "groups", lambda g: g["size"])
+    for g in groups:
         kept = f"{g['kept']} ({g['kept'] / g['size']:.0%})"
-        table.add_row(escape(g["id"]), str(g["size"]), kept, str(g["weakened"]), str(g["strengthened"]))
-    return table
+        name = escape(cut(g["id"], _NAME))
+        table.add_row(name, str(g["size"]), kept, str(g["weakened"]), str(g["strengthened"]))
+    console.print(table)
+    say_rest(rest)
 
 
-def groups_table(groups: list[NeuronGroup], shares: dict[str, tuple[float, float]]) -> Table:
-    """Groups of a model, with what each one's removal would save at most."""
+def show_groups(groups: Sequence[NeuronGroup], shares: dict[str, tuple[float, float]]) -> None:
+    """Print the groups of a model, with what each one's removal would save at most."""
     table = Table()
     for name in ("group", "kind", "neurons", "layers", "MACs", "params", ""):
         right = name in ("neurons", "layers", "MACs", "params")
         table.add_column(
             name, justify="right" if right else "left", overflow="fold", no_wrap=right, ratio=None if right else 1
         )
+    groups, rest = largest(groups, ROWS, "groups", lambda g: g.size, BY_JSON)
     for g in groups:
         macs, params = shares.get(g.id, (0.0, 0.0))
-        state = escape(g.note) if g.prunable else f"[yellow]kept: {escape(str(g.reason))}[/]"
+        state = escape(cut(g.note)) if g.prunable else f"[yellow]kept: {escape(cut(g.reason))}[/]"
         cost = (f"{macs:.1%}", f"{params:.1%}") if g.prunable else ("", "")
-        table.add_row(escape(g.id), "heads" if g.heads else g.kind, str(g.size), str(len(g.members)), *cost, state)
-    return table
+        kind, name = "heads" if g.heads else g.kind, escape(cut(g.id, _NAME))
+        table.add_row(name, kind, str(g.size), str(len(g.members)), *cost, state)
+    console.print(table)
+    say_rest(rest)
+
+
+def say_rest(sentence: str) -> None:
+    """What is said about a list that was cut short, if it was."""
+    if sentence:
+        say(sentence)
 
 
 def size(path: Path) -> str:

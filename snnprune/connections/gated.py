@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CollapsedLayerError, TargetError
 from ..gates import Attached, Blocks, Budget, Gradient, GroupCounts, HeldState, Learners, Phase, parse_target
 from ..graph import NeuronGroup
+from ..options import Finite, checked
 from ..plain import Mark
 from ..ranks import current
 from ..surgery import remove_
@@ -181,7 +182,11 @@ class ConnectionModel(Attached):
                 f"target {wanted.metric} cannot be met by switching connections, which saves no multiply-adds on "
                 "common hardware; use params=... or free."
             )
-        share = None if wanted is None else 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
+        share = (
+            None
+            if wanted is None
+            else 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, checked("progress", progress, Finite)))
+        )
         budget = None if share is None else Budget("params", share)
         if budget != self.budget:
             self.budget, self._known = budget, None

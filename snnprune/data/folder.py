@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,8 +69,8 @@ def mini_imagenet(
     found: dict[str, Files] = {"train": [], "test": []}
     files = _files(inner, classes)
     _check_training(inner, files, classes)
-    for label in range(len(classes)):
-        own = [item for item in files if item[1] == label]
+    for _, group in itertools.groupby(files, key=lambda item: item[1]):
+        own = list(group)
         own = [own[i] for i in generator.permutation(len(own))]
         cut = round(len(own) * 5 / 6)
         found["train"] += own[:cut]
@@ -150,9 +151,14 @@ def _files(path: Path, classes: list[str]) -> Files:
     for label, name in enumerate(classes):
         own = path / name
         if own.is_dir():  # a pipe named like an image would never end
-            files = (p for p in own.iterdir() if p.suffix.lower() in ENDINGS and not _hidden(p) and p.is_file())
+            files = (p for p in own.iterdir() if p.suffix.lower() in ENDINGS and not _hidden(p) and _is_file(p))
             found += [(file, label) for file in sorted(files)]
     return found
+
+
+def _is_file(path: Path) -> bool:
+    """Whether to read it; a link that leads nowhere is named when it is read, and not passed over."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _check_training(path: Path, files: Files, classes: list[str]) -> None:
@@ -167,7 +173,8 @@ def _check_training(path: Path, files: Files, classes: list[str]) -> None:
 
 def _other_part(path: Path, classes: list[str]) -> Files:
     """Files of a validation or test part, which may lack classes that are learned."""
-    extra = [name for name in _folders(path) if name not in classes]
+    known = set(classes)
+    extra = [name for name in _folders(path) if name not in known]
     if extra:
         raise DataError(
             f"{path} has the class {extra[0]!r}, which the training folder lacks{_more(extra, len(extra))}. "

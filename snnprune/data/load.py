@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError, SnnPruneError, first_line
+from ..files import check_name, file_errors
 from ..labels import classes_of
+from ..memory import check_memory
+from ..options import Count, Number, Part, Seed, checked, path_of
 from ..registry import load_factory
+from ..shown import brief_repr
 from . import sources
 from .folder import folder, mini_imagenet
 from .loader import ArrayLoader, DataInfo
 
 Loader = Iterable[Any]
-_MAX_SIDE = 4096
+_Side = Annotated[int, Number("a whole number of pixels from 1 to 4096", low=1, high=4096, whole=True)]
+_Classes = Annotated[int, Number("a whole number from 1 to 1048576", low=1, high=2**20, whole=True)]
+_Grey = Annotated[int, Number("1 (grey)", low=1, high=1, whole=True)]
+_Colour = Annotated[int, Number("3 (colour)", low=3, high=3, whole=True)]
+_Channels = _Grey | _Colour | None
+_HUGE = 2**1000  # a whole number from a file may be beyond any fraction
 
 
 class Splits(NamedTuple):
@@ -31,8 +42,9 @@ class Splits(NamedTuple):
     test: Loader
 
 
+@file_errors(DataError)
 def load_data(
-    name: str,
+    name: str | os.PathLike[str],
     root: str | Path = "data",
     *,
     batch_size: int = 128,
@@ -89,19 +101,24 @@ def load_data(
         >>> images.shape
         torch.Size([64, 1, 8, 8])
     """
+    name = _name(name)
     given = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
-    if ":" in name and not Path(name).exists():
+    batch_size, limit = _option("batch_size", batch_size, Count), _option("limit", limit, Count | None)
+    image_size, channels = (
+        _option("image_size", image_size, _Side | None),
+        _option("channels", channels, _Channels),
+    )
+    num_classes, seed = _option("num_classes", num_classes, _Classes | None), _option("seed", seed, Seed)
+    val_fraction, augment = _option("val_fraction", val_fraction, Part), _option("augment", augment, bool)
+    root, download = path_of("root", root, DataError), _option("download", download, bool)
+    if progress is not None and not callable(progress):
+        raise DataError(f"progress={brief_repr(progress)} must be a function of (what, done, total), or None.")
+    if ":" in name and not os.path.exists(name):  # noqa: PTH110  # which a name of any length may be asked for
         _check_pair(given)
         return _from_code(name)
-    if batch_size < 1:
-        raise DataError(f"batch_size={batch_size} must be at least 1.")
-    if image_size is not None and not 1 <= image_size <= _MAX_SIDE:
-        raise DataError(f"image_size={image_size} must lie between 1 and {_MAX_SIDE} pixels.")
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit} must be at least 1 training image.")
-    if channels not in (None, 1, 3):
-        raise DataError(f"channels={channels!r} must be 1 (grey) or 3 (colour).")
-    raw, kind = _raw(name, Path(root), image_size, channels, num_classes, download, seed, progress)
+    check_name(Path(name), DataError)
+    check_name(root, DataError)
+    raw, kind = _raw(name, root, image_size, channels, num_classes, download, seed, progress)
     raw.train, raw.test = _resize(raw.train, image_size), _resize(raw.test, image_size)
     raw.val = None if raw.val is None else _resize(raw.val, image_size)
     shape = raw.train[0].shape[1:]
@@ -140,7 +157,14 @@ def _raw(
     if name == "digits":
         return sources.digits(), "named"
     if name == "fake":
-        return sources.fake(image_size or 32, num_classes or 10), "fake"
+        side, classes = 32 if image_size is None else image_size, 10 if num_classes is None else num_classes
+        check_memory(
+            f"fake, of {classes} classes at {side}x{side},",
+            8 * 3 * classes * side * side,  # a pattern a class, and what it takes to draw one
+            DataError,
+            "Give a smaller num_classes or image_size.",
+        )
+        return sources.fake(side, classes), "fake"
     if name == "mini-imagenet":
         return mini_imagenet(root, image_size, channels, seed, progress), "folder"
     if name in sources.NAMES:
@@ -184,14 +208,27 @@ def info_of(loader: Loader) -> DataInfo | None:
     return info if isinstance(info, DataInfo) else None
 
 
+def _option(name: str, value: Any, kind: Any) -> Any:
+    return checked(name, value, kind, DataError)
+
+
+def _name(name: object) -> str:
+    """The name of a data set, which may be a path."""
+    found = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(found, str):
+        raise DataError(f"data set {brief_repr(name)} is no name. Give one such as 'digits', or a path.")
+    return found
+
+
 def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | None:
     """Constants as they may be: pixels in [0, 1] have their mean there, and no larger deviation."""
     if given is None:
         return None
-    try:
-        values = tuple(float(v) for v in given)
-    except (TypeError, ValueError):
-        raise DataError(f"--{what} {given!r} is no list of numbers.") from None
+    plain: Any = given.tolist() if isinstance(given, Tensor) else given
+    found: list[Any] = list(plain) if isinstance(plain, Iterable) else [None]
+    if not all(map(_is_number, found)):
+        raise DataError(f"--{what} {brief_repr(given)} is no list of numbers, one a channel.")
+    values = tuple(math.inf if abs(value) > _HUGE else float(value) for value in found)
     if not all(math.isfinite(value) for value in values):
         raise DataError(f"--{what} {list(values)} must be finite numbers.")
     if what == "std" and not all(value > 0 for value in values):
@@ -202,6 +239,10 @@ def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | No
             "255 by 255."
         )
     return values
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _constants(
@@ -241,19 +282,22 @@ def _split(
     part: tuple[Tensor, Tensor], fraction: float, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Carve a validation part out of every class."""
-    if not 0 < fraction < 1:
-        raise DataError(f"val_fraction={fraction} must lie between 0 and 1.")
     images, labels = part
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    known = classes_of(labels)
-    for label in known.unique():
-        own = (known == label).nonzero().flatten()
-        count = max(1, round(fraction * len(own))) if len(own) > 1 else 0
-        chosen[own[torch.randperm(len(own), generator=generator)[:count]]] = True
+    for own in _by_class(classes_of(labels)):
+        if len(own) > 1:
+            count = max(1, round(fraction * len(own)))
+            chosen[own[torch.randperm(len(own), generator=generator)[:count]]] = True
     if not bool(chosen.any()):
         raise DataError("no class has two images, so no validation part can be carved from the training data.")
     return (images[~chosen], labels[~chosen]), (images[chosen], labels[chosen])
+
+
+def _by_class(known: Tensor) -> list[Tensor]:
+    """Where each class stands, in ascending order, found by one sort: there may be 100,000 classes."""
+    counts = known.unique(return_counts=True)[1]
+    return list(known.argsort(stable=True).split(counts.tolist()))
 
 
 def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -263,9 +307,7 @@ def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor,
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     rank = torch.empty(len(labels), dtype=torch.long)  # of an image among those of its class
-    known = classes_of(labels)
-    for label in known.unique():
-        own = order[known[order] == label]
-        rank[own] = torch.arange(len(own))
+    for own in _by_class(classes_of(labels)[order]):
+        rank[order[own]] = torch.arange(len(own))
     chosen = order[rank[order].argsort(stable=True)[:limit]].sort().values
     return images[chosen], labels[chosen]

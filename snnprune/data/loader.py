@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..labels import read_labels
+from ..options import Count, Seed, checked
 from ..streams import seed_of
 
 
@@ -56,7 +57,8 @@ class ArrayLoader:
         seed: of order and augmentation.
 
     Raises:
-        DataError: images that are no bytes of that shape, not as many labels, or labels that are neither.
+        DataError: images that are no bytes of that shape, not as many labels, labels that are neither, or an
+            option that makes no sense.
     """
 
     def __init__(
@@ -71,8 +73,25 @@ class ArrayLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
+        for name, value in (("images", images), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise DataError(
+                    f"{name} must be a tensor, not {type(value).__name__}. Give torch.as_tensor() of it."
+                )
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise DataError(f"images must be (n, channels, height, width) uint8, not {tuple(images.shape)}.")
+            what = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            raise DataError(f"images must be (n, channels, height, width) uint8, not {what}.")
+        if not isinstance(info, DataInfo) or not labels.dim():
+            wrong = f"labels of shape {tuple(labels.shape)}" if isinstance(info, DataInfo) else type(info).__name__
+            raise DataError(f"{wrong} will not do: info must be a DataInfo, and labels one for each image.")
+        batch_size, seed = (
+            checked("batch_size", batch_size, Count, DataError),
+            checked("seed", seed, Seed, DataError),
+        )
+        shuffle, augment, drop_last = (
+            checked(name, value, bool, DataError)
+            for name, value in (("shuffle", shuffle), ("augment", augment), ("drop_last", drop_last))
+        )
         if len(images) != len(labels) or not len(images):
             raise DataError(f"data set {info.name}: {len(images)} images and {len(labels)} labels.")
         self.images, self.labels, self.info = images, read_labels(labels), info

@@ -16,7 +16,7 @@ from ..encoding import Scorer
 from ..errors import AttachError
 from ..graph import NeuronGroup
 from ..inputs import is_compiled
-from ..options import Count, Share, checked
+from ..options import Count, Finite, Share, checked
 from ..plain import plain
 from ..ranks import current
 from ..surgery import check_scales, column_maps, fold_, remove_
@@ -194,7 +194,7 @@ class GatedModel(Attached):
         wanted = parse_target(target)
         budget = None
         if wanted is not None:
-            share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, progress))
+            share = 1.0 - (1.0 - wanted.share) * min(1.0, max(0.0, checked("progress", progress, Finite)))
             budget = Budget(wanted.metric, share)
         if budget != self.budget:
             self.budget = budget

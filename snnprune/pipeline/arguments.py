@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..errors import ConfigError, first_line
-from ..inputs import device_of
+from ..errors import ConfigError
+from ..inputs import device_of, usable_device
 from ..learner import Callback, PruneConfig
 from ..loaders import reread
 from ..losses import check_loss
 from ..plain import plain
+from ..shown import brief_repr
 
 
 def checked_arguments(
@@ -42,22 +42,7 @@ def checked_arguments(
         if loader is not None or name == "train":
             reread(loader, name)
     check_loss(loss_fn)
-    observers: list[Any] = list(callbacks) if isinstance(callbacks, Iterable) else [None]
+    observers: list[Any] = list(callbacks) if isinstance(callbacks, (Sequence, Set, Iterator)) else [None]
     if not all(callable(observer) for observer in observers):
-        raise ConfigError(f"callbacks={repr(callbacks)[:100]} must be a list of functions that take one event.")
-    return _device(network, device), observers
-
-
-def _device(model: nn.Module, device: torch.device | str | None) -> torch.device:
-    if device is None:
-        return device_of(model)
-    try:
-        where = torch.device(device)
-        if where.type == "meta":
-            raise TypeError("nothing is computed on it")
-        torch.empty(0, device=where)
-        return where
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ConfigError(
-            f"device={device!r} cannot be used here ({first_line(error)}). Try cpu or cuda."
-        ) from error
+        raise ConfigError(f"callbacks={brief_repr(callbacks)} must be a list of functions that take one event.")
+    return device_of(network) if device is None else usable_device(device), observers

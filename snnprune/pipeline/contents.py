@@ -129,7 +129,8 @@ class Digest:
                 self._array(value, f"{value.dtype} {value.shape}")
         elif isinstance(value, (list, tuple)):
             self._put("l", str(len(value)))
-            for item in (list if isinstance(value, list) else tuple).__iter__(value):  # whatever a subclass gives
+            kind: Any = list if isinstance(value, list) else tuple
+            for item in kind.__iter__(value):  # whatever a subclass gives
                 self.add(item, depth + 1)
         elif isinstance(value, Mapping):
             for key, item in value.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx, half_precision
-from ..files import STRUCTURE, check_name, file_errors, write_atomically, write_json
+from ..files import STRUCTURE, check_name, file_errors, path_inside, write_atomically, write_json
 from ..report import Report
 from ..saving import digest, read_structure
 from .inspecting import example_for
@@ -63,7 +63,7 @@ def deliver_onnx(
     if not (run / STRUCTURE).is_file():
         what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
         raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
-    target = output if output is not None else run / ("model-fp16.onnx" if fp16 else ONNX)
+    target = output if output is not None else path_inside(run, "model-fp16.onnx" if fp16 else ONNX)
     structure = read_structure(run)
     recorded = _probe(run) if (run / PROBE).is_file() else None
     source = run / ONNX
@@ -89,6 +89,7 @@ def deliver_onnx(
     if not source.is_file():
         report = Report.read(run / REPORT) if (run / REPORT).is_file() else None
         metadata = run_metadata(structure, report)
+        path_inside(run, STRUCTURE)  # to which the new file's digest goes
         check = export_onnx(model, target, inputs, metadata=metadata, fp16=fp16)
         if target.resolve() == source.resolve():
             write_json(run / STRUCTURE, {**structure, "onnx_sha256": digest(source)})

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RunError
+from ..files import check_name, refuse_link
 from ..ranks import current
 
 if sys.platform == "win32":
@@ -41,6 +42,9 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    check_name(folder)
+    if folder.name in ("", ".."):
+        raise RunError(f"{str(folder)!r} is no name for a folder to work in. Choose another one.")
     path = folder.with_name(folder.name + ".lock")
     ranks = current()
     trouble: RunError | None = None
@@ -69,6 +73,7 @@ def _take(path: Path, folder: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            refuse_link(path)  # which would let the holder's name be written over another file
             handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}). Choose another folder.") from error

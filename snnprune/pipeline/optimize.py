@@ -20,6 +20,7 @@ from ..gates import parse_drop, parse_latency
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
 from ..metrics import Evaluation
+from ..options import checked, path_of
 from ..ranks import current
 from .arguments import checked_arguments
 from .attaching import working_copy
@@ -99,7 +100,8 @@ def optimize(
     dense = working_copy(model, where, config)
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
-    place = None if checkpoint is None else Path(checkpoint)
+    place = None if checkpoint is None else path_of("checkpoint", checkpoint)
+    data_name = None if data_name is None else checked("data_name", data_name, str)
     loaders = [loader for loader in (train, val, test) if loader is not None]
     measured: list[Evaluation | None] = []
     data = functools.cache(lambda: data_identity(train, val, test, loss_fn))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..errors import RunError
-from ..files import STRUCTURE, check_name
+from ..files import STRUCTURE, check_name, refuse_links
 from ..saving import WEIGHTS
 from ..visual import PAGE, PLOTS
 from ..visual.material import PICTURES, REPORT, SCALES
@@ -20,7 +20,13 @@ _FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE)
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a run works until it is finished."""
+    """Where a run works until it is finished.
+
+    Raises:
+        RunError: the path ends in no name, so that nothing can be put beside it.
+    """
+    if folder.name in ("", ".."):
+        raise RunError(f"{str(folder)!r} is no name for a run folder. Choose another --output, such as runs/mine.")
     return folder.with_name(folder.name + ".partial")
 
 
@@ -36,8 +42,6 @@ def check_place(folder: Path) -> None:
         RunError: a parent of it is a file, or may not be written to, its name is none or too long, or what lies
             where it will work is not a run's.
     """
-    if not folder.name or folder.name == "..":
-        raise RunError(f"{folder} is no name for a new run folder. Choose another --output, such as runs/mine.")
     check_name(partial_of(folder).with_name(partial_of(folder).name + ".lock"))  # the longest name beside it
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -53,9 +57,10 @@ def check_work(work: Path) -> None:
     """Refuse to work in a folder that holds anything that is not a run's, for it would become part of one.
 
     Raises:
-        RunError: it does, or it is no folder.
+        RunError: it does, it is no folder, or there are links in it, which would lead elsewhere.
     """
-    if work.is_symlink() or (work.exists() and not work.is_dir()):
+    refuse_links(work)
+    if work.exists() and not work.is_dir():
         raise RunError(f"{work} is in the way: a run works in a folder of that name. Choose another --output.")
     for path in sorted(work.iterdir()) if work.is_dir() else ():
         if not _is_ours(path):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..inputs import Inputs
+from ..options import checked, path_of
 from ..report import Report
 from ..visual import PICTURES, SCALES
 from .identity import weights_digest
@@ -56,9 +57,11 @@ class Result:
             The folder.
 
         Raises:
+            ConfigError: an argument is not what it must be.
             RunError: the folder exists or cannot be written.
             ExportError: the model cannot be exported, or ONNX Runtime does not compute what it computes.
         """
+        place, onnx = path_of("folder", folder), checked("onnx", onnx, bool)
         if weights_digest(self.model) != self._measured:
             logger.warning(
                 "the model has changed since it was measured, so its accuracy and loss are left out of the "
@@ -67,4 +70,4 @@ class Result:
             self.report.compact = replace(self.report.compact, accuracy=None, loss=None)
             self._measured = weights_digest(self.model)
         drawn = {SCALES: self.scales, PICTURES: self.pictures}
-        return save_run(self.model, self.report, self.sample, self.details, Path(folder), onnx=onnx, drawn=drawn)
+        return save_run(self.model, self.report, self.sample, self.details, place, onnx=onnx, drawn=drawn)

@@ -175,7 +175,7 @@ def refuse_unfinished(path: Path) -> None:
     Raises:
         RunError: it is the working folder of one, or will be its folder.
     """
-    name = path.with_name(path.name.removesuffix(".partial"))
+    name = path.parent / path.name.removesuffix(".partial")
     inside = path != name and path.is_dir() and not (path / REPORT).is_file()
     if inside or (not path.exists() and has_checkpoint(path)):
         raise RunError(

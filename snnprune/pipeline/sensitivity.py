@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from ..budget import CostModel, Metric
 from ..encoding import Evidence, Scorer
-from ..errors import TargetError
+from ..errors import ConfigError, TargetError
 from ..gates import GatedModel, measure_sensitivity
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
-from ..loaders import reread
+from ..loaders import loader_of, reread
 from ..losses import check_loss
 from ..metrics import evaluate
-from ..options import Count, Part, Share, checked
+from ..options import Count, Part, Share, checked, each
 from ..plain import plain
+from ..shown import brief_repr
 from ..tracing import trace
 
 SHARES = (0.75, 0.5, 0.25)
@@ -102,9 +103,12 @@ def sensitivity(
     """
     model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
     metric, floor = checked("metric", metric, Metric), checked("floor", floor, Share)
-    shares = [checked("share", share, Part) for share in shares]
-    targets = [checked("target", share, Part) for share in targets]
+    shares, targets = each("shares", shares, Part), each("targets", targets, Part)
     round_to = checked("round_to", round_to, Count)
+    if batches is not None:
+        loader_of(batches, "sensitivity()'s batches")
+    if on_step is not None and not callable(on_step):
+        raise ConfigError(f"on_step={brief_repr(on_step)} must be a function of (done, in all), or None.")
     check_loss(loss_fn)
     where = device_of(model)
     network = copy.deepcopy(unwrap(model)).eval()

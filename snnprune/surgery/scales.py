@@ -24,6 +24,8 @@ def check_scales(groups: Sequence[NeuronGroup], scales: Scales) -> None:
         CollapsedLayerError: all scales of a group are 0, or of the part that one layer holds.
     """
     known = {group.id: group for group in groups}
+    if not isinstance(scales, Mapping) or not all(isinstance(scale, Tensor) for scale in scales.values()):
+        raise ConfigError("scales must be a mapping from the names of groups to tensors, one number per neuron.")
     for name, scale in scales.items():
         group = known.get(name)
         if group is None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_atomically
-from ..report import Report
+from ..report import Report, goal
+from ..shown import cut
 from . import figures, html
 from .render import style, svg
 
@@ -17,13 +18,12 @@ def comparison(runs: Sequence[tuple[str, Report]]) -> list[tuple[str, ...]]:
     """One row per run, in the order of `HEAD`; accuracies in per cent."""
     rows = []
     for name, r in runs:
-        wanted = "free" if r.target is None else ", ".join(f"{k}={v:g}" for k, v in r.target.items())
-        if not r.groups and r.split == "given":  # by compare(): there was no run, and no target
-            wanted = ""
+        # By compare() there was no run, and no target.
+        wanted = "" if not r.groups and r.split == "given" else goal(r.target)
         a, b = r.dense.accuracy, r.compact.accuracy
         scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
         shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")
-        rows.append((name, r.data, wanted, *scores, *shares))
+        rows.append((cut(name), cut(r.data), wanted, *scores, *shares))
     return rows
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..shown import largest
 from . import figures, html
+from .drawings import BARS
 from .render import style, svg
 
 
@@ -33,8 +35,9 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
             drawing = svg(figures.accuracy_curve(found["whole"], accuracy, metric), "whole")
             caption = f"Accuracy against the share of {metric} that one cut through all groups keeps."
             parts.append(html.section("The whole model", html.figure(drawing, caption)))
-        drawing = svg(figures.accuracy_grid(found["groups"], accuracy), "groups")
-        caption = "Points of accuracy lost when only so many of one group's neurons are kept."
+        groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")
+        drawing = svg(figures.accuracy_grid(groups, accuracy), "groups")
+        caption = f"Points of accuracy lost when only so many of one group's neurons are kept. {rest}".rstrip()
         parts.append(html.section("Group by group", html.figure(drawing, caption)))
     content = html.page(f"{name}: sensitivity", *parts)
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))

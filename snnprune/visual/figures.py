@@ -1,4 +1,4 @@
-"""The figures, each from plain values.
+"""The figures, each from plain values, of which it draws all; `drawings` sees to their number.
 
 Their subjects are those of arXiv 2110.05954: patterns of pruned, weakened and strengthened neurons (figures 4
 left and 5), their numbers per epoch (figure 4 right), and feature maps of pruned against strengthened kernels
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..shown import cut
 from .render import INK, KINDS, PRUNED, STRENGTHENED, WEAKENED
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7.2  # inches
-_PANELS = 24  # small multiples in one figure; the largest groups are shown
-_ROWS = 120  # the same of bars
 
 
 def _figure(height: float) -> Figure:
@@ -33,15 +32,7 @@ def _figure(height: float) -> Figure:
 
 
 def _short(name: str, length: int = 34) -> str:
-    name = "".join(c if c.isprintable() else "?" for c in name)
-    front = length // 3
-    return name if len(name) <= length else f"{name[:front]}…{name[front + 1 - length :]}"
-
-
-def _largest(names: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
-    """At most `_PANELS` names, those of the largest groups, in their order."""
-    chosen = set(sorted(names, key=lambda n: -sizes[n])[:_PANELS])
-    return [n for n in names if n in chosen]
+    return cut(name, length, front=1 / 3)
 
 
 def _legend(figure: Figure) -> None:
@@ -52,9 +43,7 @@ def _legend(figure: Figure) -> None:
 
 
 def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
-    """Per group, the shares of its neurons that are pruned, weakened and strengthened; of many the largest."""
-    largest = set(sorted(range(len(groups)), key=lambda i: -groups[i]["size"])[:_ROWS])
-    groups = [group for i, group in enumerate(groups) if i in largest]
+    """Per group, the shares of its neurons that are pruned, weakened and strengthened."""
     figure = _figure(0.55 + 0.2 * len(groups))
     axis = figure.subplots()
     rows = np.arange(len(groups))
@@ -106,7 +95,11 @@ def course(
             chosen = [e for e in entries if e["stage"] == stage]
             alone = {"marker": "."} if len(chosen) == 1 else {}
             axis.plot(
-                [at(e) for e in chosen], [e[key] for e in chosen], color=color, label=stage, **{**marks, **alone}
+                [at(e) for e in chosen],
+                [math.nan if e.get(key) is None else e[key] for e in chosen],
+                color=color,
+                label=stage,
+                **{**marks, **alone},
             )
         axis.set_ylabel(label)
         axis.grid(axis="y", alpha=0.25)
@@ -129,33 +122,24 @@ def course(
     return figure
 
 
-def counts(history: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> Figure:
-    """Neurons of every group that are off, weakened and strengthened, over the epochs of the search."""
-    seen = [h["counts"] for h in history if "counts" in h]
-    names = _largest([n for n in sizes if all(n in c for c in seen)], sizes)
-    figure, panels = _panels(len(names), height=1.15)
-    epochs = list(range(1, len(seen) + 1))
-    for axis, name in zip(panels, names, strict=True):
-        kept, weak, strong = (np.array([c[name][i] for c in seen], float) for i in range(3))
+def counts(seen: Mapping[int, Mapping[str, Sequence[int]]], sizes: Mapping[str, int]) -> Figure:
+    """Neurons of every group that are off, weakened and strengthened, over some epochs of the search."""
+    figure, panels = _panels(len(sizes), height=1.15)
+    epochs = list(seen)
+    for axis, name in zip(panels, sizes, strict=True):
+        kept, weak, strong = (np.array([c[name][i] for c in seen.values()], float) for i in range(3))
         parts = [sizes[name] - kept, weak, strong]
-        if len(epochs) > 1:
-            axis.stackplot(epochs, parts, colors=list(KINDS.values()))
-        else:
-            axis.bar(epochs, parts[0], color=PRUNED)
-            axis.bar(epochs, parts[1], bottom=parts[0], color=WEAKENED)
-            axis.bar(epochs, parts[2], bottom=parts[0] + parts[1], color=STRENGTHENED)
-        axis.set(title=_short(name, 24), xticks=sorted({1, len(epochs)}))
+        axis.stackplot(epochs, parts, colors=list(KINDS.values()))
+        axis.set(title=_short(name, 24), xticks=[epochs[0], epochs[-1]])
     _legend(figure)
     return figure
 
 
-def histograms(scales: Mapping[str, Tensor], order: Sequence[str]) -> Figure:
-    """Scales of every group, those named in `order` first; those of exactly 0 as their own bar."""
-    names = sorted(scales, key=lambda n: order.index(n) if n in order else len(order))
-    names = _largest(names, {n: len(s) for n, s in scales.items()})
-    figure, panels = _panels(len(names), height=1.15)
-    for axis, name in zip(panels, names, strict=True):
-        values = scales[name].float().numpy()
+def histograms(scales: Mapping[str, Tensor]) -> Figure:
+    """Scales of every group; those of exactly 0 as their own bar."""
+    figure, panels = _panels(len(scales), height=1.15)
+    for axis, (name, scale) in zip(panels, scales.items(), strict=True):
+        values = scale.float().numpy()
         alive = values[values > 0]
         low, top = (float(alive.min()), float(alive.max())) if len(alive) else (0.0, 1.0)
         reach = max(top - low, 1e-3)
@@ -183,15 +167,13 @@ def _panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def pixel_map(scale: Tensor, shape: tuple[int, int, int]) -> Figure:
-    """Which pixels are read and how: pruned, weakened, strengthened; and their scales."""
+def pixel_map(planes: Tensor) -> Figure:
+    """Which pixels are read and how: pruned, weakened, strengthened; and their scales, a plane a row."""
     from matplotlib.colors import ListedColormap
 
-    channels, height, width = shape
-    grid = scale.float().reshape(channels, height, width).numpy()
-    figure = _figure(2.6 if channels == 1 else 1.7 * channels)
-    axes = figure.subplots(channels, 2, squeeze=False)
-    for row, plane in zip(axes, grid, strict=True):
+    figure = _figure(2.6 if len(planes) == 1 else 1.7 * len(planes))
+    axes = figure.subplots(len(planes), 2, squeeze=False)
+    for row, plane in zip(axes, planes.float().numpy(), strict=True):
         kinds = np.where(plane == 0, 0, np.where(plane < 1, 1, 2))
         row[0].imshow(kinds, cmap=ListedColormap(list(KINDS.values())), vmin=0, vmax=2)
         shown = row[1].imshow(plane, cmap="viridis", vmin=0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from ..shown import cut
+
+_CELL = 300  # characters
 _CSS = """
 :root { color-scheme: light dark;
   --ink: #1f2a37; --dim: #5b6673; --paper: #fff; --card: #f5f7f9; --line: #d9dee4; }
@@ -40,15 +43,22 @@ summary { cursor: pointer; }
 """.strip()
 
 
-def text(value: object) -> str:
-    """Escaped, without characters that do not print."""
-    return html.escape("".join(c if c.isprintable() else "?" for c in str(value)))
+def text(value: object, length: int = 1000) -> str:
+    """Escaped, without characters that do not print, and of at most `length` of them."""
+    return html.escape(cut(value, length))
+
+
+def note(sentence: str) -> str:
+    """What is said about a table, if anything."""
+    return f'<p class="dim">{text(sentence)}</p>' if sentence else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, words: bool = False) -> str:
     """A table; the first column to the left and the others to the right, or all to the left for words."""
-    top = f"<thead><tr>{''.join(f'<th scope=col>{text(h)}</th>' for h in head)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    top = (
+        f"<thead><tr>{''.join(f'<th scope=col>{text(h, _CELL)}</th>' for h in head)}</tr></thead>" if head else ""
+    )
+    body = "".join(f"<tr>{''.join(f'<td>{text(cell, _CELL)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table{" class=words" if words else ""}>{top}<tbody>{body}</tbody></table></div>'
 
 

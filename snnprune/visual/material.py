@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import RunError, first_line
 from ..files import STRUCTURE, read_json
 from ..report import Report
+from ..shown import cut
 
 REPORT, SCALES, PICTURES = "report.json", "scales.safetensors", "pictures.safetensors"
 
@@ -47,8 +49,8 @@ class Material:
         return None
 
 
-def read_material(folder: Path) -> Material:
-    """Read a run folder.
+def read_material(folder: Path, report: Report | None = None) -> Material:
+    """Read a run folder, and its report where that is not given.
 
     Raises:
         RunError: it holds no report, or a file of it is damaged.
@@ -60,23 +62,34 @@ def read_material(folder: Path) -> Material:
     plain = isinstance(shape, list) and all(type(v) is int and 0 < v < 2**16 for v in shape)
     return Material(
         folder.resolve().name.removesuffix(".partial"),
-        Report.read(folder / REPORT),
-        _tensors(folder / SCALES, dims=1),
-        _tensors(folder / PICTURES, dims=3),
+        Report.read(folder / REPORT) if report is None else report,
+        _tensors(folder / SCALES, dims=1, fits=_are_scales, what="finite numbers of at least 0"),
+        _tensors(folder / PICTURES, dims=3, fits=_are_bytes, what="bytes"),
         tuple(shape) if plain and shape else (),
     )
 
 
-def _tensors(path: Path, *, dims: int) -> dict[str, Tensor]:
+def _tensors(path: Path, *, dims: int, fits: Callable[[Tensor], bool], what: str) -> dict[str, Tensor]:
     if not path.is_file():
         return {}
     try:
         found = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # its own, and those of element types that PyTorch lacks
         raise RunError(f"{path} cannot be read ({first_line(error)}); remove it to go without it.") from error
-    odd = [name for name, tensor in found.items() if tensor.dim() != dims or not tensor.numel()]
-    if odd:
-        raise RunError(
-            f"{path}: {odd[0]!r} has shape {tuple(found[odd[0]].shape)}; remove the file to go without it."
-        )
+    for name, tensor in found.items():
+        if tensor.dim() != dims or not tensor.numel():
+            wrong = f"has shape {tuple(tensor.shape)}"
+        elif not fits(tensor):
+            wrong = f"does not hold {what}"
+        else:
+            continue
+        raise RunError(f"{path}: {cut(name, 100)!r} {wrong}; remove the file to go without it.")
     return found
+
+
+def _are_scales(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(((tensor >= 0) & (tensor < math.inf)).all())
+
+
+def _are_bytes(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.uint8

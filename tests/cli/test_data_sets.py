@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import Explosive
@@ -128,3 +130,29 @@ def test_a_folder_is_read_as_the_model_takes_it(here, capsys, mode, channels):
 def test_constants_outside_0_1_or_alone(refused):
     refused(*command("digits.pt", "digits", *ARCH), "--mean", "33", "--std", "78", says="--mean [33.0] must lie")
     refused(*command("digits.pt", "digits", *ARCH), "--std", "0.3", says="--std [0.3] was given without --mean")
+
+
+@pytest.mark.parametrize(
+    ("normalization", "says"),
+    [
+        ({"mean": [10**400], "std": [0.5]}, "--mean [inf] must be finite numbers"),
+        ({"mean": [0.5], "std": [-(10**400)]}, "--std [inf] must be finite numbers"),
+        ({"mean": ["0.5"], "std": [0.5]}, "--mean ['0.5'] is no list of numbers"),
+        ({"mean": {"a": 1}, "std": [0.5]}, "--mean {'a': 1} is no list of numbers"),
+        ({"mean": 0.5, "std": [0.5]}, "--mean 0.5 is no list of numbers"),
+        ({"mean": [[0.5]], "std": [0.5]}, "--mean [[0.5]] is no list of numbers"),
+        ({"mean": [0.5]}, "without --std"),
+        ({"mean": [0.5] * 100_000, "std": [0.5]}, "--mean has 100000 values"),
+    ],
+    ids=["huge", "-huge", "text", "dict", "number", "nested", "alone", "many"],
+)
+def test_normalisation_from_a_file_that_is_none(refused, here, normalization, says):
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 1, 8, 8]), ("y", ["n", 64]))
+    ]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Flatten", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.helper.set_model_props(proto, {"snnprune.normalization": json.dumps(normalization)})
+    onnx.save(proto, "m.onnx")
+    refused("evaluate", "m.onnx", "--data", "digits", "--device", "cpu", says=says)

@@ -160,8 +160,8 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 def test_what_cannot_be_drawn_is_one_error_and_leaves_the_page_before(folder):
     before = write_page(folder).read_bytes()
-    odd = {"stage": "search", "step": 1, "counts": {"conv": 3, "fc:in": None}}
-    report(history=[odd, odd]).to_json(folder / "report.json")
+    far = [{"stage": "search", "step": step, "loss": loss} for step, loss in enumerate((-1.7e308, 1.7e308))]
+    report(curve=far).to_json(folder / "report.json")
     with pytest.raises(RunError, match="cannot be drawn"):
         write_page(folder)
     assert (folder / "report.html").read_bytes() == before

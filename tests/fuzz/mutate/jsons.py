@@ -20,18 +20,40 @@ VALUES: tuple[Any, ...] = (
 
 
 def mutate_json(random: Random, data: bytes) -> bytes:
-    """Other values, other names, missing entries, repeated ones, deep nesting; sometimes the bytes."""
+    """Other values, other names, missing entries, very many, deep nesting; sometimes the bytes."""
     if random.random() < 0.2:
         return mutate_bytes(random, data)
     if random.random() < 0.01:
         return b"[" * random.choice((10, 1000, 10**5)) + data
     content = json.loads(data)
-    for _ in range(random.choice((1, 1, 2, 3))):
-        content = _change(random, content)
+    if random.random() < 0.1:
+        _crowd(random, content)
+    else:
+        for _ in range(random.choice((1, 1, 2, 3))):
+            content = _change(random, content)
     text = json.dumps(content)
     if random.random() < 0.05:
         text = text.replace(": ", ': 1e999, "a": ', 1)
     return text.encode()
+
+
+def _crowd(random: Random, content: Any) -> None:
+    """Thousands of entries, in one of the lists and dicts that have any; and a text of any length."""
+    places = [place for place in _containers(content) if place]
+    if not places:
+        return
+    place, count = random.choice(places), random.choice((300, 3000, 30_000))
+    if isinstance(place, list):
+        place[:] = (place * count)[:count]
+        return
+    value = random.choice(list(place.values()))
+    place.update({f"entry.{at}": value for at in range(count)})
+    place["long"] = "x\n" * count
+
+
+def _containers(value: Any) -> list[Any]:
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [] if inner is None else [value, *(found for item in inner for found in _containers(item))]
 
 
 def _change(random: Random, value: Any) -> Any:

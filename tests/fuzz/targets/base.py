@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import resource
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,6 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from snnprune.errors import SnnPruneError
+from snnprune.files import read_json
 
 Mutate = Callable[[Random, bytes], bytes]
 
@@ -72,6 +78,26 @@ def content_of(write: Callable[[Path], Any], name: str = "made") -> bytes:
     path = place() / name
     write(path)
     return path.read_bytes()
+
+
+@contextlib.contextmanager
+def bounded(path: Path) -> Iterator[None]:
+    """At most a second of work, and 100 MiB, beyond what reading JSON of that size takes."""
+    began = time.process_time()
+    with contextlib.suppress(SnnPruneError):
+        read_json(path)
+    plain, before = time.process_time() - began, _peak()
+    began = time.process_time()
+    try:
+        yield
+    finally:
+        spent, grown = time.process_time() - began, _peak() - before
+        assert spent - plain < 1, f"{spent:.1f} s, where reading takes {plain:.1f} s"
+        assert grown < 100 * 2**20, f"{grown >> 20} MiB"
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def sane(state: dict[str, Any]) -> None:

@@ -21,8 +21,11 @@ from snnprune.pipeline.runs import ONNX, PROBE, REPORT, open_model
 from snnprune.report import ModelFigures, Report
 from snnprune.runtime import onnx_metadata, open_session
 from snnprune.saving import WEIGHTS, digest, save
+from snnprune.visual import comparison, read_material
+from snnprune.visual.drawings import drawings
+from snnprune.visual.page import _page
 
-from .base import content_of, place, sane, written
+from .base import bounded, content_of, place, sane, written
 
 
 def small(num_classes: int = 3) -> nn.Module:
@@ -148,13 +151,26 @@ def report_files() -> list[bytes]:
         seconds=1.5,
         device="cpu",
         kept_whole=[{"id": "b", "reason": "it is an output"}],
-        history=[{"stage": "search", "step": 1}],
+        history=[{"stage": "search", "step": s, "val_accuracy": 0.5, "counts": {"a": [4, 1, 3]}} for s in (1, 2)],
+        curve=[{"stage": "search", "step": s, "loss": 0.5, "budget": 0.5, "metric": "macs"} for s in (1, 2, 3)],
+        trials=[{"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True}],
+        odd_widths={"a": 3},
+        unpriced=["fft (stem)"],
+        config={"lr": 0.05, "keep": ["a"]},
         steps={"search": 3},
     )
     return [content_of(report.to_json)]
 
 
 def feed_report(data: bytes) -> Any:
-    report = Report.read(written("report.json", data))
-    assert str(report)
-    return report
+    """Reads a report, and chooses what of it is told and drawn; drawing that takes its time whatever it is."""
+    path = written("run-report/report.json", data)
+    with bounded(path):
+        material = read_material(path.parent)
+        assert len(str(material.report)) < 2**20
+        (row,) = comparison([("run", material.report)])
+        assert sum(map(len, row)) < 2**14
+        assert len(_page(material, [])) < 8 * 2**20
+        for drawing in drawings(material):
+            assert len(drawing.caption) < 1000
+    return material.report
