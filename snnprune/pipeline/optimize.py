@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from torch import nn
 
 from .. import streams
 from ..carried import kept_carried, seed_carried
-from ..errors import RunError
+from ..errors import ConfigError, RunError
 from ..gates import parse_drop, parse_latency
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
 from ..metrics import Evaluation
-from ..options import checked, path_of
+from ..options import path_of
 from ..ranks import current
+from ..shown import brief_repr
 from .arguments import checked_arguments
 from .attaching import working_copy
 from .contents import why_not_again
@@ -101,7 +103,8 @@ def optimize(
     remedy = "Load the same file in each of them, or set the seed before the model is built."
     current().check_equal(dense.state_dict(), "models to begin with", remedy)
     place = None if checkpoint is None else path_of("checkpoint", checkpoint)
-    data_name = None if data_name is None else checked("data_name", data_name, str)
+    if not isinstance(data_name, (str, NoneType)):
+        raise ConfigError(f"data_name={brief_repr(data_name)} must be a text for the report, or None.")
     loaders = [loader for loader in (train, val, test) if loader is not None]
     measured: list[Evaluation | None] = []
     data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
