@@ -70,15 +70,16 @@ def allowed_by_name() -> dict[str, type]:
 
 
 _NAME = 512  # characters
-# All attributes of modules that begin with an underscore; those of dunder names would stand in for methods.
-_PRIVATE = frozenset(
+# The attributes of modules that begin with an underscore; other such names may stand in for methods.
+_PRIVATE = (
     "_parameters _buffers _modules _non_persistent_buffers_set _is_full_backward_hook "
     "_backward_hooks _backward_pre_hooks _forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called "
     "_forward_pre_hooks _forward_pre_hooks_with_kwargs _state_dict_hooks _state_dict_pre_hooks "
     "_load_state_dict_pre_hooks _load_state_dict_post_hooks "
     "_keys _size _padding_repeated_twice _reversed_padding_repeated_twice _qkv_same_embed_dim "
-    "_is_cn _norm_layer _stage_out_channels".split()
+    "_is_cn _norm_layer _stage_out_channels"
 )
+_PRIVATE_NAMES = frozenset(_PRIVATE.split())
 
 
 def may_be_set(name: object, cls: type) -> bool:
@@ -89,6 +90,6 @@ def may_be_set(name: object, cls: type) -> bool:
     return (
         isinstance(name, str)
         and 0 < len(name) <= _NAME
-        and (not name.startswith("_") or (name in _PRIVATE and issubclass(cls, nn.Module)))
+        and (not name.startswith("_") or (name in _PRIVATE_NAMES and issubclass(cls, nn.Module)))
         and not hasattr(cls, name)
     )

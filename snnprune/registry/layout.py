@@ -16,7 +16,10 @@ from .nodes import Refused
 _END, _LOCATOR, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
 _LOCAL, _ENTRY = struct.Struct("<4s5H3L2H"), 46
 _FLAGS = 0x80E  # how it was deflated, sizes that follow the content, and names in UTF-8
-_SIZES_FOLLOW, _AFTER = 8, (12, 16, 20, 24)  # bytes of such sizes: with or without a signature, of 4 or 8 bytes each
+_SIZES_FOLLOW, _AFTER = (
+    8,
+    (12, 16, 20, 24),
+)  # bytes of such sizes: with or without a signature, of 4 or 8 bytes each
 _ZIP64, _MAX16, _MAX32 = 1, 2**16 - 1, 2**32 - 1
 
 

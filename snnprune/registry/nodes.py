@@ -1,4 +1,4 @@
-"""What a pickle makes, by its kind and sizes: the values that the stack machine works with in place of real ones."""
+"""What a pickle makes, by kind and size: what the stack machine works with in place of the values themselves."""
 
 from __future__ import annotations
 

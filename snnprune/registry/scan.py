@@ -87,7 +87,9 @@ def _scan_zip(file: IO[bytes], path: Path, classes: dict[str, type], foreign: se
     root = pickles[0].removesuffix("data.pkl")
     file.seek(0)
     reader = torch._C.PyTorchFileReader(file)
-    if {root + name for name in reader.get_all_records()} != set(parts) or reader.get_record("data.pkl") != content:
+    if {root + name for name in reader.get_all_records()} != set(parts) or reader.get_record(
+        "data.pkl"
+    ) != content:
         raise Refused("PyTorch and zipfile find different parts in it")
     tally = Tally(total, stored, lambda key, size: 0 <= parts.get(f"{root}data/{key}", -1) - size < _PADDING)
     Machine(classes, foreign, tally).run(io.BytesIO(content))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .nodes import Node, Refused
 
-_WORK = 100_000  # opcodes that the smallest file may hold
+_WORK = 200_000  # opcodes that the smallest file may hold
 _BYTES_PER_WORK = 8  # a number in a list takes nine bytes
 _SLACK = 64 * 2**20  # bytes that tensors on shared memory may seem to have beyond 16 times the file
 _ODD = 1000  # keys whose hash the file chooses
