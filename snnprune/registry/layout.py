@@ -20,6 +20,7 @@ _SIZES_FOLLOW, _AFTER = (
     8,
     (12, 16, 20, 24),
 )  # bytes of such sizes: with or without a signature, of 4 or 8 bytes each
+_FOLDER = 0x10  # by the attributes of MS-DOS
 _ZIP64, _MAX16, _MAX32 = 1, 2**16 - 1, 2**32 - 1
 
 
@@ -83,6 +84,8 @@ def _end_of(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
         raise Refused("a name of a part is not one for every reader")
     if entry.flag_bits & ~_FLAGS or entry.comment or entry.compress_type not in (0, zipfile.ZIP_DEFLATED):
         raise Refused("a part of it is stored in an unusual way")
+    if entry.file_size and (name.endswith("/") or entry.external_attr & _FOLDER):  # nothing is read, nor refused
+        raise Refused("a part of it is a folder with content")
     if entry.compress_type == 0 and entry.compress_size != entry.file_size:
         raise Refused("a part of it has two sizes")
     if _fields(entry.extra).count(_ZIP64) > 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import IO, Any
 
 from .allowed import may_be_set
@@ -14,8 +15,7 @@ from .tally import CALL, CONTAINER, OBJECT, Tally
 PICKLE_LIMIT = 64 * 2**20  # bytes of the part that is no tensor
 _NAME = 200  # characters that are kept of a name
 _CONFIG = "torchvision.models.vision_transformer.ConvStemConfig"  # a named tuple: the one class made with values
-_PUSHED = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
-_ARGUMENTS = {"BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "LONG1"}
+_CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 _EMPTY = {"EMPTY_LIST": "list", "EMPTY_DICT": "dict", "EMPTY_SET": "set", "EMPTY_TUPLE": "tuple"}
 
 
@@ -30,6 +30,31 @@ class Machine:
 
     def __init__(self, classes: Mapping[str, type], foreign: set[str], tally: Tally) -> None:
         self.classes, self.foreign, self.tally = classes, foreign, tally
+        self.steps: dict[str, tuple[int, Callable[[Any], None]]] = {
+            **dict.fromkeys(("PROTO", "STOP", "FRAME"), (1, lambda _: None)),
+            **dict.fromkeys(("BININT", "BININT1", "BININT2", "BINFLOAT"), (1, self._push)),
+            **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "LONG1"), (1, self._push_long)),
+            "SHORT_BINSTRING": (1, self._push_bytes),
+            **{name: (1, partial(self._push_constant, value)) for name, value in _CONSTANTS.items()},
+            **{name: (CONTAINER, partial(self._push_empty, kind)) for name, kind in _EMPTY.items()},
+            **{f"TUPLE{n}": (CONTAINER, partial(self._join, n)) for n in (1, 2, 3)},
+            **dict.fromkeys(("BINPUT", "LONG_BINPUT"), (1, self._put)),
+            **dict.fromkeys(("BINGET", "LONG_BINGET"), (1, self._get)),
+            "MEMOIZE": (1, lambda _: self._put(len(self.memo))),
+            "MARK": (CONTAINER, self._mark),
+            "TUPLE": (1, lambda _: self._push(tuple_of(self._pop_mark()))),
+            "APPEND": (1, lambda _: self._append([self.stack.pop()])),
+            "APPENDS": (1, lambda _: self._append(self._pop_mark())),
+            "SETITEM": (1, lambda _: self._set_items([self.stack.pop(), self.stack.pop()][::-1])),
+            "SETITEMS": (1, lambda _: self._set_items(self._pop_mark())),
+            "GLOBAL": (CALL, self._global),
+            # Of newer protocols, which torch.save does not use: only to name it.
+            "STACK_GLOBAL": (CALL, lambda _: self._global(" ".join([str(self.stack.pop()) for _ in "12"][::-1]))),
+            "REDUCE": (CALL, lambda _: self._apply(self._call)),
+            "NEWOBJ": (OBJECT, lambda _: self._apply(self._new)),
+            "BUILD": (OBJECT, lambda _: self._build(self.stack.pop())),
+            "BINPERSID": (CALL, lambda _: self._push(storage(self.tally, self.stack.pop()))),
+        }
 
     def run(self, stream: IO[bytes]) -> None:
         """One pickle, from where the stream stands."""
@@ -39,72 +64,45 @@ class Machine:
         for opcode, argument, position in pickletools.genops(stream):
             if position is not None and position > PICKLE_LIMIT:
                 raise Refused(f"its part that is no tensor is larger than {PICKLE_LIMIT >> 20} MiB")
-            self.tally.spend(1)
-            self._step(opcode.name, argument)
+            if opcode.name not in self.steps:
+                raise Refused(f"it holds the operation {opcode.name}")
+            work, step = self.steps[opcode.name]
+            self.tally.spend(work)
+            step(argument)
         self.tally.check(tuple_of(self.stack))
 
-    def _step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        if name in _ARGUMENTS:
-            self.tally.spend(weight(argument) - 1)
-            stack.append(argument)
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name in _PUSHED:
-            stack.append(_PUSHED[name])
-        elif name in _EMPTY:
-            self.tally.spend(CONTAINER)
-            stack.append(Node(_EMPTY[name]))
-        elif name == "MARK":
-            self.tally.spend(CONTAINER)
-            self.marks.append(stack)
-            self.stack = []
-        elif name == "TUPLE":
-            items = self._pop_mark()
-            self.stack.append(tuple_of(items))
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            self.tally.spend(CONTAINER)
-            count = int(name[-1])
-            if len(stack) < count:
-                raise Refused("its stack is empty")
-            stack[-count:] = [tuple_of(stack[-count:])]
-        elif name == "APPEND":
-            item = stack.pop()
-            self._append([item])
-        elif name == "APPENDS":
-            self._append(self._pop_mark())
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            self._set_items([key, value])
-        elif name == "SETITEMS":
-            self._set_items(self._pop_mark())
-        elif name == "GLOBAL":
-            self._global(argument)
-        elif name == "REDUCE":
-            arguments = stack.pop()
-            stack[-1] = self._call(stack[-1], arguments)
-        elif name == "NEWOBJ":
-            arguments = stack.pop()
-            stack[-1] = self._new(stack[-1], arguments)
-        elif name == "BUILD":
-            state = stack.pop()
-            self._build(stack[-1], state)
-        elif name == "BINPERSID":
-            self.tally.spend(CALL)
-            stack.append(storage(self.tally, stack.pop()))
-        elif name == "SHORT_BINSTRING":
-            if not argument.isascii():  # which PyTorch would decode in another way
-                raise Refused("a string of it is no text")
-            stack.append(argument)
-        elif name == "STACK_GLOBAL":  # of newer protocols, which torch.save does not use: only to name it
-            function, module = stack.pop(), stack.pop()
-            self._global(f"{module} {function}")
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name not in ("PROTO", "STOP", "FRAME"):
-            raise Refused(f"it holds the operation {name}")
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def _push_long(self, value: Any) -> None:
+        self.tally.spend(weight(value))
+        self.stack.append(value)
+
+    def _push_bytes(self, value: str) -> None:
+        if not value.isascii():  # which PyTorch would decode in another way
+            raise Refused("a string of it is no text")
+        self._push_long(value)
+
+    def _push_constant(self, value: Any, _: Any) -> None:
+        self.stack.append(value)
+
+    def _push_empty(self, kind: str, _: Any) -> None:
+        self.stack.append(Node(kind))
+
+    def _put(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+    def _get(self, place: int) -> None:
+        self.stack.append(self.memo[place])
+
+    def _join(self, count: int, _: Any) -> None:
+        if len(self.stack) < count:
+            raise Refused("its stack is empty")
+        self.stack[-count:] = [tuple_of(self.stack[-count:])]
+
+    def _mark(self, _: Any) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
 
     def _pop_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
@@ -144,7 +142,6 @@ class Machine:
             self.tally.named.add(name)
         elif not (name in CALLS or name in STORAGES or is_constant(name)):
             self.foreign.add(name.removeprefix("builtins.")[:_NAME])
-        self.tally.spend(CALL)
         self.tally.look_up()
         self.stack.append(Global(name))
 
@@ -157,16 +154,18 @@ class Machine:
             raise Refused(f"it {verb} {name[:_NAME] or 'what is no function'}")
         return name, arguments.items
 
+    def _apply(self, what: Callable[[Any, Any], Node]) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = what(self.stack[-1], arguments)
+
     def _call(self, function: Any, arguments: Any) -> Node:
         name, items = self._arguments(function, arguments, "calls", CALLS)
-        self.tally.spend(CALL)
         return Node("foreign") if items is None else CALLS[name](self.tally, items)
 
     def _new(self, cls: Any, arguments: Any) -> Node:
         name, items = self._arguments(cls, arguments, "makes an object of", self.classes)
         if items and name != _CONFIG:
             raise Refused(f"it makes an object of {name} with arguments")
-        self.tally.spend(OBJECT)
         self.tally.look_up()
         if items is None:
             return Node("foreign")
@@ -174,7 +173,8 @@ class Machine:
         made.cls = self.classes[name]
         return made
 
-    def _build(self, target: Any, state: Any) -> None:
+    def _build(self, state: Any) -> None:
+        target = self.stack[-1]
         kind = target.kind if isinstance(target, Node) else ""
         if kind == "foreign":
             return
@@ -188,7 +188,7 @@ class Machine:
                 raise Refused(f"a {target.cls.__name__} has an attribute {str(wrong[0])[:_NAME]!r}, as none has")
         elif kind != "ordered":
             raise Refused("it gives a state to what has none")
-        self.tally.spend(OBJECT + state.size)  # which is copied
+        self.tally.spend(state.size)  # which is copied
         self.tally.look_up()
         target.hold([state])
         self.tally.check(target)

@@ -98,6 +98,13 @@ def overlapping(data: bytearray) -> bytes:
     return content + directory + again + end(len(SHOWN) + 1, len(directory) + len(again), len(content))
 
 
+def folder(data: bytearray) -> bytes:
+    content, directory = parts(SHOWN, 0)
+    marked = bytearray(directory)
+    marked[38] = 0x10  # PyTorch would give back memory that it never wrote
+    return content + marked + end(len(SHOWN), len(directory), len(content))
+
+
 def renamed(name: str):
     def change(data: bytearray) -> bytes:
         return plain([(SHOWN[0][0].replace("data.pkl", name), b"x"), *SHOWN])
@@ -116,6 +123,8 @@ def renamed(name: str):
         (comment, "ends an archive"),
         (other_count, "not where it says"),
         (overlapping, "follow each other"),
+        (folder, "a folder with content"),
+        (renamed("folder/"), "a folder with content"),
         (renamed("é"), "for every reader"),
         (renamed("a\x07"), "for every reader"),
     ],
