@@ -7,10 +7,10 @@ from collections.abc import Callable
 from .nodes import Node, Refused
 
 _WORK = 200_000  # opcodes that the smallest file may hold
-_BYTES_PER_WORK = 9  # those of a number in a list
+_BYTES_PER_WORK = 5  # a number in a list takes nine, a tensor some 250 with the headers of its part
 _SLACK = 64 * 2**20  # bytes that tensors on shared memory may seem to have beyond 16 times the file
 _ODD = 1000  # keys whose hash the file chooses
-CONTAINER, CALL, OBJECT = 8, 8, 16  # what these take, in opcodes that push a number
+CONTAINER, CALL, OBJECT = 4, 8, 16  # what these take, in opcodes that push a number
 
 
 class Tally:

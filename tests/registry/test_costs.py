@@ -233,6 +233,18 @@ def test_shared_values_of_a_module_are_looked_at_once(tmp_path):
     check_whole(model, tmp_path)
 
 
+def test_thousands_of_small_tensors_are_no_bomb(tmp_path):
+    """A state and its optimiser, of which the headers take more than the values."""
+    weights = [nn.Parameter(torch.zeros(3)) for _ in range(2000)]
+    optimizer = torch.optim.AdamW(weights)
+    for weight in weights:
+        weight.grad = torch.zeros(3)
+    optimizer.step()
+    state = {str(at): weight for at, weight in enumerate(weights)}
+    torch.save({"state_dict": state, "optimizer": optimizer.state_dict()}, tmp_path / "w.pt")
+    assert len(read_model_file(tmp_path / "w.pt")) == 2000
+
+
 def test_what_a_file_may_hold_grows_with_its_size(tmp_path):
     """A million numbers are fine in the file that they take, and not in one of a thousandth of it."""
     numbers = [float(i) for i in range(200_000)]
