@@ -98,11 +98,26 @@ def overlapping(data: bytearray) -> bytes:
     return content + directory + again + end(len(SHOWN) + 1, len(directory) + len(again), len(content))
 
 
-def folder(data: bytearray) -> bytes:
+def in_directory(at: int, value: bytes):
+    """Other bytes in the first entry of the directory, from `at` on."""
+
+    def change(data: bytearray) -> bytes:
+        content, directory = parts(SHOWN, 0)
+        marked = bytearray(directory)
+        marked[at : at + len(value)] = value
+        return content + marked + end(len(SHOWN), len(directory), len(content))
+
+    return change
+
+
+def two_sizes(data: bytearray) -> bytes:
+    """A part with two fields of 64 bits, of which one reader takes the first and one the last."""
     content, directory = parts(SHOWN, 0)
-    marked = bytearray(directory)
-    marked[38] = 0x10  # PyTorch would give back memory that it never wrote
-    return content + marked + end(len(SHOWN), len(directory), len(content))
+    field = struct.pack("<2HQ", 1, 8, len(SHOWN[0][1]))
+    length = 46 + len(SHOWN[0][0])
+    marked = bytearray(directory[:length] + field * 2 + directory[length:])
+    marked[24:28], marked[30:32] = b"\xff" * 4, struct.pack("<H", 2 * len(field))
+    return content + marked + end(len(SHOWN), len(marked), len(content))
 
 
 def renamed(name: str):
@@ -123,7 +138,14 @@ def renamed(name: str):
         (comment, "ends an archive"),
         (other_count, "not where it says"),
         (overlapping, "follow each other"),
-        (folder, "a folder with content"),
+        (
+            in_directory(38, b"\x10"),
+            "a folder with content",
+        ),  # of which PyTorch gives memory that was never written
+        (in_directory(8, b"\1"), "an unusual way"),  # encrypted
+        (in_directory(10, b"\x0c"), "an unusual way"),  # compressed by bzip2
+        (in_directory(24, b"\xff\xff\xff\x7f"), "two sizes"),
+        (two_sizes, "two sizes"),
         (renamed("folder/"), "a folder with content"),
         (renamed("é"), "for every reader"),
         (renamed("a\x07"), "for every reader"),
@@ -132,6 +154,27 @@ def renamed(name: str):
 def test_archives_that_readers_may_take_in_several_ways(tmp_path, change, message):
     (tmp_path / "w.pt").write_bytes(edited(change))
     refused(tmp_path / "w.pt", message)
+
+
+@pytest.mark.parametrize("names", [["data.pkl"], None])
+def test_a_reader_that_finds_something_else_has_the_last_word(tmp_path, monkeypatch, names):
+    """Whatever the reason: here the reader is exchanged."""
+
+    class Reader:
+        def __init__(self, file) -> None:
+            self.inner = reader(file)
+
+        def get_all_records(self) -> list[str]:
+            return names or self.inner.get_all_records()
+
+        def get_record(self, name: str) -> bytes:
+            return self.inner.get_record(name) + b"x" * (names is None)
+
+    reader = torch._C.PyTorchFileReader
+    (tmp_path / "w.pt").write_bytes(plain(SHOWN))
+    read_model_file(tmp_path / "w.pt")
+    monkeypatch.setattr(torch._C, "PyTorchFileReader", Reader)
+    refused(tmp_path / "w.pt", "find different parts")
 
 
 def test_good_archives_pass_however_they_were_written(tmp_path):
