@@ -8,7 +8,8 @@ from typing import Any
 
 DEPTH = 100  # containers in one another; a module takes three levels, and copying one takes three calls a level
 _KEY_WEIGHT = 8  # the values that a tuple used as a key may hold
-_NONE: list[Any] = []
+_NONE: list[Any] = []  # never filled
+_KEYED = ("dict", "ordered", "foreign")
 _PRIME = 2**61 - 1  # integers below it are their own hash
 
 
@@ -30,7 +31,7 @@ class Node:
         self.kind, self.size, self.item = kind, size, item  # size: entries, or bytes of a storage
         self.weight, self.data, self.depth, self.odd = 1, 0, 0, 0
         self.plain, self.held = True, False  # plain: all of it may be hashed
-        self.keys: list[Any] = []  # of a dict
+        self.keys: list[Any] = [] if kind in _KEYED else _NONE  # of a dict
         self.items: list[Any] = _NONE  # of a tuple
         self.cls: type = object  # of an object
         if items:
