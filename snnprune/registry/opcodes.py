@@ -140,9 +140,9 @@ class Machine:
         name = f"{'builtins' if module == '__builtin__' else module}.{function}"
         if name in self.classes:
             self.tally.named.add(name)
+            self.tally.look_up()
         elif not (name in CALLS or name in STORAGES or is_constant(name)):
             self.foreign.add(name.removeprefix("builtins.")[:_NAME])
-        self.tally.look_up()
         self.stack.append(Global(name))
 
     def _arguments(self, function: Any, arguments: Any, verb: str, known: Mapping[str, Any]) -> tuple[str, Any]:
@@ -189,6 +189,7 @@ class Machine:
         elif kind != "ordered":
             raise Refused("it gives a state to what has none")
         self.tally.spend(state.size)  # which is copied
-        self.tally.look_up()
+        if kind == "object":
+            self.tally.look_up()
         target.hold([state])
         self.tally.check(target)

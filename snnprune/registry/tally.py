@@ -10,7 +10,7 @@ _WORK = 200_000  # opcodes that the smallest file may hold
 _BYTES_PER_WORK = 5  # a number in a list takes nine, a tensor some 250 with the headers of its part
 _SLACK = 64 * 2**20  # bytes that tensors on shared memory may seem to have beyond 16 times the file
 _ODD = 1000  # keys whose hash the file chooses
-CONTAINER, CALL, OBJECT = 4, 8, 16  # what these take, in opcodes that push a number
+CONTAINER, CALL, OBJECT, LOOK_UP = 4, 8, 16, 32  # what these take, in opcodes that push a number
 
 
 class Tally:
@@ -44,6 +44,7 @@ class Tally:
 
     def look_up(self) -> None:
         """Count a use of a class: for each PyTorch makes a table of all classes that the file may use."""
+        self.spend(LOOK_UP)
         self._look_ups += 1
         if self._look_ups * len(self.named) > self.work:
             raise Refused("it holds far more objects than a model file of its size")

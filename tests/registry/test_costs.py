@@ -124,6 +124,7 @@ COSTLY = {
     "a long text": (text(SMILE + "x" * 3_000_000), "far larger"),
     "texts of wide letters": (b"](" + text(SMILE + "x" * 90_000) * 10 + b"e" + b"N" * 150_000, FAR_MORE),
     "objects of many classes": (items(EVERY) + items([IDENTITY + b")\x81"] * 4000), FAR_MORE),
+    "one class named again and again": (b"](" + IDENTITY * 9000 + b"e", FAR_MORE),
     "a number of letters": (name("builtins", "complex") + text("1" * 9000) + b"\x85R", "makes a complex"),
     "a device of letters": (name("torch", "device") + text("cpu" * 99) + b"\x85R", "makes a device"),
     "a shape of letters": (name("torch", "Size") + text("cpu") + b"\x85R", "the shape"),
