@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import SnnPruneError
 
 RATIO = 100  # real data hardly ever shrink so much; deflate reaches 1000
-SMALL = 256 * 2**20  # what unpacks to less is harmless, however small the file
+SMALL = 32 * 2**20  # what unpacks to less is harmless, however small the file; readers hold up to three copies
 
 
 def available_memory() -> int:
@@ -53,7 +53,7 @@ def check_memory(what: object, size: int, error: type[SnnPruneError], remedy: st
 
 
 def check_unpacked(path: Path, size: int, stored: int, error: type[SnnPruneError], remedy: str) -> None:
-    """Refuse an archive that unpacks to more than 256 MiB and 100 times its size, or does not fit into memory.
+    """Refuse an archive that unpacks to more than 32 MiB and 100 times its size, or does not fit into memory.
 
     Args:
         path: of the archive.

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import ExportError, first_line
+
+_KEYS = {"location", "offset", "length", "checksum"}
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_MEMORY = "_ORT_MEM_ADDR_"  # with it ONNX Runtime means an address in its own memory
+_BITS = {
+    **dict.fromkeys(("UINT2", "INT2"), 2),
+    **dict.fromkeys(("UINT4", "INT4", "FLOAT4E2M1"), 4),
+    **dict.fromkeys(
+        ("BOOL", "INT8", "UINT8", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 8
+    ),
+    **dict.fromkeys(("FLOAT16", "BFLOAT16", "INT16", "UINT16"), 16),
+    **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 32),
+    **dict.fromkeys(("DOUBLE", "INT64", "UINT64", "COMPLEX64"), 64),
+    "COMPLEX128": 128,
+}
 
 
 def open_session(
@@ -17,6 +34,7 @@ def open_session(
     """An ONNX Runtime session that never moves to another provider by itself.
 
     Weights that an ONNX file keeps in other files are read only from its own folder, and for bytes not at all.
+    Each tensor must name one file, in which all its bytes are.
 
     Args:
         source: a file or its content.
@@ -31,6 +49,7 @@ def open_session(
 
     _refuse_foreign_data(source)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the first bytes claim
     options.log_severity_level = 4  # its messages quote the file as it is; what goes wrong is raised anyway
     options.intra_op_num_threads = threads
     try:
@@ -50,8 +69,12 @@ def open_session(
     return session
 
 
+class _Refused(Exception):
+    """Why weights outside the file are not read."""
+
+
 def _refuse_foreign_data(source: bytes | Path) -> None:
-    """Older versions of ONNX Runtime read what a file names, wherever it is."""
+    """Leave nothing to ONNX Runtime, whose versions differ in what they read: any file, or any place in memory."""
     import onnx
 
     name = "the exported model" if isinstance(source, bytes) else source
@@ -63,30 +86,72 @@ def _refuse_foreign_data(source: bytes | Path) -> None:
         )
     except Exception as error:
         raise ExportError(f"ONNX Runtime cannot load {name}: it is no ONNX file ({first_line(error)}).") from error
-    for graph in [proto.graph, *proto.functions]:
-        for tensor in _tensors(graph):
-            if tensor.data_location != onnx.TensorProto.EXTERNAL:
-                continue
-            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            if isinstance(source, bytes) or not _is_inside(source.parent, place):
-                raise ExportError(
-                    f"{name} keeps weights in {place[:200]!r}, no file in its own folder, so it is not loaded. "
-                    "Save it as one file, or put the weights beside it."
-                )
+    folder = None if isinstance(source, bytes) else source.parent
+    for message in _messages(proto):
+        kind = message.DESCRIPTOR.name
+        try:
+            if kind == "TensorProto":
+                _check_tensor(message, folder, onnx.TensorProto)
+            elif kind == "NodeProto" and message.op_type == "EPContext":
+                raise _Refused("compiled code in a file that a node names")
+        except _Refused as why:
+            raise ExportError(
+                f"{name} keeps weights in {why}, so it is not loaded. Save it as one file, or put the weights "
+                "beside it."
+            ) from None
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """All tensors of an ONNX graph or function, those of inner graphs too."""
-    yield from getattr(graph, "initializer", ())
-    for sparse in getattr(graph, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+def _messages(proto: Any) -> Iterator[Any]:
+    """A message and all those in it, wherever they are; nothing else of them is looked at."""
+    inner: dict[str, list[str]] = {}
+    todo = [proto]
+    while todo:
+        message = todo.pop()
+        yield message
+        form = message.DESCRIPTOR
+        if form.full_name not in inner:
+            inner[form.full_name] = [field.name for field in form.fields if field.message_type is not None]
+        for name in inner[form.full_name]:
+            found = getattr(message, name)
+            if not hasattr(found, "DESCRIPTOR"):  # several
+                todo += found
+            elif message.HasField(name):
+                todo.append(found)
+
+
+def _check_tensor(tensor: Any, folder: Path | None, kinds: Any) -> None:
+    entries = [(entry.key, entry.value) for entry in tensor.external_data]
+    if tensor.data_location != kinds.EXTERNAL:
+        if entries:
+            raise _Refused(f"{_shown(entries)} and in itself")
+        return
+    values = dict(entries)
+    place = values.get("location", "")
+    if folder is None or _MEMORY in place or not _is_inside(folder, place):
+        raise _Refused(f"{place[:200]!r}, no file in its own folder")
+    if len(values) != len(entries) or not values.keys() <= _KEYS:
+        raise _Refused(f"{_shown(entries)}, which is no one place")
+    numbers = {key: values[key] for key in ("offset", "length") if key in values}
+    if not all(_NUMBER.fullmatch(value) for value in numbers.values()):
+        raise _Refused(f"{_shown(entries)}, which is no place")
+    size = _size(tensor, kinds)
+    begin, length = int(numbers.get("offset", 0)), int(numbers.get("length", size))
+    if length != size or begin + length > (folder / place).stat().st_size:
+        raise _Refused(f"{place[:200]!r} that it does not hold: {size} bytes from {begin} on")
+
+
+def _size(tensor: Any, kinds: Any) -> int:
+    """The bytes of a tensor by its shape and type."""
+    bits = _BITS.get({number: name for name, number in kinds.DataType.items()}.get(tensor.data_type, ""))
+    if bits is None:
+        raise _Refused("a file, of a type that is only read from the model itself")
+    if any(n < 0 for n in tensor.dims):
+        raise _Refused("a file, of no shape")
+    return -(-math.prod(tensor.dims) * bits // 8)
+
+
+def _shown(entries: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{key[:20]} {value[:100]!r}" for key, value in entries[:4])
 
 
 def _is_inside(folder: Path, place: str) -> bool:

@@ -21,10 +21,11 @@ def test_some_memory_is_available():
     [
         (3 * GIB, 2**20, "more than 100 times as much"),
         (3 * GIB, GIB, None),
-        (200 * 2**20, 10, None),
+        (33 * 2**20, 10, "more than 100 times as much"),
+        (32 * 2**20, 10, None),
         (5 * GIB, 5 * GIB, "needs 5 GiB of memory, but 4 GiB are available. Do this"),
     ],
-    ids=["bomb", "fits", "small", "too large"],
+    ids=["bomb", "fits", "small bomb", "small", "too large"],
 )
 def test_archives_are_judged_by_what_they_announce(monkeypatch, size, stored, message):
     monkeypatch.setattr(memory, "available_memory", lambda: 4 * GIB)

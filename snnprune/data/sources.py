@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _CLASSES = {
 NAMES = ("digits", "fake", "mini-imagenet", *_CONSTANTS)
 _MAX_LABEL = 2**20
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_HEAD = 2**14  # bytes; NumPy takes headers of up to 10,000
 _HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -227,21 +229,25 @@ def _count(labels: Tensor) -> int:
 
 
 def _announced(path: Path, archive: zipfile.ZipFile, key: str) -> int:
-    """Bytes of an array by its header, which has to be right about what follows it."""
+    """Bytes that an array will take by its header, which has to be right about what follows it."""
     if f"{key}.npy" not in archive.namelist():
         raise _wrong(path, key, "a file that is no array")
-    size = archive.getinfo(f"{key}.npy").file_size
-    with archive.open(f"{key}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _HEADERS:
-            raise _wrong(path, key, f"an array of version {version}")
-        shape, _, dtype = _HEADERS[version](member)
-        start = member.tell()
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path}: {key} is compressed in a way that NumPy never writes. Save it with numpy.savez.")
+    size = info.file_size
+    with archive.open(info) as member:
+        head = io.BytesIO(member.read(_HEAD))  # NumPy would read as much as the header asks for
+    version = np.lib.format.read_magic(head)
+    if version not in _HEADERS:
+        raise _wrong(path, key, f"an array of version {version}")
+    shape, _, dtype = _HEADERS[version](head)
+    start = head.tell()
     if dtype != np.uint8 if key[0] == "x" else dtype.kind not in ("iubf" if len(shape) == 2 else "iub"):
         raise _wrong(path, key, f"{dtype} {shape}")
     if math.prod(shape) * dtype.itemsize != size - start:
         raise DataError(f"{path}: {key} claims the shape {shape}, but holds {size - start} bytes; it is damaged.")
-    return size
+    return size if key[0] == "x" else max(size, 8 * math.prod(shape))  # labels become integers of 64 bits
 
 
 def _wrong(path: Path, key: str, what: str) -> DataError:

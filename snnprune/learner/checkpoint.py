@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import math
@@ -16,7 +17,7 @@ import torch
 
 from ..errors import RunError, SnnPruneError, first_line
 from ..files import write_atomically
-from ..registry import scan
+from ..registry import first_bytes, read_scanned
 from .identity import check_same_run, differences
 
 logger = logging.getLogger(__name__)
@@ -160,16 +161,16 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _read(path: Path) -> Any:
-    """The content of a file whose checksum is right; `torch.load` looks at none, and passes over what follows."""
+    """The content of a file whose checksum is right; what is loaded ends where the checksum begins."""
     with path.open("rb") as file:
-        length = path.stat().st_size - len(_MARK) - _DIGEST
+        length = file.seek(0, io.SEEK_END) - len(_MARK) - _DIGEST
+        file.seek(0)
         found = _digest(file, length)
         if file.read(len(_MARK)) != _MARK:
             raise ValueError("it is cut off")
         if file.read() != found:
             raise ValueError("its checksum is wrong")
-    scan(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        return read_scanned(first_bytes(file, length), path)
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:

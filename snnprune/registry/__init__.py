@@ -4,16 +4,18 @@ from .factory import build, load_factory, torchvision_names
 from .files import check_finite
 from .load import LoadedModel, load_model, load_state_
 from .match import recognise
-from .scan import scan
+from .scan import read_scanned
+from .window import first_bytes
 
 __all__ = [
     "LoadedModel",
     "build",
     "check_finite",
+    "first_bytes",
     "load_factory",
     "load_model",
     "load_state_",
+    "read_scanned",
     "recognise",
-    "scan",
     "torchvision_names",
 ]

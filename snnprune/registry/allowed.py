@@ -10,6 +10,8 @@ import functools
 import importlib
 from typing import Any
 
+from torch import nn
+
 _NN = (
     "Sequential ModuleList ModuleDict ParameterList ParameterDict Identity Flatten Unflatten "
     "Linear Bilinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d "
@@ -50,7 +52,6 @@ _OPS = "Conv2dNormActivation SqueezeExcitation MLP Permute StochasticDepth Froze
 
 def allowed_classes() -> list[Any]:
     """The classes themselves, those that the installed versions have."""
-    from torch import nn
     from torchvision import ops
 
     found = [getattr(nn, name) for name in _NN.split() if hasattr(nn, name)]
@@ -63,6 +64,32 @@ def allowed_classes() -> list[Any]:
 
 
 @functools.cache
-def allowed_names() -> frozenset[str]:
+def allowed_by_name() -> dict[str, type]:
     """The same by their full names, as pickles name them."""
-    return frozenset(f"{c.__module__}.{c.__qualname__}" for c in allowed_classes())
+    return {f"{c.__module__}.{c.__qualname__}": c for c in allowed_classes()}
+
+
+_NAME = 512  # characters
+# The attributes of modules that begin with an underscore; other such names may stand in for methods.
+_PRIVATE = (
+    "_parameters _buffers _modules _non_persistent_buffers_set _is_full_backward_hook "
+    "_backward_hooks _backward_pre_hooks _forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called "
+    "_forward_pre_hooks _forward_pre_hooks_with_kwargs _state_dict_hooks _state_dict_pre_hooks "
+    "_load_state_dict_pre_hooks _load_state_dict_post_hooks "
+    "_keys _size _padding_repeated_twice _reversed_padding_repeated_twice _qkv_same_embed_dim "
+    "_is_cn _norm_layer _stage_out_channels"
+)
+_PRIVATE_NAMES = frozenset(_PRIVATE.split())
+
+
+def may_be_set(name: object, cls: type) -> bool:
+    """Whether a file may give an object of this class an attribute of this name.
+
+    No name of the class itself, for it might be called, and of private ones only those of this list.
+    """
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= _NAME
+        and (not name.startswith("_") or (name in _PRIVATE_NAMES and issubclass(cls, nn.Module)))
+        and not hasattr(cls, name)
+    )

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from ..errors import ModelFileError, first_line
 from ..files import STRUCTURE, check_name
 from ..inputs import unwrap
-from .allowed import allowed_classes, allowed_names
 from .kinds import refuse_other_kinds
-from .scan import REMEDY, scan
+from .scan import REMEDY, read_scanned
 from .whole import check_whole, complete_
 
 State = dict[str, Tensor]
@@ -67,13 +66,13 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path, trust_pickle: bool) -> Any:
-    if not trust_pickle:
-        scan(path, allowed_names())
     try:
         if trust_pickle:
             return _read_pickle(path)
-        with torch.serialization.safe_globals(allowed_classes()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return read_scanned(file, path, modules=True)
+    except ModelFileError:
+        raise
     except (ModuleNotFoundError, AttributeError) as error:
         if not trust_pickle:
             raise ModelFileError(f"{path} is not what torch.save writes ({first_line(error)}).") from error

@@ -1,4 +1,4 @@
-"""Look through what `torch.save` wrote before it is loaded: what it would call, and how large it would become.
+"""Look through what `torch.save` wrote, then load it: what it would call, and how large it would become.
 
 `torch.load(weights_only=True)` keeps foreign code out. It still calls every allowed class with the file's
 own arguments and gives tensors the sizes that the file claims, so that a file of a few bytes can ask for
@@ -7,40 +7,61 @@ any amount of memory or time.
 
 from __future__ import annotations
 
+import io
 import zipfile
-from collections.abc import Collection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import torch
 
 from ..errors import ModelFileError, first_line
 from ..memory import check_unpacked
-from .opcodes import PICKLE_LIMIT, Machine, OldModel, Refused
+from .allowed import allowed_by_name
+from .calls import OldModel
+from .layout import parts_of
+from .nodes import Refused
+from .opcodes import PICKLE_LIMIT, Machine
+from .tally import Tally
 
 REMEDY = "Give a .safetensors, or what torch.save(model.state_dict(), file) writes."
+_SMALL, _RATIO = 2**20, 4  # a pickle may unpack to this many bytes, and to this many times the file
+_PADDING = 16  # bytes that a storage may have beyond its last value
 
 
-def scan(path: Path, classes: Collection[str] = ()) -> None:
-    """Refuse a file that would call anything else than what rebuilds tensors, plain containers and modules.
+def read_scanned(file: IO[bytes], path: Path, *, modules: bool = False) -> Any:
+    """Load what `torch.save` wrote, if all that it would call is what rebuilds tensors, containers and modules.
+
+    What is looked through and what is loaded are one open file, and of an archive PyTorch's own reader gives both.
 
     Args:
-        path: what `torch.save` wrote, in the zipped or the old format.
-        classes: names of the module classes that it may hold.
+        file: what `torch.save` wrote, in the zipped or the old format, open from its first byte on.
+        path: its name, for messages.
+        modules: whether it may hold modules of the allowed classes.
 
     Raises:
         ModelFileError: it needs other names, is damaged, or would become far larger than it is.
     """
+    classes = scan(file, path, modules=modules)
+    file.seek(0)
+    with torch.serialization.safe_globals(classes):
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+
+
+def scan(file: IO[bytes], path: Path, *, modules: bool = False) -> list[Any]:
+    """The module classes that a file of `read_scanned` needs; nothing is loaded."""
     foreign: set[str] = set()
     why = ""
     try:
-        with path.open("rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            (_scan_zip if zipped else _scan_old)(path, file, classes, foreign)
+        zipped = file.read(4) == b"PK\x03\x04"
+        classes = allowed_by_name() if modules else {}
+        tally = (_scan_zip if zipped else _scan_old)(file, path, classes, foreign)
+        if not foreign:
+            return [classes[name] for name in sorted(tally.named)]
     except ModelFileError:
         raise
     except OldModel:
         foreign = foreign or {"the code of a whole model of an old PyTorch"}
-    except Exception as error:  # whatever zipfile and pickletools say of a damaged file
+    except Exception as error:  # whatever zipfile, PyTorch and pickletools say of a damaged file
         why = "it is no pickle" if isinstance(error, LookupError) else first_line(error)
     if foreign:
         names = ", ".join(sorted(foreign)[:10]) + (" and more" if len(foreign) > 10 else "")
@@ -48,34 +69,40 @@ def scan(path: Path, classes: Collection[str] = ()) -> None:
             f"{path} is a pickle that needs {names}; loading it can run code. Save the model's state_dict() and "
             "name its architecture with --arch, or, if you trust the file, add --trust-pickle."
         )
-    if why:
-        raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({why}). {REMEDY}")
+    raise ModelFileError(f"{path} is not what torch.save writes, or it is damaged ({why}). {REMEDY}")
 
 
-def _scan_zip(path: Path, file: IO[bytes], classes: Collection[str], foreign: set[str]) -> None:
+def _scan_zip(file: IO[bytes], path: Path, classes: dict[str, type], foreign: set[str]) -> Tally:
+    stored = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
-        entries = {item.filename: item.file_size for item in archive.infolist()}
-        if len({name.lower() for name in entries}) != len(archive.infolist()):
-            raise Refused("two parts of it have the same name")
-        total = sum(entries.values())
-        check_unpacked(path, total, path.stat().st_size, ModelFileError, "Use a machine with more memory.")
-        pickles = [name for name in entries if name.lower().endswith("data.pkl")]
+        parts = parts_of(file, archive)
+        total = sum(parts.values())
+        check_unpacked(path, total, stored, ModelFileError, "Use a machine with more memory.")
+        pickles = [name for name in parts if name.lower().endswith("data.pkl")]
         if len(pickles) != 1 or pickles[0].count("/") != 1:
             raise Refused(f"it holds {len(pickles)} data.pkl, not one")
-        if entries[pickles[0]] > PICKLE_LIMIT:
-            raise Refused(f"its data.pkl is larger than {PICKLE_LIMIT >> 20} MiB")
-        root = pickles[0].rpartition("/")[0]
-        with archive.open(pickles[0]) as stream:
-            machine = Machine(classes, foreign, total)
-            machine.storage_limit = lambda key: entries.get(f"{root}/data/{key}", 0)
-            machine.run(stream)
+        if parts[pickles[0]] > min(PICKLE_LIMIT, _SMALL + _RATIO * stored):
+            raise Refused(f"its data.pkl is far larger than the file, or larger than {PICKLE_LIMIT >> 20} MiB")
+        content = archive.read(pickles[0])
+    root = pickles[0].removesuffix("data.pkl")
+    file.seek(0)
+    reader = torch._C.PyTorchFileReader(file)
+    if {root + name for name in reader.get_all_records()} != set(parts) or reader.get_record(
+        "data.pkl"
+    ) != content:
+        raise Refused("PyTorch and zipfile find different parts in it")
+    tally = Tally(total, stored, lambda key, size: 0 <= parts.get(f"{root}data/{key}", -1) - size < _PADDING)
+    Machine(classes, foreign, tally).run(io.BytesIO(content))
+    return tally
 
 
-def _scan_old(path: Path, file: IO[bytes], classes: Collection[str], foreign: set[str]) -> None:
-    size = path.stat().st_size
-    machine = Machine(classes, foreign, size)
-    machine.storage_limit = lambda key: size
+def _scan_old(file: IO[bytes], path: Path, classes: dict[str, type], foreign: set[str]) -> Tally:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    tally = Tally(size, size, lambda key, count: count <= size)
+    machine = Machine(classes, foreign, tally)
     for _ in range(5):  # a magic number, a version, the machine, the content, the names of its storages
         machine.run(file)
-    if machine.storages > size:
-        raise Refused(f"its tensors are said to have {machine.storages} bytes, which the file does not have")
+    if tally.storages > size:
+        raise Refused(f"its tensors are said to have {tally.storages} bytes, which the file does not have")
+    return tally

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError
+from .allowed import may_be_set
 
 _DEPTH, _VISITS, _NAME = 64, 100_000, 512
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout)
@@ -75,31 +76,35 @@ def _wrong(module: nn.Module) -> str | None:
             return f"has hooks or an attribute {str(name)[:_NAME]!r}, which may not be there"
         if name == "_compiled_call_impl" and value is not None:
             return "is compiled"
-        if callable(getattr(type(module), name, None)):
-            return f"has an attribute {name} in place of its method"
-        if not _is_value(value):
+        if not may_be_set(name, type(module)):
+            return f"has an attribute {name[:_NAME]!r}, as none has"
+        if not _is_value(value, set()):
             return f"has an attribute {name}, which is no plain value"
     return None
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """A tensor whose hooks and attributes do nothing."""
-    return type(tensor) in (Tensor, nn.Parameter) and not tensor._backward_hooks and _is_value(vars(tensor))
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor._backward_hooks and _is_value(vars(tensor), set())
 
 
-def _is_value(value: Any, depth: int = 0) -> bool:
-    """Numbers, strings, tensors, containers of them, and the classes of layers that models keep."""
+def _is_value(value: Any, seen: set[int]) -> bool:
+    """Numbers, strings, tensors, containers of them, and the classes of layers that models keep.
+
+    `seen` are the containers that were looked at: shared ones may be met endlessly often.
+    """
     if isinstance(value, _PLAIN):
         return True
     if isinstance(value, Tensor):
         return _is_plain(value)
     if isinstance(value, type):
         return issubclass(value, nn.Module)
-    if depth > 8:
-        return False
+    if id(value) in seen:
+        return True
+    seen.add(id(value))
     if isinstance(value, Mapping):
-        return all(isinstance(k, _PLAIN) and _is_value(v, depth + 1) for k, v in value.items())
-    return isinstance(value, (list, tuple, set)) and all(_is_value(v, depth + 1) for v in value)
+        return all(isinstance(k, _PLAIN) and _is_value(v, seen) for k, v in value.items())
+    return isinstance(value, (list, tuple, set)) and all(_is_value(v, seen) for v in value)
 
 
 def complete_(model: nn.Module) -> nn.Module:

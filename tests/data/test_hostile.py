@@ -64,6 +64,42 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
     assert load_data(str(tmp_path / "d.npz")).train.info.shape == (1, 512, 512)
 
 
+def test_only_the_beginning_of_an_array_is_unpacked_for_its_header(tmp_path, monkeypatch):
+    """A header that claims 30 MB of itself, in an archive of 30 kB."""
+    header = b"\x93NUMPY\x02\x00" + (30 * 2**20).to_bytes(4, "little") + b" " * (30 * 2**20)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{key}.npy", header)
+    taken = []
+    read = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: taken.append(n) or read(self, n))
+    with pytest.raises(DataError, match="no readable"):
+        load_data(str(tmp_path / "d.npz"))
+    assert taken
+    assert all(0 < n <= 2**14 for n in taken)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_that_numpy_never_writes(tmp_path, how):
+    np.savez(tmp_path / "d.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "d.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", how) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataError, match="compressed in a way"):
+        load_data(str(tmp_path / "d.npz"))
+
+
+def test_labels_are_counted_as_what_they_become(tmp_path, monkeypatch):
+    """A byte in the file, eight in memory."""
+    monkeypatch.setattr(memory, "SMALL", 200_000)
+    labels = np.zeros(40_000, np.uint8)
+    np.savez_compressed(tmp_path / "d.npz", **arrays(x_train=np.zeros((40_000, 1, 1), np.uint8), y_train=labels))
+    with pytest.raises(DataError, match="would unpack to"):
+        load_data(str(tmp_path / "d.npz"))
+
+
 def test_arrays_that_are_not_read_are_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "SMALL", 2**20)
     np.savez_compressed(tmp_path / "d.npz", **arrays(), more=np.zeros(2**22, np.uint8))

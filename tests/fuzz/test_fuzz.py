@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -12,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.mutate import mutate_onnx
+from fuzz.mutate.archives import members_of
 from fuzz.targets import TARGETS, draw, loads
 
 HERE = Path(__file__).resolve().parent
@@ -70,24 +74,57 @@ def test_any_value_in_any_entry_loads_or_is_refused(name, value, data):
     loads(TARGETS[name], json.dumps(content).encode())
 
 
-def test_the_command_counts_and_keeps_what_crashes(tmp_path):
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("raise KeyError('defect')", "defect"),
+        ("began = time.process_time()\n    while time.process_time() < began + 1.3: pass", "s were taken"),
+        ("return bytearray(120_000_000)", "MB were taken"),
+    ],
+    ids=["raises", "slow", "large"],
+)
+def test_the_command_counts_and_keeps_what_crashes(tmp_path, body, word):
     script = tmp_path / "broken.py"
     script.write_text(
-        "import sys\n"
+        "import sys, time\n"
         f"sys.path.insert(0, {str(HERE.parent)!r})\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from fuzz import run\n"
         "from fuzz.targets import TARGETS\n"
+        "valid = TARGETS['report'].valid()\n"
         "def feed(data):\n"
-        "    raise KeyError('defect')\n"
+        "    if data in valid: return\n"
+        f"    {body}\n"
         "TARGETS['report'] = replace(TARGETS['report'], feed=feed)\n"
-        "counts = run.fuzz('report', 5, 0, Path('keep'), Path('last'))\n"
-        "assert counts == {'crashes': 5}, counts\n"
-        "assert len(list(Path('keep').glob('*.bin'))) == 5\n"
-        "assert 'defect' in next(Path('keep').glob('*.txt')).read_text()\n"
+        "counts = run.fuzz('report', 3, 0, Path('keep'), Path('last'))\n"
+        "assert counts['crashes'] == 3, counts\n"
+        "assert len(list(Path('keep').glob('*.bin'))) == 3\n"
+        f"assert {word!r} in next(Path('keep').glob('*.txt')).read_text()\n"
     )
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_new_shapes_are_drawn():
+    """Among what is fed are archives of two contents, costly pickles, and tensors that lie elsewhere."""
+    random = Random(0)
+    members = members_of(io.BytesIO(TARGETS["state-dict"].valid()[0]))
+    forms = Counter()
+    for _ in range(300):
+        data = draw(TARGETS["state-dict"], random)
+        forms["two directories"] += data.count(b"PK\5\6") == 1 and data.count(b"/data.pkl") > 2
+        forms["two records"] += b"PK\6\7" in data and data.count(b"PK\6\6") > 1
+        forms["costly"] += any(shape in data for shape in (b"__setstate__", b"]" * 100, b"h\xf0" * 8))
+        try:
+            forms["whole"] += members_of(io.BytesIO(data)) == members
+        except Exception:
+            forms["damaged"] += 1
+    for at in range(100):
+        data = mutate_onnx(Random(at), TARGETS["onnx"].valid()[0])
+        forms["address"] += b"_ORT_MEM_ADDR_" in data
+        forms["two locations"] += data.count(b"location") > 1
+    assert len(forms) == 7
+    assert min(forms.values()) > 0, forms
 
 
 def test_the_command_ends_well_where_nothing_crashes(tmp_path):

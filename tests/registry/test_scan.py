@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from collections import Counter, OrderedDict
@@ -11,48 +12,13 @@ import torch
 from torch import nn
 
 from registry.conftest import refused
+from registry.programs import crafted, name, number, tensor, text
 from snnprune import memory
 from snnprune.errors import ModelFileError
-from snnprune.registry import load_model, scan
-from snnprune.registry.allowed import allowed_names
+from snnprune.registry import load_model
 from snnprune.registry.files import read_model_file
+from snnprune.registry.scan import scan
 from snnprune.registry.whole import check_whole
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def number(value: int) -> bytes:
-    return b"\x8a\x09" + value.to_bytes(9, "little")
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def crafted(path, program: bytes, storage: bytes = bytes(16), how=zipfile.ZIP_STORED):
-    """An archive as torch.save writes it, with a pickle of one's own."""
-    with zipfile.ZipFile(path, "w", how) as archive:
-        for entry, content in (
-            ("data.pkl", b"\x80\x02" + program + b"."),
-            ("data/0", storage),
-            ("version", b"3\n"),
-        ):
-            archive.writestr(f"archive/{entry}", content)
-    return path
-
-
-def tensor(shape: bytes, strides: bytes, count: int = 4) -> bytes:
-    """A dict with one tensor on a storage that is said to hold `count` floats."""
-    storage = (
-        b"(" + text("storage") + name("torch", "FloatStorage") + text("0") + text("cpu") + number(count) + b"tQ"
-    )
-    order = name("collections", "OrderedDict") + b")R"
-    rebuilt = (
-        name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + b"K\x00" + shape + strides + b"\x89" + order
-    )
-    return b"}" + text("weight") + rebuilt + b"tRs"
 
 
 def test_the_crafted_file_is_a_good_one(tmp_path):
@@ -113,6 +79,10 @@ def test_two_parts_of_one_name(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02}.")
         archive.writestr("b/data.pkl", b"\x80\x02}.")
+    refused(path, "in one folder")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+        archive.writestr("a/b/data.pkl", b"\x80\x02}.")
     refused(path, "2 data.pkl")
 
 
@@ -137,7 +107,8 @@ def test_what_training_programs_save_passes(tmp_path, zipped):
     if zipped:
         content["types"].append(torch.ones(2, dtype=torch.uint16))
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    scan(tmp_path / "w.pt")
+    with (tmp_path / "w.pt").open("rb") as file:
+        assert scan(file, tmp_path) == []
     assert read_model_file(tmp_path / "w.pt").keys() == {"weight", "bias"}
 
 
@@ -190,10 +161,10 @@ def module_in_list(model: nn.Sequential) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (shadow, "2 (ReLU) has an attribute forward in place of its method"),
+        (shadow, "a ReLU has an attribute 'forward', as none has"),
         (hook, "has hooks"),
         (within_itself, "in one another"),
-        (doubled, "in one another"),
+        (doubled, "repeats its parts"),
         (deep, "nested more than"),
         (method_by_name, "named forward"),
         (no_table, "0 (Conv2d) has no _parameters"),
@@ -207,6 +178,23 @@ def test_whole_models_with_values_in_place_of_code(tmp_path, change, message, wr
     change(model)
     torch.save({"model": model} if wrapped else model, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", message, "state_dict()")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shadow, "2 (ReLU) has an attribute 'forward', as none has"),
+        (hook, "has hooks"),
+        (within_itself, "in one another"),
+        (doubled, "in one another"),
+        (deep, "nested more than"),
+    ],
+)
+def test_models_are_looked_at_once_more_when_they_are_made(tmp_path, change, message):
+    model = net().eval()
+    change(model)
+    with pytest.raises(ModelFileError, match=re.escape(message)):
+        check_whole(model, tmp_path)
 
 
 def test_a_call_that_was_compiled_may_not_be_there(tmp_path):
@@ -231,8 +219,7 @@ def test_a_module_without_its_tables_is_refused(tmp_path):
 
 def test_scanning_names_every_foreign_class(tmp_path):
     program = b"(" + name("os", "system") + name("builtins", "eval") + text("x") + b"\x85R" + b"t"
-    with pytest.raises(ModelFileError, match=r"needs eval, os\.system;"):
-        scan(crafted(tmp_path / "w.pt", program), allowed_names())
+    refused(crafted(tmp_path / "w.pt", program), "needs eval, os.system;")
 
 
 def test_a_scalar_in_place_of_an_output_layer(tmp_path):

@@ -6,6 +6,7 @@ import pickletools
 import struct
 from random import Random
 
+from .costly import costly, costly_pickle
 from .raw import NUMBERS, mutate_bytes
 from .zips import mutate_zip
 
@@ -86,9 +87,11 @@ def _piece(random: Random) -> bytes:
 
 
 def mutate_pickle(random: Random, data: bytes) -> bytes:
-    """Opcodes dropped, doubled, swapped, put in, with other arguments; sometimes the bytes."""
+    """Opcodes dropped, doubled, swapped, put in, with other arguments; sometimes the bytes, or a costly one."""
     if random.random() < 0.2:
         return mutate_bytes(random, data)
+    if random.random() < 0.1:
+        return costly_pickle(random)
     try:
         starts = [at for _, _, at in pickletools.genops(data) if at is not None]
     except ValueError:  # damaged once already
@@ -98,8 +101,11 @@ def mutate_pickle(random: Random, data: bytes) -> bytes:
     rest = data[end:]
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(pieces))
-        kind = random.randrange(6)
-        if kind == 0 and len(pieces) > 2:
+        kind = random.randrange(7)
+        if kind == 6:
+            pushes = [i for i, p in enumerate(pieces) if p[:1] in b"KMJNX])}\x88\x89"]
+            pieces[random.choice(pushes or [at])] = costly(random)
+        elif kind == 0 and len(pieces) > 2:
             del pieces[at]
         elif kind == 1:
             pieces[at:at] = [_piece(random) for _ in range(random.choice((1, 1, 2, 5)))]
