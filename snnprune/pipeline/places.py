@@ -16,7 +16,7 @@ ONNX, CHECKPOINT, TENSORBOARD = "model.onnx", "checkpoint", "tensorboard"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 STATES = ("state.pt", "state.previous.pt")
 BOOK, LATENCY = "trials.json", "latency.json"
-_FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE)
+_FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE, f"{CHECKPOINT}.lock")
 
 
 def partial_of(folder: Path) -> Path:

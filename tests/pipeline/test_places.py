@@ -115,6 +115,16 @@ def test_a_lock_that_a_killed_run_has_left(tmp_path, text):
     assert not (tmp_path / "run.lock").exists()
 
 
+@pytest.mark.usefixtures("quick")
+def test_what_a_killed_run_has_left_is_no_obstacle(made, model):
+    fill(Path("out.partial"), ".report.json.x.tmp", "checkpoint.lock", "tensorboard/x")
+    Path("out.partial/checkpoint.lock").write_text("process 12 on here")
+    Path("out.partial.lock").write_text("process 12 on here")
+    assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
+    assert same(weights(Path("out")), weights(made / "run"))
+    assert not list(Path().glob("**/*.lock"))
+
+
 @pytest.mark.parametrize("output", [".", "..", "a/..", ""])
 @pytest.mark.usefixtures("quick")
 def test_an_output_without_a_name(model, said, output):

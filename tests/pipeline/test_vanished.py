@@ -24,7 +24,7 @@ def result():
     return snnprune.optimize(model, data, data, snnprune.PruneConfig(target={"params": 0.6}, epochs=1))
 
 
-@pytest.mark.parametrize("at", ["save", "_write_probe", "write_page"])
+@pytest.mark.parametrize("at", ["write_model", "_write_probe", "write_page"])
 def test_a_folder_that_is_removed_while_a_run_is_written_is_written_once_more(
     result, here, monkeypatch, caplog, at
 ):
