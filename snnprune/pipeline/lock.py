@@ -99,6 +99,7 @@ def _take(path: Path, folder: Path) -> int:
     _held.add(handle)
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return handle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_lock_that_is_somebodys_file(tmp_path, kind):
 def test_a_lock_that_a_killed_run_has_left(tmp_path, text):
     (tmp_path / "run.lock").write_text(text)
     with locked(tmp_path / "run"):
-        pass
+        assert (tmp_path / "run.lock").read_text().startswith(f"process {os.getpid()} on ")
     assert not (tmp_path / "run.lock").exists()
 
 
