@@ -282,6 +282,17 @@ def test_a_forward_of_somebody_elses_stays_and_is_scaled_at_its_input():
     assert model.second.__dict__.pop("forward") is wrapped
 
 
+def test_a_forward_that_is_wrapped_while_gated_is_scaled_once():
+    gated, model, x = gated_neurons()
+    expected = gated(x).detach()
+    ours = model.second.forward
+    model.second.forward = lambda x: ours(x)
+    assert torch.equal(gated(x), expected)
+    gated.detach()
+    assert torch.equal(model.second(x.repeat(1, 3, 1, 1)[:, :8]), ours(x.repeat(1, 3, 1, 1)[:, :8])), "plain again"
+    del model.second.forward
+
+
 def test_what_holds_compiled_code_back_ends_with_the_last_block():
     calls = []
     blocks = Blocks(lambda: calls.append("begin"), lambda: calls.append("end"))

@@ -88,9 +88,9 @@ class Gate(_Hook):
     encoder does, refrain from it where a layer has hooks.
     """
 
-    def __init__(self, owner: Owner, name: str) -> None:
-        super().__init__(owner, name)
-        self.name = name
+    def __init__(self, owner: Owner, name: str, scales: bool) -> None:
+        super().__init__(owner, name, scales)
+        self.name, self.scales = name, scales  # or the forward does, also where somebody has wrapped it since
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Scale the layer's input."""
@@ -99,9 +99,7 @@ class Gate(_Hook):
             with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
                 self.owner.refresh()
         factor = self.owner._factors.get(self.name)
-        if factor is None or isinstance(module.__dict__.get("forward"), ScaledForward):
-            return None
-        return scale_call(module, args, kwargs, factor)
+        return None if factor is None or not self.scales else scale_call(module, args, kwargs, factor)
 
 
 class ScaledForward(_Hook):
@@ -209,8 +207,10 @@ class Hooks:
         self.handles.append(self.model.register_load_state_dict_pre_hook(Loading(self.owner)))
         for name in self.names:
             module = self.model.get_submodule(name)
-            self.handles.append(module.register_forward_pre_hook(Gate(self.owner, name), with_kwargs=True))
-            if _scales_weights(module):
+            whole = _scales_weights(module)
+            gate = Gate(self.owner, name, scales=not whole)
+            self.handles.append(module.register_forward_pre_hook(gate, with_kwargs=True))
+            if whole:
                 module.__dict__["forward"] = ScaledForward(self.owner, name, module)
 
     def remove(self) -> None:
