@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,6 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
     split = name in ("svhn", "stl10")
 
     def part(train: bool) -> Any:
-        made = [p for p in _places(make, root) if not p.exists()]
         which = {"split": "train" if train else "test"} if split else {"train": train}
         try:
             return make(str(root), download=False, **which)
@@ -116,10 +116,11 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
                     f"data set {name} is not in {root} ({missing}). Give its place with --data-root, "
                     "or allow the download."
                 ) from missing
+        before = _folders(root)
         try:
             return make(str(root), download=True, **which)
         except Exception as error:
-            _remove_empty(made)
+            _remove_empty(root, before)
             raise DataError(
                 f"data set {name} is not in {root} and could not be downloaded ({error}). "
                 "Give the folder that holds it with --data-root."
@@ -137,17 +138,18 @@ def named(name: str, root: Path, *, download: bool) -> Raw:
         ) from error
 
 
-def _places(make: Any, root: Path) -> list[Path]:
-    """Folders that torchvision makes for a data set's files, the innermost first."""
-    root = root.expanduser()  # as torchvision does
-    own = root / getattr(make, "base_folder", Path(make.__name__) / "raw")
-    return [own, *own.absolute().parents]
+def _folders(root: Path) -> set[Path]:
+    """All that there are below a place, itself and those that it lies in."""
+    place = root.expanduser().absolute()  # as torchvision does
+    below = {Path(folder) for folder, _, _ in os.walk(place)}
+    return below | {path for path in (place, *place.parents) if path.exists()}
 
 
-def _remove_empty(made: list[Path]) -> None:
-    """Take away what a failed download has made and left empty."""
-    for folder in made:
-        with contextlib.suppress(OSError):  # it is not there, or not empty
+def _remove_empty(root: Path, before: set[Path]) -> None:
+    """Take away the empty folders that a failed download has made: those that were not there before."""
+    made = _folders(root) - before
+    for folder in sorted(made, key=lambda path: -len(path.parts)):
+        with contextlib.suppress(OSError):  # it is not empty
             folder.rmdir()
 
 
