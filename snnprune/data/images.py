@@ -129,7 +129,9 @@ def _bytes(image: Image.Image) -> tuple[Image.Image, int | None]:
 
 
 def _upright(plain: Image.Image, source: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says, which of TIFF files Pillow has seen to."""
+    """The image as its EXIF orientation says."""
+    if source.format == "TIFF":  # Pillow has seen to it when it was loaded; older versions tell of it all the same
+        return plain
     try:
         turn = _UPRIGHT.get(source.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged notes beside a picture that is whole
