@@ -67,7 +67,7 @@ def bounded(loader: Iterable[Any], name: str) -> Iterator[Any]:
             raise DataError(
                 f"{name} does not end: it gave {at} batches"
                 + (", and tells no length" if told is None else f", though its length is {told}")
-                + ". Give a loader that ends, and a len() if it is as long."
+                + ". Give a loader that ends; where it is as long as that, one that tells its length by len()."
             )
         if told is None and time.monotonic() - said > _PATIENCE:
             said = time.monotonic()

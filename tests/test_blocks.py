@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import MethodType
 
 import pytest
@@ -28,7 +28,11 @@ class Waits(nn.Module):
         self.waits, self.inside, self.go, self.fails = False, threading.Event(), threading.Event(), False
 
     def __deepcopy__(self, memo):
+        self.copied()
         return Waits()
+
+    def copied(self):
+        """What happens in the middle of a copy."""
 
     def forward(self, x):
         if self.waits:
@@ -252,6 +256,23 @@ def test_inside_a_block_copies_are_made_of_the_models_own_weights(case):
             now = gated.state_dict()["model"]
             assert all(torch.equal(state[name], now[name]) for name in state)
             assert torch.allclose(inside(x), outside), "and the block goes on"
+
+
+def test_who_calls_while_a_copy_is_made_waits_for_it():
+    gated, model, x = gated_connections()
+    with torch.no_grad():
+        expected = gated.fold()(x)
+        pool, calls = ThreadPoolExecutor(1), []
+
+        def copied():
+            if not calls:
+                calls.append(pool.submit(lambda: gated(x).detach()))
+                assert not wait(calls, timeout=0.3).done, "weights would be scaled under the copy"
+
+        model.stop.copied = copied
+        assert torch.equal(gated.fold()(x), expected)
+        assert torch.allclose(calls[0].result(60), expected)
+    pool.shutdown()
 
 
 def test_a_copy_may_be_called_by_all():

@@ -24,7 +24,8 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import Display, console, emit, say, scripted, show_groups, size, summary
+from .progress import Display
+from .show import console, emit, say, scripted, show_groups, size, summary
 
 if TYPE_CHECKING:
     from ..pipeline.inspecting import Inspection

@@ -25,8 +25,9 @@ from .options import (
     Trust,
     load_splits,
 )
+from .progress import Display
 from .session import find_folder, session
-from .show import Display, console, emit, say, scripted, show_plan, summary
+from .show import console, emit, say, scripted, show_plan, summary
 
 
 def optimize(

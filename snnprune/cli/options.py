@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from . import parse
-from .show import Display, say
+from .progress import Display
+from .show import say
 
 ModelFile = Annotated[Path, typer.Argument(help="state dict, safetensors, whole model, or a run folder")]
 Data = Annotated[

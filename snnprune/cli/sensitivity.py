@@ -24,7 +24,8 @@ from .options import (
     Trust,
     load_splits,
 )
-from .show import BY_JSON, Display, console, emit, say, say_rest, scripted
+from .progress import Display
+from .show import BY_JSON, console, emit, say, say_rest, scripted
 
 
 def sensitivity(

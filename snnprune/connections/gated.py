@@ -123,12 +123,12 @@ class ConnectionModel(Attached):
         Raises:
             AttachError: another thread is inside such a block.
         """
-        self.blocks.admit()
-        self._place(self._own)
-        try:
-            yield self.network
-        finally:
-            self._place(self._scaled)
+        with self.blocks.alone():  # nobody may put scaled weights in meanwhile
+            self._place(self._own)
+            try:
+                yield self.network
+            finally:
+                self._place(self._scaled)
 
     def detach(self) -> nn.Module:
         """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -93,6 +94,17 @@ class Blocks:
                 "a gated model is used by two threads at once, which would change each other's scales. Put a lock "
                 "around its calls, or give every thread a model of its own: gated.compact(), or a deep copy."
             )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Other threads wait until the `with` block ends; nothing is opened.
+
+        Raises:
+            AttachError: a block of another thread is open.
+        """
+        with self._lock:
+            self.admit()
+            yield
 
     def leave(self, block: object) -> None:
         """Close a block; closing it again does nothing."""

@@ -12,6 +12,7 @@ import torch
 from cli.conftest import ARCH, command
 from snnprune.cli import show
 from snnprune.cli.main import run
+from snnprune.cli.progress import Display
 from snnprune.learner import Event
 from snnprune.report import ModelFigures, Report
 
@@ -166,7 +167,7 @@ def test_a_long_error_is_cut_in_its_middle(capsys):
 
 
 def test_accuracies_of_one_stage_are_not_shown_in_the_next(capsys):
-    display = show.Display()
+    display = Display()
     display(Event("search", 1, 1, {"loss": 0.5, "val_accuracy": 0.25}))
     display(Event("recover", 1, 20, {"loss": 0.4}))
     display.last = -100.0

@@ -19,7 +19,7 @@ from snnprune.layers import IndexedLinear
 from snnprune.pipeline import open_model, runs
 from snnprune.pipeline.inspecting import example_for
 from snnprune.registry import build
-from snnprune.saving import layer_sizes
+from snnprune.shrinking import layer_sizes
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import snnprune
 from pipeline.conftest import MADE, PAGE, SEARCH, SHORT, names, optimize, same, tree, weights
 from snnprune.cli.main import run
 from snnprune.pipeline import newest_run, open_model
-from snnprune.saving import layer_sizes
+from snnprune.shrinking import layer_sizes
 
 
 class UserNet(nn.Module):

@@ -1,0 +1,125 @@
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ..learner import Event
+from .show import console, say
+
+_TITLES = {
+    "data": "reading data",
+    "load": "loading the model",
+    "trace": "tracing groups",
+    "dense": "testing the dense model",
+    "latency": "timing cuts",
+    "cuts": "measuring cuts",
+    "probe": "probing neurons",
+    "search": "searching",
+    "check": "proving exactness",
+    "recover": "recovering",
+    "test": "testing",
+    "export": "exporting to ONNX",
+}
+
+
+class Display:
+    """Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = console.is_terminal
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.accuracy = ""
+        self.last = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[Display]:
+        """Show the bar for the length of a `with` block."""
+        with self.progress:
+            yield self
+
+    def stage(self, name: str) -> None:
+        """A stage without steps begins."""
+        self(Event(name))
+
+    def cuts(self, done: int, total: int) -> None:
+        """Progress of measuring cuts."""
+        self(Event("cuts", done, total))
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Progress of reading data."""
+        self(Event("data", done, total))
+
+    def __call__(self, event: Event) -> None:
+        """Show an event of the library."""
+        title = _TITLES.get(event.stage, event.stage)
+        values = event.values or {}
+        if event.stage == "trial":
+            self._trial(event, values)
+            return
+        begins = event.stage not in self.tasks
+        if begins:
+            self.accuracy = ""  # of the stage before, which ran another model
+        if "val_accuracy" in values:
+            self.accuracy = f"val {values['val_accuracy']:.2%}"
+        note = self._note(values)
+        if begins:
+            for task in self.tasks.values():
+                self.progress.update(task, visible=False)
+            self.tasks[event.stage] = self.progress.add_task(title, total=event.total or None, note=note)
+            if not self.live and not event.step:
+                console.print(title)
+        self.progress.update(self.tasks[event.stage], completed=event.step, total=event.total or None, note=note)
+        now = time.monotonic()
+        if not self.live and event.total and ("val_accuracy" in values or now - self.last > 10):
+            self.last = now
+            console.print(f"{title} {event.step}/{event.total}  {note}")
+
+    def _trial(self, event: Event, values: dict[str, Any]) -> None:
+        """A run of its own begins, or ended."""
+        metric = "macs" if "macs" in values else "params"
+        text = f"trial {event.step} of {event.total}: {metric}={values[metric]:.3g}"
+        if "passed" in values:
+            end = "kept" if values["passed"] else "too much"
+            if values["drop"] is None:
+                say(f"{text}: failed ({values['why']})")
+            else:
+                say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")
+            return
+        for task in self.tasks.values():
+            self.progress.remove_task(task)
+        self.tasks, self.accuracy = {}, ""
+        say(text)
+
+    def _note(self, values: dict[str, Any]) -> str:
+        parts = []
+        if isinstance(values.get("loss"), float) and values["loss"] == values["loss"]:
+            parts.append(f"loss {values['loss']:.4f}")
+        if "budget" in values:
+            parts.append(f"{values['metric']} {values['budget']:.2f}")
+        if self.accuracy:
+            parts.append(self.accuracy)
+        return "  ".join(parts)
