@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune.report import device_name, versions
+from snnprune.runs.report import device_name, versions
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "models"))

@@ -25,7 +25,7 @@ from published import PAPERS
 
 import snnprune
 from snnprune.files import write_json
-from snnprune.report import device_name, versions
+from snnprune.runs.report import device_name, versions
 
 RESULTS = HERE / "papers.json"
 

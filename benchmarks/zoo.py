@@ -32,15 +32,9 @@ from snnprune.budget import CostModel
 from snnprune.files import write_atomically, write_json
 from snnprune.graph import find_groups
 from snnprune.inputs import call, tensors_in, to_dtype
-from snnprune.pipeline.proof import prove_compaction
-from snnprune.report import device_name, versions
-from snnprune.surgery import (
-    random_scales,
-    randomize_norms_,
-    relative_difference,
-    removal_difference,
-    verify_groups,
-)
+from snnprune.proof import random_scales, randomize_norms_, relative_difference, removal_difference, verify_groups
+from snnprune.runs.report import device_name, versions
+from snnprune.switching.proving import prove_compaction
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE = HERE / "zoo.json", HERE / "zoo.md"
@@ -117,8 +111,8 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
 
 def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> nn.Module:
     """Two steps of each phase under a budget, in place, then the proof on what was learned."""
-    from snnprune.encoding import Scorer
-    from snnprune.gates import attach_groups
+    from snnprune.switching import attach_groups
+    from snnprune.switching.encoding import Scorer
 
     model.train()
     try:

@@ -15,26 +15,26 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "ArrayLoader": "data",
     "Event": "learner",
-    "GatedModel": "gates",
+    "GatedModel": "switching",
     "IndexedLinear": "layers",
     "NeuronGroup": "graph",
     "PruneConfig": "learner",
-    "Report": "report",
-    "Result": "pipeline",
+    "Report": "runs.report",
+    "Result": "runs.result",
     "SnnPruneError": "errors",
-    "Switcher": "switcher",
-    "attach": "gates",
+    "Switcher": "switching.switcher",
+    "attach": "switching",
     "bench_onnx": "bench",
-    "compare": "report",
+    "compare": "runs.report",
     "evaluate": "metrics",
     "export_onnx": "export",
-    "load": "saving",
+    "load": "runs.saving",
     "load_data": "data",
     "onnx_metadata": "runtime",
     "optimize": "pipeline",
-    "save": "saving",
-    "sensitivity": "pipeline",
-    "trace": "tracing",
+    "save": "runs.saving",
+    "sensitivity": "analysis",
+    "trace": "proof",
 }
 
 __all__ = [
@@ -64,21 +64,23 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .analysis import sensitivity
     from .bench import bench_onnx
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx
-    from .gates import GatedModel, attach
     from .graph import NeuronGroup
     from .layers import IndexedLinear
     from .learner import Event, PruneConfig
     from .metrics import evaluate
-    from .pipeline import Result, optimize, sensitivity
-    from .report import Report, compare
+    from .pipeline import optimize
+    from .proof.tracing import trace
+    from .runs.report import Report, compare
+    from .runs.result import Result
+    from .runs.saving import load, save
     from .runtime import onnx_metadata
-    from .saving import load, save
-    from .switcher import Switcher
-    from .tracing import trace
+    from .switching import GatedModel, attach
+    from .switching.switcher import Switcher
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 from .bench import CURE, bench_onnx
 from .errors import SnnPruneError, first_line
 from .export import export_onnx
-from .report import versions
+from .runs.report import versions
 
 State = Literal["ok", "warning", "wrong"]
 

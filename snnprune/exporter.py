@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import attention
 from .errors import ExportError
 from .inputs import Inputs, batch_size, first_rows, map_tensors, tensors_in
+from .layers import attention
 
 _SINGLE_FILE_LIMIT = int(1.8 * 2**30)
 _LONGEST = 300  # characters of another library's message that one of ours quotes

@@ -50,7 +50,7 @@ def one_thread() -> None:
 def no_pages(request, monkeypatch) -> None:
     """Runs are saved without their page, which takes a second to draw, but where it is what is tested."""
     if "pages" not in request.keywords:
-        monkeypatch.setattr("snnprune.pipeline.runs.write_page", lambda _folder: None)
+        monkeypatch.setattr("snnprune.runs.folder.write_page", lambda _folder: None)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def network(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Tensor]:
 
 
 def make_network(name: str, seed: int = 0, batch: int = 4) -> tuple[str, nn.Module, Tensor]:
-    from snnprune.surgery import randomize_norms_
+    from snnprune.proof import randomize_norms_
 
     factory, shape = NETWORKS[name]
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +88,7 @@ def make_network(name: str, seed: int = 0, batch: int = 4) -> tuple[str, nn.Modu
 
 def randomized(factory: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """A float64 network in eval mode, with random norms and no parameter that is all zero."""
-    from snnprune.surgery import randomize_norms_
+    from snnprune.proof import randomize_norms_
 
     torch.manual_seed(seed)
     return randomize_norms_(factory().double().eval(), torch.Generator().manual_seed(seed))

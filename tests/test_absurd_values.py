@@ -186,7 +186,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_named(made, monkeypatch):
 def test_folders_without_a_name_are_no_places_for_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from snnprune.cli.main import run
-    from snnprune.pipeline.runs import open_model, partial_of
+    from snnprune.runs.folder import open_model, partial_of
 
     for name in (".", "", "/", ".."):
         with pytest.raises(RunError, match="no name for a run folder"):

@@ -10,8 +10,8 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 import snnprune
-from snnprune import attention
-from snnprune.surgery import relative_difference
+from snnprune.layers import attention
+from snnprune.proof import relative_difference
 
 
 def attend(**options) -> nn.MultiheadAttention:

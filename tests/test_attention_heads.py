@@ -14,10 +14,10 @@ from torchvision.models.video.mvit import MSBlockConfig, MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 import snnprune
-from snnprune import attention
-from snnprune.gates import attach_groups
+from snnprune.layers import attention
 from snnprune.metrics import count_macs, count_params
-from snnprune.surgery import random_scales, relative_difference, removal_difference
+from snnprune.proof import random_scales, relative_difference, removal_difference
+from snnprune.switching import attach_groups
 
 
 def vit() -> nn.Module:

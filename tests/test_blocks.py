@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import snnprune
-from snnprune.connections import ConnectionModel, ConnectionScorer, switched_layers
 from snnprune.errors import AttachError
-from snnprune.gates.blocks import Blocks
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
+from snnprune.switching.blocks import Blocks
+from snnprune.switching.connections import ConnectionModel, ConnectionScorer, switched_layers
 
 TWICE = "two threads at once"
 
@@ -185,7 +185,7 @@ def test_layers_have_their_own_weights_throughout():
     weights = [model.second.weight, model.second.weight.detach().clone()]
     seen = []
     handle = model.second.register_forward_hook(lambda m, *_: seen.append((m.weight, m.weight.clone())))
-    plain = snnprune.gates.hooks._cheaper_on_weight(model.second, (torch.empty(5, 8, 8, 8),))
+    plain = snnprune.switching.hooks._cheaper_on_weight(model.second, (torch.empty(5, 8, 8, 8),))
     assert plain, "a case in which the weight is scaled"
     gated(x)
     handle.remove()

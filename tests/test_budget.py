@@ -17,8 +17,9 @@ from snnprune.errors import TargetError
 from snnprune.graph import NeuronGroup
 from snnprune.graph.records import Member
 from snnprune.metrics import count_macs, count_params
-from snnprune.surgery import fold_, random_scales, remove_
-from snnprune.tracing import trace
+from snnprune.proof import random_scales
+from snnprune.proof.tracing import trace
+from snnprune.surgery import fold_, remove_
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))

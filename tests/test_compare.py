@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from snnprune.graph.records import Member, NeuronGroup
-from snnprune.surgery import Difference, gated_by, randomize_norms_, relative_difference, removal_difference
-from snnprune.surgery.compare import layers_to_watch
+from snnprune.proof import Difference, gated_by, randomize_norms_, relative_difference, removal_difference
+from snnprune.proof.difference import layers_to_watch
 
 
 @pytest.mark.parametrize(

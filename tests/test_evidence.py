@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import snnprune
-from snnprune.encoding import Evidence, Scorer
-from snnprune.gates import measure_sensitivity
 from snnprune.learner import TaskLoss
+from snnprune.switching import measure_sensitivity
+from snnprune.switching.encoding import Evidence, Scorer
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
 

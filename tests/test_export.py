@@ -13,9 +13,10 @@ from torch import nn
 
 from snnprune.errors import ExportError
 from snnprune.export import check_onnx, export_onnx
+from snnprune.proof import random_scales
+from snnprune.proof.tracing import trace
 from snnprune.runtime import onnx_metadata
-from snnprune.surgery import fold_, random_scales, remove_
-from snnprune.tracing import trace
+from snnprune.surgery import fold_, remove_
 
 
 @pytest.fixture(scope="module")

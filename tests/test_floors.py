@@ -12,10 +12,10 @@ from torch import nn
 import snnprune
 from snnprune.budget.blocks import at_least, blocks_of, parts_of
 from snnprune.errors import CollapsedLayerError
-from snnprune.gates.rule import keep_masks
 from snnprune.graph import Member, NeuronGroup
-from snnprune.surgery import random_scales, randomize_norms_
+from snnprune.proof import random_scales, randomize_norms_
 from snnprune.surgery.scales import leave_alive_
+from snnprune.switching.rule import keep_masks
 
 
 class Branches(nn.Module):

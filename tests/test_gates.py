@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 import snnprune
 from snnprune.errors import AttachError, ConfigError
 from snnprune.export import export_onnx
-from snnprune.gates import hooks
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
+from snnprune.switching import hooks
 
 
 def test_phases_freeze_the_other_side():

@@ -10,8 +10,8 @@ from torch import nn
 
 import snnprune
 from snnprune.errors import CollapsedLayerError, ConfigError, TargetError
-from snnprune.gates.rule import to_scales
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
+from snnprune.switching.rule import to_scales
 
 
 def share(gated, metric):
@@ -180,7 +180,7 @@ def test_the_gradient_passes_straight_through_and_not_through_the_mean(normalize
 
 
 def test_the_same_rule_scales_connections():
-    from snnprune.connections import ConnectionModel, ConnectionScorer
+    from snnprune.switching.connections import ConnectionModel, ConnectionScorer
 
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     with ConnectionModel(model, [], ["0"], scorer=ConnectionScorer(model, ["0"])) as gated:

@@ -8,7 +8,7 @@ from conftest import make_network
 
 import snnprune
 from snnprune.errors import ExactnessError
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import snnprune
 from snnprune.errors import ConfigError, UnsupportedModelError
 from snnprune.graph import find_groups
-from snnprune.surgery import random_scales, removal_difference
+from snnprune.proof import random_scales, removal_difference
 
 
 def by_id(groups):

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from snnprune.analysis.evaluating import evaluator
 from snnprune.bench import bench_onnx
 from snnprune.errors import ExportError
-from snnprune.pipeline.evaluating import evaluator
 from snnprune.runtime import onnx_metadata, open_session
 
 EXTERNAL = "no file in its own folder"

@@ -12,13 +12,14 @@ from torch import nn
 
 import snnprune
 from snnprune.export import export_onnx
-from snnprune.gates import attach_groups
 from snnprune.layers import IndexedLinear
 from snnprune.metrics import count_macs, count_params
 from snnprune.pipeline.attaching import working_copy
 from snnprune.plain import is_gated
-from snnprune.surgery import fold_, random_scales, relative_difference, remove_
-from snnprune.tracing import trace
+from snnprune.proof import random_scales, relative_difference
+from snnprune.proof.tracing import trace
+from snnprune.surgery import fold_, remove_
+from snnprune.switching import attach_groups
 
 TIGHT = 1e-10
 

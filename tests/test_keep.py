@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import snnprune
-from snnprune.connections import switched_layers
 from snnprune.errors import ConfigError
 from snnprune.graph import find_groups, named_by
 from snnprune.pipeline.job import Job
+from snnprune.switching.connections import switched_layers
 
 X = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 DATA = [(X, torch.arange(16) % 4)] * 4

@@ -15,10 +15,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import snnprune
 from snnprune.errors import ExportError
-from snnprune.gates import attach_groups
 from snnprune.inputs import call, tensors_in, to_dtype
 from snnprune.metrics import count_macs, count_params
-from snnprune.surgery import random_scales, relative_difference, removal_difference
+from snnprune.proof import random_scales, relative_difference, removal_difference
+from snnprune.switching import attach_groups
 
 timm = pytest.importorskip("timm")
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune.encoding import patches
-from snnprune.encoding.patches import Extractor
-from snnprune.encoding.sources import sources_of
 from snnprune.layers import weight_columns, weight_rows
+from snnprune.switching.encoding import patches
+from snnprune.switching.encoding.patches import Extractor
+from snnprune.switching.encoding.sources import sources_of
 
 
 def every_source(name: str):

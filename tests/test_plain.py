@@ -135,7 +135,7 @@ def test_a_gated_models_state_goes_back_whole():
 
 
 def test_switched_connections_are_refused_like_gates():
-    from snnprune.connections import ConnectionModel, ConnectionScorer
+    from snnprune.switching.connections import ConnectionModel, ConnectionScorer
 
     model = net()
     with ConnectionModel(model, snnprune.trace(model, X), ["0"], scorer=ConnectionScorer(model, ["0"])) as gated:

@@ -13,7 +13,7 @@ from traps import Body, X, by_id
 
 import snnprune
 from snnprune.errors import UnsupportedModelError
-from snnprune.surgery import random_scales, removal_difference
+from snnprune.proof import random_scales, removal_difference
 
 
 class ByWidth(Body):

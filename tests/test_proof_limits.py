@@ -11,10 +11,11 @@ from torch import nn
 import snnprune
 from snnprune.budget import CostModel
 from snnprune.errors import ExactnessError
-from snnprune.gates import GatedModel
 from snnprune.graph import find_groups
-from snnprune.pipeline.proof import prove_compaction
-from snnprune.surgery import Difference, fold_, relative_difference, remove_
+from snnprune.proof import Difference, relative_difference
+from snnprune.surgery import fold_, remove_
+from snnprune.switching import GatedModel
+from snnprune.switching.proving import prove_compaction
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from traps import Body, X, by_id
 
 import snnprune
-from snnprune.gates import attach_groups
 from snnprune.metrics import count_macs
-from snnprune.surgery import random_scales, relative_difference
+from snnprune.proof import random_scales, relative_difference
+from snnprune.switching import attach_groups
 
 
 def test_keyword_calls_are_gated():

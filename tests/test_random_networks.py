@@ -15,7 +15,8 @@ import snnprune
 from snnprune import streams
 from snnprune.draws import Draws
 from snnprune.graph import find_groups
-from snnprune.surgery import fold_, gated_difference, random_scales, remove_
+from snnprune.proof import gated_difference, random_scales
+from snnprune.surgery import fold_, remove_
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 GENERATOR = torch.Generator().manual_seed(3)

@@ -11,7 +11,7 @@ from torch import nn
 
 import snnprune
 from snnprune.errors import DataError, RunError
-from snnprune.report import ModelFigures, Report, human
+from snnprune.runs.report import ModelFigures, Report, human
 
 
 def report() -> Report:

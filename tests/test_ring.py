@@ -14,8 +14,8 @@ from conftest import ROOT, importable
 from torch import nn
 
 import snnprune
-from snnprune.encoding import Scorer
 from snnprune.metrics import count_macs, count_params
+from snnprune.switching.encoding import Scorer
 
 PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
 

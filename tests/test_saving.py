@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 import snnprune
 from snnprune.errors import RunError, StructureError
 from snnprune.files import STRUCTURE
-from snnprune.saving import WEIGHTS, digest
-from snnprune.sparse import unpack
-from snnprune.surgery import fold_, random_scales, remove_
-from snnprune.tracing import trace
+from snnprune.proof import random_scales
+from snnprune.proof.tracing import trace
+from snnprune.runs.saving import WEIGHTS, digest
+from snnprune.runs.sparse import unpack
+from snnprune.surgery import fold_, remove_
 
 
 @pytest.fixture
@@ -169,6 +170,6 @@ def test_nothing_is_unpacked_to_a_size_that_the_model_lacks(saved, monkeypatch):
 
     forged(folder, bits)
     rewrite(folder, change)
-    monkeypatch.setattr("snnprune.saving.unpack", lambda *a: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("snnprune.runs.saving.unpack", lambda *a: pytest.fail("it was unpacked"))
     with pytest.raises(StructureError, match="fc1 has"):
         snnprune.load(folder, model=fresh())

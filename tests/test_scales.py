@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.gates.rule import count_groups, exact_zeros, keep_masks, to_scales
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
-from snnprune.surgery import ColumnMap, column_maps, fold_, random_scales, scale_call, scale_input
+from snnprune.proof import random_scales
+from snnprune.surgery import ColumnMap, column_maps, fold_, scale_call, scale_input
+from snnprune.switching.rule import count_groups, exact_zeros, keep_masks, to_scales
 
 
 def consumer(module, neurons, channels=None):

@@ -15,11 +15,11 @@ from torchvision.models import SwinTransformer
 
 import snnprune
 from snnprune.budget import CostModel
-from snnprune.encoding import Evidence
 from snnprune.errors import ConfigError, DivergedError
-from snnprune.gates import attach_groups, measure_sensitivity
 from snnprune.inputs import inputs_in
 from snnprune.learner import TaskLoss
+from snnprune.switching import attach_groups, measure_sensitivity
+from snnprune.switching.encoding import Evidence
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
 

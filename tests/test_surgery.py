@@ -13,15 +13,8 @@ import snnprune
 from snnprune.errors import CollapsedLayerError, StructureError
 from snnprune.graph import find_groups
 from snnprune.layers import IndexedLinear
-from snnprune.surgery import (
-    fold_,
-    random_scales,
-    relative_difference,
-    removal_difference,
-    remove_,
-    select_,
-    verify_groups,
-)
+from snnprune.proof import random_scales, relative_difference, removal_difference, verify_groups
+from snnprune.surgery import fold_, remove_, select_
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -146,7 +139,7 @@ def test_channels_last_and_devices_survive():
 
 def test_the_search_for_groups_at_fault_is_bounded(monkeypatch):
     """Whatever is not cleared within the bound is kept, never trusted."""
-    from snnprune.surgery import verify
+    from snnprune.proof import verify
 
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -10,9 +10,9 @@ from conftest import make_network
 from torch import Tensor, nn
 
 import snnprune
-from snnprune.encoding import Scorer
-from snnprune.gates.rule import keep_masks, to_scales
-from snnprune.tracing import trace
+from snnprune.proof.tracing import trace
+from snnprune.switching.encoding import Scorer
+from snnprune.switching.rule import keep_masks, to_scales
 
 
 def scorer_of(model, groups, seed=0, **options) -> Scorer:
@@ -175,8 +175,7 @@ def test_straight_through_reaches_neurons_that_are_off():
 @pytest.mark.parametrize("metric", ["macs", "params"])
 def test_trap_6_no_layer_collapses_under_pressure(metric):
     """All scores of one layer at the bottom: its floor holds, and the budget is met by the others."""
-    from snnprune.budget import CostModel
-    from snnprune.gates import Budget
+    from snnprune.budget import Budget, CostModel
 
     _, model, x = make_network("lenet5_caffe")
     groups = trace(model, x)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 import snnprune
+from snnprune.budget import Budget, parse_drop, parse_latency, parse_target
 from snnprune.errors import TargetError
-from snnprune.gates import parse_drop, parse_latency, parse_target
-from snnprune.gates.rule import Budget
 
 
 def test_each_parser_takes_its_own_and_leaves_the_rest():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from snnprune.surgery import randomize_norms_
+from snnprune.proof import randomize_norms_
 
 
 def share(here: nn.Module, there: nn.Module) -> None:

@@ -28,7 +28,7 @@ from table import write_report  # noqa: E402
 from tasks import TASKS, Bout, prepare  # noqa: E402
 
 from snnprune.files import write_json  # noqa: E402
-from snnprune.report import device_name, versions  # noqa: E402
+from snnprune.runs.report import device_name, versions  # noqa: E402
 
 TUNING_SEED = 100
 RESULTS = HERE / "results"

@@ -10,9 +10,9 @@ from unittest import mock
 
 import torch
 
-from snnprune.encoding.rows import StackedRows
-from snnprune.encoding.scorer import Scorer
-from snnprune.learner.search import scorer_pace
+from snnprune.learner.searching import scorer_pace
+from snnprune.switching.encoding.rows import StackedRows
+from snnprune.switching.encoding.scorer import Scorer
 
 # What each part of the recipe is worth: the default without it, or with another value.
 ABLATIONS: dict[str, dict[str, Any]] = {

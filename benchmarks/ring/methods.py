@@ -14,7 +14,7 @@ from tasks import Bout
 from torch import nn
 
 import snnprune
-from snnprune.learner.search import scorer_pace
+from snnprune.learner.searching import scorer_pace
 from snnprune.metrics import count_macs, count_params
 
 # *Channels only* leaves pixels and flattened units alone, as torch-pruning does; the first layer then has to give

@@ -18,7 +18,7 @@ import torchvision
 from steps import NETWORKS, add_row, build, options, peak_of
 
 import snnprune
-from snnprune.encoding import Scorer
+from snnprune.switching.encoding import Scorer
 
 CASES = ("mlp", "lenet", "resnet20", "mobilenet_v2", "resnet18", "resnet50", "vit_b_16", "vgg16", "vit_l_16")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import snnprune
 from snnprune.learner.loss import TaskLoss
-from snnprune.learner.recover import RecoverStage
+from snnprune.learner.recovering import RecoverStage
 from snnprune.pipeline.attaching import working_copy
 
 OPTIONS: dict[str, dict[str, Any]] = {

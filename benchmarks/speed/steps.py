@@ -24,9 +24,9 @@ from torch import Tensor, nn  # noqa: E402
 import snnprune  # noqa: E402
 from snnprune.files import write_json  # noqa: E402
 from snnprune.learner import TaskLoss  # noqa: E402
-from snnprune.learner.search import SearchStage  # noqa: E402
+from snnprune.learner.searching import SearchStage  # noqa: E402
 from snnprune.pipeline.attaching import gate_neurons  # noqa: E402
-from snnprune.report import device_name, versions  # noqa: E402
+from snnprune.runs.report import device_name, versions  # noqa: E402
 
 Step = Callable[[], None]
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from .. import attention, streams
+from .. import streams
 from ..errors import ExactnessError, TargetError
 from ..graph import NeuronGroup
 from ..inputs import Inputs
+from ..layers import attention
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
 from .blocks import at_least, blocks_of, parts_of, rounding_step

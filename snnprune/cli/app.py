@@ -48,7 +48,7 @@ def root(
 ) -> None:
     """Make a trained vision model smaller, exactly, and export it to ONNX."""
     if version:
-        from ..report import versions
+        from ..runs.report import versions
 
         for name, value in versions().items():
             console.print(f"{name} {value}")

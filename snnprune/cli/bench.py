@@ -27,7 +27,7 @@ def bench(
 
     from ..bench import CURE, bench_onnx
     from ..errors import RunError
-    from ..pipeline.runs import ONNX
+    from ..runs.folder import ONNX
 
     for path in files:
         if path.is_dir() and not (path / ONNX).is_file():

@@ -28,7 +28,7 @@ from .progress import Display
 from .show import console, emit, say, scripted, show_groups, size, summary
 
 if TYPE_CHECKING:
-    from ..pipeline.inspecting import Inspection
+    from ..analysis.inspecting import Inspection
 
 
 def export(
@@ -47,8 +47,8 @@ def export(
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
     from ..errors import ConfigError
-    from ..pipeline import newest_run, open_model
-    from ..pipeline.deliver import deliver_onnx, export_file
+    from ..runs.delivery import deliver_onnx, export_file
+    from ..runs.folder import newest_run, open_model
 
     if not onnx:
         raise ConfigError("say what to export: --onnx.")
@@ -88,8 +88,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """List what can be pruned, what cannot and why, and what a target would leave."""
-    from ..pipeline import open_model
-    from ..pipeline.inspecting import inspect_model
+    from ..analysis.inspecting import inspect_model
+    from ..runs.folder import open_model
 
     with scripted(as_json):
         display = Display()
@@ -150,7 +150,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
-    from ..pipeline.evaluating import evaluator, onnx_structure
+    from ..analysis.evaluating import evaluator, onnx_structure
 
     where = parse.device(device)
     with scripted(as_json):
@@ -190,9 +190,9 @@ def compare(
     from rich.markup import escape
     from rich.table import Table
 
-    from ..pipeline.comparing import report_of
-    from ..visual import HEAD, comparison, write_comparison, write_page
-    from ..visual.material import REPORT
+    from ..analysis.comparing import report_of
+    from ..runs.visual import HEAD, comparison, write_comparison, write_page
+    from ..runs.visual.material import REPORT
 
     found = [
         (str(path), report_of(path, arch=arch, num_classes=num_classes, image_size=image_size)) for path in runs

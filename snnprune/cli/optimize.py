@@ -92,13 +92,13 @@ def optimize(
     as_json: Json = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
+    from ..budget import parse_drop
     from ..errors import ConfigError
-    from ..gates import parse_drop
     from ..learner import Callback, PruneConfig
     from ..learner.tensorboard import TensorBoard
-    from ..pipeline import open_model
     from ..pipeline import optimize as run_optimize
     from ..ranks import launched
+    from ..runs.folder import open_model
 
     def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
         display = display or Display()
@@ -177,7 +177,7 @@ def optimize(
 
 
 def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool) -> None:
-    from ..pipeline import plan
+    from ..analysis import plan
 
     found = plan(opened.model, splits.train, splits.val, config, device=where)
     if as_json:

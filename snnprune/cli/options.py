@@ -47,7 +47,7 @@ def load_splits(
     """Load the data; folders are read as the model takes them, and a run brings its own normalisation."""
     from ..data import load_data
     from ..data.load import is_folder
-    from ..pipeline.inspecting import image_channels
+    from ..runs.examples import image_channels
 
     constants: dict[str, Any] = {"mean": parse.numbers(mean, "--mean"), "std": parse.numbers(std, "--std")}
     recorded = (opened.structure or {}).get("normalization") if opened is not None else None

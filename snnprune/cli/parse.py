@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..budget import parse_drop, parse_latency, parse_target
 from ..errors import ConfigError, TargetError, first_line
-from ..gates import parse_drop, parse_latency, parse_target
 
 
 def target(text: str) -> dict[str, float] | None:

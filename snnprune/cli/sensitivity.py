@@ -52,13 +52,13 @@ def sensitivity(
     from rich.markup import escape
     from rich.table import Table
 
+    from ..analysis import sensitivity as measure
     from ..budget import Metric
     from ..errors import ConfigError
     from ..options import checked
-    from ..pipeline import open_model
-    from ..pipeline import sensitivity as measure
+    from ..runs.folder import open_model
+    from ..runs.visual import write_sensitivity
     from ..shown import ROWS, cut, largest
-    from ..visual import write_sensitivity
 
     where = parse.device(device)
     if limit < 1:

@@ -35,14 +35,14 @@ class Session:
     @property
     def work(self) -> Path:
         """Where it works until then."""
-        from ..pipeline.places import partial_of
+        from ..runs.places import partial_of
 
         return partial_of(self.folder)
 
     @property
     def checkpoint(self) -> Path:
         """Its folder of checkpoints."""
-        from ..pipeline.places import CHECKPOINT
+        from ..runs.places import CHECKPOINT
 
         return self.work / CHECKPOINT
 
@@ -53,7 +53,7 @@ def find_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
     Raises:
         RunError: it is taken, cannot be written, or there is none to go on with.
     """
-    from ..pipeline.places import check_place
+    from ..runs.places import check_place
 
     folder = _named(model, output, resume, ranks)
     check_place(folder)
@@ -71,8 +71,8 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
     """
     from ..errors import ConfigError, LostRankError, RunError
     from ..files import remove_leftovers
-    from ..pipeline.lock import locked
-    from ..pipeline.places import has_checkpoint, remove_partial
+    from ..runs.lock import locked
+    from ..runs.places import has_checkpoint, remove_partial
 
     run = Session(folder)
     with locked(run.work):
@@ -103,9 +103,9 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
 
 def _check_free(run: Session, resume: bool) -> None:
     from ..errors import RunError
-    from ..pipeline.lock import locked
-    from ..pipeline.places import CHECKPOINT, has_checkpoint, remove_checkpoint
-    from ..pipeline.runs import is_run
+    from ..runs.folder import is_run
+    from ..runs.lock import locked
+    from ..runs.places import CHECKPOINT, has_checkpoint, remove_checkpoint
 
     folder = run.folder
     if resume and is_run(folder):
@@ -125,7 +125,7 @@ def _check_free(run: Session, resume: bool) -> None:
 
 def _named(model: Path, output: Path | None, resume: bool, ranks: Ranks) -> Path:
     from ..errors import RunError
-    from ..pipeline.places import partial_of
+    from ..runs.places import partial_of
 
     if output is not None:
         return output

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..graph import NeuronGroup
-from ..report import Report, finite, human
+from ..runs.report import Report, finite, human
 from ..shown import ROWS, cut, first, largest, visible
 
 if TYPE_CHECKING:
-    from ..pipeline import Plan
+    from ..analysis import Plan
 
 
 _WIDE = 140  # columns of tables that go into a file or a pipe
@@ -96,7 +96,7 @@ class Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
-        if record.levelno >= logging.WARNING and record.name != "snnprune.surgery.verify":
+        if record.levelno >= logging.WARNING and record.name != "snnprune.proof.verify":
             say(f"warning: {record.getMessage()}", style="yellow")
 
 

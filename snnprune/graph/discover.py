@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import attention, layers
+from .. import layers
 from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, batch_size, still
+from ..layers import attention
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_weighted
 from .records import Member, NeuronGroup, Role

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import attention, layers
+from .. import layers
+from ..layers import attention
 from .labels import Classes, compress, core, spread, varying
 from .ops import Constraints
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import attention, layers
+from .. import layers
 from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, call
+from ..layers import attention
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .. import attention
 from ..draws import is_random
 from ..inputs import Inputs, call, tensors_in
+from ..layers import attention
 from .labels import Classes, core
 from .ledger import Ledger, is_known, is_weighted
 from .ops import Constraints, operation

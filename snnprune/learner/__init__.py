@@ -5,8 +5,8 @@ from .config import PruneConfig
 from .events import Callback, Event
 from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
-from .recover import recover
-from .search import search
+from .recovering import recover
+from .searching import search
 
 __all__ = [
     "Callback",

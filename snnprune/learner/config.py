@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from ..encoding import Scores, Start
+from ..budget import read_target
 from ..errors import ConfigError, TargetError
-from ..gates import Gradient, read_target
 from ..options import Count, CountOrZero, Finite, Names, NotNegative, Positive, Seed, Share, check_fields
+from ..switching import Gradient
+from ..switching.encoding import Scores, Start
 
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]

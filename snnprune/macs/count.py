@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .. import attention
 from ..inputs import Inputs, batch_size, call
+from ..layers import attention
 from .formulas import formulas
 
 logger = logging.getLogger(__name__)

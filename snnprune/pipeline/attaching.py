@@ -10,8 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..budget import CostModel
-from ..connections import (
+from ..budget import CostModel, parse_target
+from ..graph import NeuronGroup
+from ..inputs import Inputs, unwrap
+from ..learner import PruneConfig, TaskLoss
+from ..metrics import count_params
+from ..switching import GatedModel, measure_sensitivity
+from ..switching.connections import (
     ConnectionModel,
     ConnectionScorer,
     connections_for,
@@ -19,12 +24,7 @@ from ..connections import (
     switched_layers,
     weight_of,
 )
-from ..encoding import Evidence, Scorer
-from ..gates import GatedModel, measure_sensitivity, parse_target
-from ..graph import NeuronGroup
-from ..inputs import Inputs, unwrap
-from ..learner import PruneConfig, TaskLoss
-from ..metrics import count_params
+from ..switching.encoding import Evidence, Scorer
 
 Look = Callable[[], Iterable[Any]]  # the batches to look at
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import layers
-from ..budget import TOLERANCE, CostModel, Metric
-from ..connections import weight_of
+from ..budget import TOLERANCE, CostModel, Metric, parse_target
 from ..errors import ExactnessError, TargetError
-from ..gates import GatedModel, parse_target
 from ..inputs import Inputs
 from ..macs import price
 from ..metrics import count_params
+from ..switching import GatedModel
+from ..switching.connections import weight_of
 
 _CURE = (
     "This is a mistake in snnprune; please report the model. `snnprune inspect` lists its groups, and --keep can "

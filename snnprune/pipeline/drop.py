@@ -14,8 +14,8 @@ from ..files import read_json, write_json
 from ..learner import PruneConfig, check_same_run
 from ..metrics import evaluate
 from ..ranks import current
+from ..runs.places import BOOK, remove_checkpoint
 from .job import Job
-from .places import BOOK, remove_checkpoint
 
 MakeJob = Callable[[PruneConfig], Job]
 

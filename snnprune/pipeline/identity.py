@@ -14,20 +14,11 @@ from .. import streams
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.identity import OUTPUTS
-from ..report import device_name
+from ..runs.report import device_name
+from ..runs.saving import weights_digest
 from .contents import contents
 
 _KEPT = 256  # numbers of the outputs that are kept
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers with their names."""
-    value = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor):
-            value.update(name.encode())
-            value.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return value.hexdigest()
 
 
 def run_identity(

@@ -15,28 +15,28 @@ from torch import Tensor, nn
 
 from .. import streams
 from ..budget import CostModel, Metric, rounding_step
-from ..connections import ConnectionModel, switched_layers, weight_of
 from ..data import info_of, loader_on
 from ..errors import first_line
-from ..gates import GatedModel
 from ..inputs import Inputs, first_images, map_tensors
 from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
 from ..learner.loop import first_batches, steps_per_epoch
 from ..macs import price
 from ..metrics import Evaluation, count_nonzero, count_params, evaluate
+from ..proof.tracing import trace
 from ..ranks import current
 from ..registry import check_finite, recognise
-from ..report import ModelFigures, Report, device_name
-from ..sparse import stored_bytes
+from ..runs.pictures import feature_maps
+from ..runs.report import ModelFigures, Report, device_name
+from ..runs.result import Result
+from ..runs.sparse import stored_bytes
 from ..surgery import fold_, remove_
-from ..tracing import trace
+from ..switching import GatedModel
+from ..switching.connections import ConnectionModel, switched_layers, weight_of
+from ..switching.proving import prove_compaction, prove_connections
 from .attaching import alike, gate_neurons, switch_connections
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
 from .identity import environment, run_identity
-from .pictures import feature_maps
-from .proof import prove_compaction, prove_connections
-from .result import Result
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 16

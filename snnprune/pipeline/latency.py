@@ -15,12 +15,12 @@ from ..bench import bench_onnx
 from ..errors import ConfigError, RunError, TargetError
 from ..export import export_onnx
 from ..files import read_json, write_json
-from ..gates import GatedModel
 from ..inputs import Inputs
 from ..learner import PruneConfig, check_same_run
 from ..ranks import current
+from ..runs.places import LATENCY
+from ..switching import GatedModel
 from .job import Job
-from .places import LATENCY
 
 _CUTS, _CALLS = 6, 30
 

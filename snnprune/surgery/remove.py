@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import attention, layers
+from .. import layers
 from ..errors import CollapsedLayerError
 from ..graph import NeuronGroup
+from ..layers import attention
 from ..ties import tie_again_, ties_of
 from .resize import select_, select_slices_
 from .scales import Scales, check_scales

@@ -56,7 +56,7 @@ def test_ctrl_c_is_130_everywhere(capsys, monkeypatch, here, name):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("snnprune.pipeline.open_model", interrupt)
-    monkeypatch.setattr("snnprune.pipeline.evaluating.open_model", interrupt)
+    monkeypatch.setattr("snnprune.analysis.evaluating.open_model", interrupt)
     before = tree(here)
     assert run([name, "digits.pt", *([] if name == "inspect" else ["--data", "digits"])]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -14,7 +14,7 @@ from snnprune.cli import show
 from snnprune.cli.main import run
 from snnprune.cli.progress import Display
 from snnprune.learner import Event
-from snnprune.report import ModelFigures, Report
+from snnprune.runs.report import ModelFigures, Report
 
 
 def test_an_output_folder_that_exists(refused):

@@ -9,16 +9,16 @@ from torch.nn import functional as F
 
 import snnprune
 from connections.conftest import HARD, Net, X
-from snnprune.connections import (
+from snnprune.errors import CollapsedLayerError, ExactnessError, TargetError, UnsupportedModelError
+from snnprune.switching.connections import (
     ConnectionModel,
     ConnectionScorer,
     connections_for,
     measure_connections,
     switched_layers,
 )
-from snnprune.connections.rule import Neurons, keep_connections
-from snnprune.errors import CollapsedLayerError, ExactnessError, TargetError, UnsupportedModelError
-from snnprune.pipeline.proof import prove_connections
+from snnprune.switching.connections.rule import Neurons, keep_connections
+from snnprune.switching.proving import prove_connections
 
 
 def attach(model, **options):
@@ -246,7 +246,7 @@ def test_connections_that_are_not_there_are_never_kept():
 
 @pytest.mark.parametrize(("step", "broken"), [("fold", "fold_connections_"), ("remove", "remove_")])
 def test_the_proof_notices_a_step_that_changes_the_ninth_digit(step, broken, monkeypatch):
-    from snnprune.pipeline import proof
+    from snnprune.switching import proving as proof
 
     torch.manual_seed(0)
     gated = attach(Net().eval())

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections
-from snnprune.connections.gated import fold_connections_
-from snnprune.connections.rule import Neurons, keep_connections
 from snnprune.errors import CollapsedLayerError, TargetError
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
+from snnprune.switching.connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections
+from snnprune.switching.connections.gated import fold_connections_
+from snnprune.switching.connections.rule import Neurons, keep_connections
 
 
 def kept(values, count, floor):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from connections.conftest import HARD, X
-from snnprune.connections import ConnectionScorer, measure_connections, switched_layers
+from snnprune.switching.connections import ConnectionScorer, measure_connections, switched_layers
 
 
 def test_the_post_training_start_orders_by_magnitude_and_scales_little(net):

@@ -15,11 +15,11 @@ import snnprune
 from snnprune import PruneConfig
 from snnprune.cli.main import run
 from snnprune.errors import ConfigError, StructureError, TargetError
-from snnprune.learner.recover import RecoverStage
-from snnprune.learner.search import SearchStage
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
 from snnprune.registry import build
-from snnprune.saving import load, save
-from snnprune.sparse import pack, unpack
+from snnprune.runs.saving import load, save
+from snnprune.runs.sparse import pack, unpack
 
 CONNECTION = ["--data", "digits", "--arch", DIGITS, "--epochs", "2", "--device", "cpu"]
 CONNECTION += ["--granularity", "connection", "--target", "params=0.4"]

@@ -13,8 +13,8 @@ import snnprune
 from learner.conftest import loaders, problem
 from snnprune.errors import DataError, DivergedError
 from snnprune.learner import Checkpoint, Interrupted, PruneConfig, loop
-from snnprune.learner.recover import RecoverStage
-from snnprune.learner.search import SearchStage
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
 
 CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search=0.4, seed=3)
 

@@ -60,7 +60,7 @@ def test_the_callers_random_state_is_left_alone(trained):
 def test_gated_proof_notices_a_wrong_compaction(monkeypatch):
     """The run's own check can fail: break the folding and see."""
     from snnprune.errors import ExactnessError
-    from snnprune.pipeline import proof
+    from snnprune.switching import proving as proof
 
     _, model, x = make_network("digits_cnn")
     with snnprune.attach(model, x) as gated:

@@ -10,7 +10,7 @@ from torch import nn
 
 from snnprune.learner import PruneConfig
 from snnprune.learner.loss import TaskLoss
-from snnprune.learner.recover import RecoverStage
+from snnprune.learner.recovering import RecoverStage
 
 
 @pytest.mark.parametrize(("steepness", "length"), [(100.0, 0.02), (1e-3, 1e-3 * math.sqrt(12 + 3))])

@@ -12,14 +12,14 @@ from torch import nn
 
 import snnprune
 from learner.conftest import Net, loaders, problem
-from snnprune.encoding import Scorer
 from snnprune.errors import CollapsedLayerError, DivergedError
-from snnprune.gates import attach_groups
 from snnprune.learner import PruneConfig, TaskLoss
-from snnprune.learner.search import SearchStage, scorer_pace
+from snnprune.learner.searching import SearchStage, scorer_pace
 from snnprune.metrics import Evaluation
 from snnprune.pipeline.attaching import switch_connections
-from snnprune.tracing import trace
+from snnprune.proof.tracing import trace
+from snnprune.switching import attach_groups
+from snnprune.switching.encoding import Scorer
 
 
 def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch: int = 6) -> SearchStage:

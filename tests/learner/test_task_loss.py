@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.gates import Learners
 from snnprune.learner import TaskLoss
+from snnprune.switching import Learners
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, 0.0], [-2.0, 0.0, 2.0]], dtype=torch.float64)

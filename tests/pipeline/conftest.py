@@ -84,7 +84,7 @@ def quick(made, monkeypatch) -> None:
         shutil.copy(made / "run" / "model.onnx", path)
         return ExportCheck(path, 0.0, error, (1,), 20, "none")
 
-    monkeypatch.setattr("snnprune.pipeline.runs.export_onnx", export)
+    monkeypatch.setattr("snnprune.runs.folder.export_onnx", export)
 
 
 @pytest.fixture

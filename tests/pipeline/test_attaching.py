@@ -11,7 +11,7 @@ import snnprune
 from snnprune import PruneConfig, trace
 from snnprune.errors import ConfigError
 from snnprune.learner import TaskLoss
-from snnprune.learner.recover import RecoverStage
+from snnprune.learner.recovering import RecoverStage
 from snnprune.pipeline.attaching import gate_neurons, working_copy
 
 

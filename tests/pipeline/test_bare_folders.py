@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import snnprune
 from snnprune.cli.main import run
-from snnprune.pipeline import open_model
 from snnprune.registry import build
+from snnprune.runs.folder import open_model
 
 ARCH = ["--arch", DIGITS]
 

@@ -10,7 +10,7 @@ from conftest import DIGITS, Explosive
 
 from pipeline.conftest import SHORT, names, optimize, same, stop_at, tree, weights
 from snnprune.learner import loop
-from snnprune.learner.recover import RecoverStage
+from snnprune.learner.recovering import RecoverStage
 from snnprune.registry import build
 
 

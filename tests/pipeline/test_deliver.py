@@ -20,7 +20,7 @@ import snnprune
 from pipeline.conftest import MADE, PAGE, names, tree
 from snnprune.cli.main import run
 from snnprune.errors import ExportError
-from snnprune.pipeline.deliver import deliver_onnx
+from snnprune.runs.delivery import deliver_onnx
 
 
 def test_export_takes_the_newest_run_and_checks_it(finished, capsys):

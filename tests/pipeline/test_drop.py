@@ -13,7 +13,7 @@ import snnprune
 from pipeline.conftest import MADE, names, optimize, same, stop_at, tree, weights
 from snnprune import PruneConfig
 from snnprune.errors import CollapsedLayerError, ConfigError, RunError, TargetError
-from snnprune.learner.recover import RecoverStage
+from snnprune.learner.recovering import RecoverStage
 from snnprune.pipeline import drop as module
 from snnprune.registry import build
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import snnprune
 from snnprune.cli.main import run
-from snnprune.pipeline import open_model
+from snnprune.runs.folder import open_model
 
 
 def test_a_run_and_its_onnx_files_have_the_accuracy_of_the_report(finished, capsys):

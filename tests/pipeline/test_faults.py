@@ -19,10 +19,11 @@ import snnprune
 import snnprune.cli.session as command
 from pipeline.conftest import MADE, PAGE, SHORT, names, optimize, same, stop_at, tree, weights
 from snnprune.learner import Checkpoint, loop
-from snnprune.learner.recover import RecoverStage
-from snnprune.learner.search import SearchStage
-from snnprune.pipeline import drop, newest_run
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
+from snnprune.pipeline import drop
 from snnprune.registry import build
+from snnprune.runs.folder import newest_run
 
 LOADERS = """
 import os, signal

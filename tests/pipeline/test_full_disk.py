@@ -14,9 +14,9 @@ from pipeline.conftest import MADE, SHORT, names, optimize, same, weights
 from snnprune.errors import RunError
 from snnprune.files import write_json
 from snnprune.learner import Checkpoint, loop
-from snnprune.learner.recover import RecoverStage
-from snnprune.report import Report
-from snnprune.saving import write_tensors
+from snnprune.learner.recovering import RecoverStage
+from snnprune.runs.report import Report
+from snnprune.runs.saving import write_tensors
 
 resource = pytest.importorskip("resource")
 
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_from_the_start(model, said, monkeypatch, here):
     assert names(here) == {"digits.pt"}
 
 
-@pytest.mark.parametrize(("owner", "name"), [("snnprune.saving", "write_tensors"), (Report, "to_json")])
+@pytest.mark.parametrize(("owner", "name"), [("snnprune.runs.saving", "write_tensors"), (Report, "to_json")])
 @pytest.mark.usefixtures("quick")
 def test_a_full_disk_at_the_end_keeps_what_was_learned(made, model, capsys, monkeypatch, owner, name):
     with monkeypatch.context() as patch:

@@ -17,8 +17,8 @@ from pipeline.conftest import SHORT, optimize, stop_at, tree
 from snnprune import PruneConfig
 from snnprune.data import ArrayLoader, DataInfo
 from snnprune.learner.identity import check_same_run, differences
-from snnprune.learner.recover import RecoverStage
-from snnprune.learner.search import SearchStage
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
 from snnprune.pipeline.contents import contents, why_not_again
 from snnprune.pipeline.identity import data_identity, run_identity
 

@@ -12,8 +12,8 @@ from conftest import DIGITS
 from torch import nn
 
 from snnprune.cli.main import run
-from snnprune.pipeline.inspecting import image_channels
 from snnprune.registry import build
+from snnprune.runs.examples import image_channels
 
 
 def test_inspect_lists_groups_and_reasons(model, capsys):

@@ -14,10 +14,10 @@ import snnprune
 from pipeline.conftest import SHORT, names, optimize, same, stop_at, tree, weights
 from snnprune import PruneConfig
 from snnprune.errors import RunError
-from snnprune.learner.recover import RecoverStage
-from snnprune.pipeline import lock
-from snnprune.pipeline.lock import locked
+from snnprune.learner.recovering import RecoverStage
 from snnprune.registry import build
+from snnprune.runs import lock
+from snnprune.runs.lock import locked
 
 
 def test_a_second_run_into_the_same_folder_is_refused(model, said, here):
@@ -147,7 +147,7 @@ def test_a_place_that_cannot_be_written_fails_before_any_work(here, monkeypatch,
         def opened(*_args):
             raise OSError(errno.EROFS, "Read-only file system")
 
-        monkeypatch.setattr("snnprune.pipeline.lock.os.open", opened)
+        monkeypatch.setattr("snnprune.runs.lock.os.open", opened)
     with pytest.raises(RunError, match=r"kept\.lock cannot be written"):
         snnprune.optimize(model, train, val, PruneConfig(epochs=0.3), checkpoint=place, callbacks=[seen.append])
     assert not seen

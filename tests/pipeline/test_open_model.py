@@ -16,10 +16,11 @@ import snnprune
 from snnprune import memory
 from snnprune.errors import RunError, SnnPruneError, StructureError
 from snnprune.layers import IndexedLinear
-from snnprune.pipeline import open_model, runs
-from snnprune.pipeline.inspecting import example_for
 from snnprune.registry import build
-from snnprune.shrinking import layer_sizes
+from snnprune.runs import folder as runs
+from snnprune.runs.examples import example_for
+from snnprune.runs.folder import open_model
+from snnprune.runs.shrinking import layer_sizes
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from conftest import make_network
 
 import snnprune
-from snnprune.pipeline.pictures import feature_maps
+from snnprune.runs.pictures import feature_maps
 
 
 def scales_of(groups, seed=0):

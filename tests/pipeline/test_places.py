@@ -12,10 +12,10 @@ from torch import nn
 import snnprune
 from pipeline.conftest import SHORT, optimize, same, stop_at, tree, weights
 from snnprune.errors import RunError
-from snnprune.learner.recover import RecoverStage
-from snnprune.pipeline import places
-from snnprune.pipeline.lock import locked
+from snnprune.learner.recovering import RecoverStage
 from snnprune.registry import load_model
+from snnprune.runs import places
+from snnprune.runs.lock import locked
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -55,7 +55,7 @@ def test_what_is_put_beside_an_unfinished_run_outlives_its_failure(model, said, 
         fill(Path("out.partial"), "notes.txt", "checkpoint/notes/x")
         raise snnprune.DataError("it fails")
 
-    monkeypatch.setattr(sys.modules["snnprune.pipeline.optimize"], "Job", fails)
+    monkeypatch.setattr(sys.modules["snnprune.pipeline.optimizing"], "Job", fails)
     said(optimize(model, *SHORT, "--output", "out"))
     assert (
         Path("out.partial/notes.txt").read_text() == Path("out.partial/checkpoint/notes/x").read_text() == "mine"

@@ -10,10 +10,10 @@ from conftest import make_network, same_state
 from torch import nn
 
 import snnprune
+from snnprune.analysis import plan
 from snnprune.errors import TargetError
 from snnprune.learner import PruneConfig
-from snnprune.learner.recover import RecoverStage
-from snnprune.pipeline import plan
+from snnprune.learner.recovering import RecoverStage
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from pipeline.conftest import MADE, SEARCH, SHORT, names, optimize, same, stop_a
 from snnprune.errors import ExportError
 from snnprune.learner import PruneConfig
 from snnprune.learner.loss import TaskLoss
-from snnprune.learner.recover import RecoverStage
-from snnprune.learner.search import SearchStage
-from snnprune.pipeline import newest_run
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
+from snnprune.runs.folder import newest_run
 
 
 def dropout_net() -> nn.Module:
@@ -186,7 +186,7 @@ def test_an_end_in_the_export_keeps_what_was_learned(made, model, said, capsys, 
         raise by
 
     with monkeypatch.context() as patch:
-        patch.setattr("snnprune.pipeline.runs.export_onnx", stop)
+        patch.setattr("snnprune.runs.folder.export_onnx", stop)
         code = optimize(model, *SHORT, "--output", "out")
     assert code == (130 if isinstance(by, KeyboardInterrupt) else 1)
     captured = capsys.readouterr()

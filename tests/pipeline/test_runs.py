@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import snnprune
 from pipeline.conftest import MADE, PAGE, SEARCH, SHORT, names, optimize, same, tree, weights
 from snnprune.cli.main import run
-from snnprune.pipeline import newest_run, open_model
-from snnprune.shrinking import layer_sizes
+from snnprune.runs.folder import newest_run, open_model
+from snnprune.runs.shrinking import layer_sizes
 
 
 class UserNet(nn.Module):

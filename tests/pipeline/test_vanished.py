@@ -13,7 +13,8 @@ from torch import nn
 import snnprune
 from pipeline.conftest import names
 from snnprune.errors import RunError
-from snnprune.pipeline import newest_run, runs
+from snnprune.runs import folder as runs
+from snnprune.runs.folder import newest_run
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,6 @@ def test_a_folder_that_vanishes_while_it_is_read_is_an_error_of_ours(result, her
         shutil.rmtree(folder)
         return path.read_bytes().hex()
 
-    monkeypatch.setattr("snnprune.saving.digest", vanish)
+    monkeypatch.setattr("snnprune.runs.saving.digest", vanish)
     with pytest.raises(RunError, match="was removed meanwhile"):
         snnprune.load(folder, model=nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import snnprune
-from snnprune.surgery import random_scales, relative_difference
+from snnprune.proof import random_scales, relative_difference
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(0, 5, (16,), generator=torch.Generator().manual_seed(1))
@@ -34,7 +34,7 @@ def exact(model: nn.Module, x: torch.Tensor, example: torch.Tensor | None = None
     with snnprune.attach(model, x[:2], switcher=None) as gated:
         gated.groups = groups
         scales = random_scales(groups, torch.Generator().manual_seed(0))
-    with snnprune.gates.attach_groups(model, groups, x[:2], scorer=None) as gated:
+    with snnprune.switching.attach_groups(model, groups, x[:2], scorer=None) as gated:
         gated.set_scales(scales)
         assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
     return {g.id for g in groups if g.prunable}

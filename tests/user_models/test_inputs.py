@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import snnprune
 from snnprune.errors import DataError, UnsupportedModelError
-from snnprune.surgery import random_scales, relative_difference
+from snnprune.proof import random_scales, relative_difference
 from user_models.conftest import CONFIG, X, Y, cnn
 
 

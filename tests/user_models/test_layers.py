@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
 from user_models.conftest import X, exact
 
 

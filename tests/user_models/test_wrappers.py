@@ -10,7 +10,7 @@ from torch import nn
 import snnprune
 from snnprune.errors import UnsupportedModelError
 from snnprune.metrics import count_macs
-from snnprune.surgery import relative_difference
+from snnprune.proof import relative_difference
 from user_models.conftest import CONFIG, X, Y, cnn
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from snnprune.files import write_json
-from snnprune.report import ModelFigures, Report
+from snnprune.runs.report import ModelFigures, Report
 
 GROUPS = [
     {"id": "conv", "size": 4, "kept": 3, "weakened": 2, "strengthened": 1},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snnprune.report import ModelFigures
-from snnprune.visual import write_comparison
+from snnprune.runs.report import ModelFigures
+from snnprune.runs.visual import write_comparison
 from visual.conftest import report
 from visual.test_page import NASTY, Reader
 

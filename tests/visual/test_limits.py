@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from snnprune.errors import RunError
 from snnprune.files import write_json
-from snnprune.visual import figures, write_page, write_sensitivity
-from snnprune.visual.drawings import drawings
-from snnprune.visual.material import read_material
+from snnprune.runs.visual import figures, write_page, write_sensitivity
+from snnprune.runs.visual.drawings import drawings
+from snnprune.runs.visual.material import read_material
 from visual.conftest import report
 from visual.test_page import Reader, drawn
 
@@ -88,7 +88,9 @@ KINDS = ["groups", "counts", "curve", "history", "trials", "columns", "kept_whol
 def test_a_page_of_a_crowded_run_is_small_and_says_so(folder, name, monkeypatch):
     words = crowded(folder, name)
     sizes = [0.0]
-    monkeypatch.setattr("snnprune.visual.page.png", lambda figure: sizes.extend(figure.get_size_inches()) or b"")
+    monkeypatch.setattr(
+        "snnprune.runs.visual.page.png", lambda figure: sizes.extend(figure.get_size_inches()) or b""
+    )
     read = Reader(write_page(folder).read_text())
     assert words
     assert words in read.words

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from snnprune.errors import RunError
 from snnprune.files import write_json
-from snnprune.visual import figures, write_page
+from snnprune.runs.visual import figures, write_page
 from visual.conftest import report
 
 ALL = {"groups", "course", "counts", "scales", "pixels", "maps"}

@@ -16,14 +16,14 @@ import snnprune
 from snnprune.export import export_onnx
 from snnprune.files import STRUCTURE
 from snnprune.layers import IndexedLinear
-from snnprune.pipeline.deliver import deliver_onnx
-from snnprune.pipeline.runs import ONNX, PROBE, REPORT, open_model
-from snnprune.report import ModelFigures, Report
+from snnprune.runs.delivery import deliver_onnx
+from snnprune.runs.folder import ONNX, PROBE, REPORT, open_model
+from snnprune.runs.report import ModelFigures, Report
+from snnprune.runs.saving import WEIGHTS, digest, save
+from snnprune.runs.visual import comparison, read_material
+from snnprune.runs.visual.drawings import drawings
+from snnprune.runs.visual.page import _page
 from snnprune.runtime import onnx_metadata, open_session
-from snnprune.saving import WEIGHTS, digest, save
-from snnprune.visual import comparison, read_material
-from snnprune.visual.drawings import drawings
-from snnprune.visual.page import _page
 
 from .base import bounded, content_of, place, sane, written
 

@@ -1,0 +1,81 @@
+"""What `snnprune evaluate` measures: a run, a model file, or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, ExportError, ModelFileError, first_line
+from ..graph import layer_shapes
+from ..inputs import first_images
+from ..metrics import Evaluation, evaluate
+from ..pipeline.checks import check_classes
+from ..runs.folder import Opened, open_model
+from ..runtime import onnx_metadata, open_session
+
+
+def evaluator(
+    path: Path,
+    *,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    trust_pickle: bool = False,
+    device: str = "cpu",
+) -> tuple[Opened | None, Callable[[Any], Evaluation]]:
+    """The opened model (None for ONNX) and a function that measures it on a loader.
+
+    Raises:
+        ModelFileError: there is no such file, or it cannot be read.
+        RunError: the run is damaged, or needs `arch`.
+        ExportError: ONNX Runtime cannot load the file.
+    """
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ModelFileError(f"there is no file {path}.")
+        providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+        session = open_session(path, [*providers, "CPUExecutionProvider"])
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise ExportError(f"{path} has {len(inputs)} inputs; one, of images, is needed.")
+        name = inputs[0].name
+
+        def run(images: Tensor) -> Tensor:
+            try:
+                return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+            except Exception as error:  # ONNX Runtime's own tree of exceptions
+                raise DataError(
+                    f"{path} does not run on images of shape {tuple(images.shape[1:])} ({first_line(error)}). "
+                    "Check --image-size and the number of channels."
+                ) from error
+
+        def measure_onnx(loader: Any) -> Evaluation:
+            check_classes(run, first_images(loader, 2), loader)
+            return evaluate(run, loader, device="cpu")
+
+        return None, measure_onnx
+    opened = open_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+    opened.model.to(device)
+
+    def measure(loader: Any) -> Evaluation:
+        example = first_images(loader, 2).to(device)
+        layer_shapes(opened.model, example)  # says so when the images do not fit
+        check_classes(opened.model, example, loader)
+        return evaluate(opened.model, loader)
+
+    return opened, measure
+
+
+def onnx_structure(path: Path) -> Any:
+    """An object with the `structure` that an ONNX file tells of: its normalisation, and the shape of an input."""
+
+    class _Meta:
+        structure = {  # noqa: RUF012
+            "normalization": onnx_metadata(path).get("snnprune.normalization"),
+            "input_shape": list(open_session(path).get_inputs()[0].shape[1:]),
+        }
+
+    return _Meta()

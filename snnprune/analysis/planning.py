@@ -1,0 +1,204 @@
+"""What a run would do: the cut it would start from, its steps, time and memory. Nothing is learned or written."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import streams
+from ..budget import Metric, parse_drop, parse_latency
+from ..inputs import Inputs, device_of, map_tensors, tensors_in
+from ..learner import PruneConfig
+from ..learner.loop import first_batches
+from ..learner.recovering import RecoverStage
+from ..learner.searching import SearchStage
+from ..metrics import count_macs, count_params
+from ..pipeline.attaching import working_copy
+from ..pipeline.job import Job
+from ..switching import GatedModel
+
+_TIMED = 3  # steps of each stage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before it is one.
+
+    Attributes:
+        target: as asked for.
+        at: the target that the figures are for; of a `drop` or `latency` what half of it may come to.
+        least: metric -> smallest share of the dense cost that floors and rounding allow.
+        start: `macs` and `params` kept as shares, by the cut from which the search starts.
+        widths: group id -> (size, kept) of that cut; the search moves it.
+        steps: training steps by stage, of one trial.
+        trials: runs of so many steps.
+        seconds: estimate, by stage and in all, from a few steps on this machine.
+        step_seconds: of one step, by stage.
+        memory: peak bytes of a search step: weights, gradients, optimisers, and what is kept for the backward
+            pass (on a GPU: as its allocator counts them).
+        device: where it was measured.
+    """
+
+    target: dict[str, float] | None
+    at: dict[str, float] | None
+    least: dict[str, float]
+    start: dict[str, float]
+    widths: dict[str, tuple[int, int]]
+    steps: dict[str, int]
+    trials: int
+    seconds: dict[str, float]
+    step_seconds: dict[str, float]
+    memory: int
+    device: str
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan(
+    model: nn.Module,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    config: PruneConfig | None = None,
+    *,
+    example_inputs: Inputs | None = None,
+    device: torch.device | str | None = None,
+) -> Plan:
+    """Do a few steps of every stage on copies, and say what a whole run would take.
+
+    Args:
+        model: a trained network; it stays as it is.
+        train: batches of (inputs, labels).
+        val: validation batches.
+        config: options of the run.
+        example_inputs: what the model's forward takes; by default the first inputs of `train`.
+        device: where to learn; by default where the model is.
+
+    Raises:
+        TargetError: the target is below what the floors allow.
+        UnsupportedModelError: nothing can be pruned exactly.
+        DataError: the data do not fit the model.
+    """
+    config = config or PruneConfig()
+    where = torch.device(device) if device is not None else device_of(model)
+    dense = working_copy(model, where, config)
+    drop, latency = parse_drop(config.target), parse_latency(config.target)
+    notes = []
+    at = None if config.target is None else dict(config.target)
+    if drop is not None:
+        at = {"params" if config.granularity == "connection" else "macs": 0.5}
+        notes.append(f"drop={drop:g} is found by trials; the figures are for one that keeps half")
+    elif latency is not None:
+        at = {"macs": latency}
+        notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
+    if config.compile:
+        notes.append("times are those without --compile")
+    with streams.kept():
+        streams.seed_all(config.seed)
+        options = replace(config, target=at, compile=False)
+        job = Job(dense, train, val, None, options, None, where, [], example_inputs, dict)
+        least = {metric: job.least_share(metric) for metric in _metrics(config)}
+        batches = [
+            map_tensors(lambda x: x.to(where), b) for b in first_batches(job.train, config.seed, "plan", _TIMED)
+        ]
+        with job.attach(copy.deepcopy(dense)) as gated:
+            stage = SearchStage(
+                gated, job.loss, job.config, total=job.search_steps, per_epoch=job.per_epoch, val=None, extra={}
+            )
+            gated.set_budget(at)
+            cut = gated.compact()
+            counts = {c.id: (c.size, c.kept) for c in gated.counts()}
+            search = _timed(stage.train_step, batches)
+            memory = _memory(lambda: stage.train_step(batches[0]), _lasting(stage, job, gated), where)
+        recovery = RecoverStage(cut, job.loss, job.config, total=1, val=None, extra={}, sparse=())
+        recover = _timed(recovery.train_step, batches)
+        check = 0.0 if val is None or not job.has_labels else _looking(cut, job.val, where)
+    left = job.total - job.probe_steps - job.search_steps
+    steps = {"probe": job.probe_steps, "search": job.search_steps, "recover": left}
+    trials = config.trials if drop is not None else 1
+    each = {"probe": search, "search": search, "recover": recover}
+    seconds = {name: each[name] * count for name, count in steps.items()}
+    seconds["validation"] = check * job.total / job.per_epoch
+    seconds = {name: trials * value for name, value in seconds.items()}
+    return Plan(
+        None if config.target is None else dict(config.target),
+        at,
+        least,
+        {
+            "macs": count_macs(cut, job.example) / count_macs(dense, job.example),
+            "params": count_params(cut) / count_params(dense),
+        },
+        counts,
+        steps,
+        trials,
+        {**seconds, "in all": sum(seconds.values())},
+        {"search": search, "recover": recover},
+        memory,
+        str(where),
+        notes,
+    )
+
+
+def _metrics(config: PruneConfig) -> tuple[Metric, ...]:
+    return ("params",) if config.granularity == "connection" else ("macs", "params")
+
+
+def _timed(step: Callable[[Any], Any], batches: list[Any]) -> float:
+    """Seconds of the fastest step; the first one pays for what is set up once."""
+    found = []
+    for batch in [batches[0], *batches]:
+        _wait()
+        began = time.perf_counter()
+        step(batch)
+        _wait()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+@torch.no_grad()
+def _looking(model: nn.Module, val: Any, where: torch.device) -> float:
+    """Seconds of one pass over the validation data."""
+    batch = map_tensors(lambda x: x.to(where), next(iter(val)))
+    model.eval()
+    return _timed(lambda b: model(b[0]), [batch]) * len(val) if hasattr(val, "__len__") else 0.0
+
+
+def _lasting(stage: SearchStage, job: Job, gated: Any) -> list[Any]:
+    """What lives between steps."""
+    teacher = [] if job.loss.teacher is None else [job.loss.teacher.state_dict()]
+    scorer = gated.scorer.state_dict() if isinstance(gated, GatedModel) and gated.scorer is not None else {}
+    optimizers = [o.state_dict() for o in (stage.optimizer, stage.scorer_optimizer) if o is not None]
+    gradients = [p.grad for p in [*gated.network_parameters(), *gated.scorer_parameters()] if p.grad is not None]
+    return [gated.model.state_dict(), scorer, teacher, optimizers, gradients]
+
+
+def _memory(step: Callable[[], Any], lasting: list[Any], where: torch.device) -> int:
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+        step()
+        return torch.cuda.max_memory_allocated(where)
+    known = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_in(lasting)}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(known.values()) + sum(saved.values())

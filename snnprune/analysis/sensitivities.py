@@ -1,0 +1,157 @@
+"""Accuracy against the kept share, before any recovery: group by group, and for the whole model."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..budget import CostModel, Metric
+from ..errors import ConfigError, TargetError
+from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
+from ..learner import LossFunction, TaskLoss
+from ..loaders import loader_of, reread
+from ..losses import check_loss
+from ..metrics import evaluate
+from ..options import Count, Part, Share, checked, each
+from ..plain import plain
+from ..proof.tracing import trace
+from ..shown import brief_repr
+from ..switching import GatedModel, measure_sensitivity
+from ..switching.encoding import Evidence, Scorer
+
+SHARES = (0.75, 0.5, 0.25)
+TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How fast the accuracy falls when neurons go and nothing recovers.
+
+    Attributes:
+        accuracy: of the model as it is, a fraction in [0, 1].
+        count: inputs it was measured on.
+        groups: per group `id`, `size`, and `points`: for every share of its neurons the `kept` number, the
+            model's `macs` and `params` as shares of the dense ones, and the `accuracy`.
+        whole: for every target that floors allow the `target`, `macs`, `params`, and `accuracy` of one cut
+            through all groups.
+        metric: of the targets.
+    """
+
+    accuracy: float
+    count: int
+    groups: list[dict[str, Any]]
+    whole: list[dict[str, float]]
+    metric: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@torch.inference_mode(False)
+def sensitivity(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    example_inputs: Inputs | None = None,
+    shares: Sequence[float] = SHARES,
+    targets: Sequence[float] = TARGETS,
+    metric: Metric = "macs",
+    keep: Sequence[str] = (),
+    floor: float = 0.1,
+    round_to: int = 1,
+    batches: Iterable[Any] | None = None,
+    loss_fn: LossFunction | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """Remove the weakest neurons of one group after the other, and of all at once, and look at the accuracy.
+
+    Nothing is trained: a fall here says where the model is tender, not where a run ends, because the
+    recovery regains most of it.
+
+    Args:
+        model: a trained classifier; it stays as it is.
+        data: batches of (inputs, labels); validation data, not the test's.
+        example_inputs: what the model's forward takes; by default the first inputs of `data`.
+        shares: of a group's neurons, each in (0, 1).
+        targets: shares of the dense cost for the whole model, each in (0, 1).
+        metric: `macs` or `params`.
+        keep: shell patterns of module names whose channels must stay, as for `trace`.
+        floor: least kept share of every group in a cut through all.
+        round_to: keep multiples of this many channels in such a cut.
+        batches: training batches by which neurons are ordered as at the start of a run; without them by the
+            norms of their weights.
+        loss_fn: `loss_fn(model, batch)` for those, instead of cross-entropy.
+        on_step: told (evaluations done, in all).
+
+    Raises:
+        AttachError: the model has gates attached.
+        ConfigError: an option makes no sense, or the model is none.
+        UnsupportedModelError: nothing can be pruned exactly.
+        DataError: the data do not fit the model.
+
+    Example:
+        >>> found = snnprune.sensitivity(model, val, targets=[0.5])
+        >>> found.whole[0]["macs"] <= 0.5
+        True
+    """
+    model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
+    metric, floor = checked("metric", metric, Metric), checked("floor", floor, Share)
+    shares, targets = each("shares", shares, Part), each("targets", targets, Part)
+    round_to = checked("round_to", round_to, Count)
+    if batches is not None:
+        loader_of(batches, "sensitivity()'s batches")
+    if on_step is not None and not callable(on_step):
+        raise ConfigError(f"on_step={brief_repr(on_step)} must be a function of (done, in all), or None.")
+    check_loss(loss_fn)
+    where = device_of(model)
+    network = copy.deepcopy(unwrap(model)).eval()
+    example = map_tensors(
+        lambda x: x.to(where), first_images(data, 2) if example_inputs is None else example_inputs
+    )
+    groups = trace(network, example, keep=keep)
+    cost = CostModel(network, groups, example)
+    evidence = None
+    if batches is not None:
+        hard = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=loss_fn).hard
+        moved = (map_tensors(lambda x: x.to(where), b) for b in batches)
+        evidence = Evidence.weigh(measure_sensitivity(network, groups, moved, hard), cost, metric)
+    with torch.no_grad():
+        values = {n: u.double().cpu() for n, u in Scorer(network, groups, evidence=evidence)(network).items()}
+    scores = {n: u.numpy() for n, u in values.items()}
+    cuts: list[tuple[dict[str, Any], dict[str, Tensor]]] = []  # where the accuracy goes, and what is kept
+    table: list[dict[str, Any]] = []
+    for group in cost.groups.values():
+        points: list[dict[str, Any]] = []
+        for share in shares:
+            count = max(1, math.ceil(share * group.size))
+            mask = torch.zeros(group.size, dtype=torch.bool)
+            mask[values[group.id].argsort(descending=True, stable=True)[:count]] = True
+            points.append({"kept": count})
+            cuts.append((points[-1], {group.id: mask}))
+        table.append({"id": group.id, "size": group.size, "points": points})
+    whole: list[dict[str, float]] = []
+    for share in targets:
+        try:
+            kept = cost.select(metric, share, scores, floor=floor, round_to=round_to).kept
+        except TargetError:
+            continue  # below what the floors allow
+        whole.append({"target": share})
+        cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
+    with GatedModel(network, groups, cost=cost) as gated:
+        before = evaluate(gated, data)
+        for done, (entry, masks) in enumerate(cuts, 1):
+            every = {n: torch.ones(g.size) for n, g in cost.groups.items()}
+            gated.set_scales({**every, **{n: m.float() for n, m in masks.items()}})
+            chosen = {n: m.numpy() for n, m in masks.items()}
+            entry |= {m: cost.share(m, chosen) for m in ("macs", "params")}
+            entry["accuracy"] = evaluate(gated, data).accuracy
+            if on_step is not None:
+                on_step(done, len(cuts))
+    return Sensitivity(before.accuracy, before.count, table, whole, metric)

@@ -1,0 +1,257 @@
+"""The search: switcher and network learn in turn (Algorithm 1 of arXiv 2110.05954)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..budget import Budget
+from ..inputs import inputs_in, map_tensors
+from ..losses import backward
+from ..metrics import evaluate
+from ..ranks import current
+from ..switching import GatedModel, Phase
+from ..switching.connections import ConnectionModel
+from .checkpoint import Checkpoint
+from .config import PruneConfig
+from .events import Callback
+from .loop import clip_gradients, run_stage
+from .loss import TaskLoss
+from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
+
+STEPS_AT_FULL_RATE = 60
+
+
+def scorer_pace(config: PruneConfig, total: int) -> float:
+    """What the scorer's learning rates are multiplied with in a search of so many steps, in (0, 1].
+
+    After a post-training start all values lie within a few per cent of each other, and an adaptive optimiser
+    moves each by about its learning rate at every step, however little the gradient says. Over a long search
+    that adds up to many times the distance between neurons: then they trade places at every step, faster than the
+    network learns. So under a budget the sum of the rates over the scorer's steps is bounded.
+
+    Args:
+        config: target, start, and how often the scorer learns.
+        total: steps of the search.
+    """
+    if config.target is None or config.start == "fresh":
+        return 1.0
+    steps = total / (config.hold if config.alternate == "together" else 2)
+    return min(1.0, STEPS_AT_FULL_RATE / max(1.0, steps))
+
+
+class SearchStage:
+    """Alternating learning of one gated model.
+
+    Even blocks: the network is fixed and the scorer learns. Odd blocks: the scorer is fixed and the
+    network learns, with its gradient through the scorer or with held scales. `together` moves both at
+    every step, from the gradients of one pass: no batch is spent on one of them alone; with `hold` the scorer
+    does so at some steps, and its scales are held between them. Under a budget the threshold moves at every step
+    of the scorer, on a ramp that ends at the target.
+    """
+
+    name = "search"
+
+    def __init__(
+        self,
+        gated: GatedModel | ConnectionModel,
+        loss: TaskLoss,
+        config: PruneConfig,
+        *,
+        total: int,
+        per_epoch: int,
+        val: Any,
+        extra: dict[str, Any],
+    ) -> None:
+        self.gated, self.loss, self.config = gated, loss, config
+        self.total, self.step, self.per_epoch = total, 0, per_epoch
+        self.val, self.extra = val, extra
+        self.block = config.alternate if isinstance(config.alternate, int) else per_epoch
+        self.best, self.waited = math.inf, 0
+        self.ranks = current()
+        assert gated.scorer is not None
+        scorer = gated.scorer
+        pace = scorer_pace(config, total)
+        groups = [
+            {"params": scorer.switcher_parameters(), "lr": pace * config.switcher_lr},
+            {"params": list(scorer.offsets.parameters()), "lr": pace * config.offset_lr},
+        ]
+        chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
+        self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time
+        self.scorer_optimizer = make_optimizer(
+            config.switcher_optimizer,
+            chosen,
+            config.switcher_lr,
+            momentum=0.0,
+            weight_decay=0.0,
+            fused=can_fuse(self.learned[0]) or None,
+        )
+        self.optimizer = make_optimizer(
+            config.optimizer,
+            [{"params": self.learned[1]}] if self.learned[1] else [],
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+    def train_step(self, batch: Any) -> float:
+        """One step of whoever's turn it is; returns the loss."""
+        config, gated = self.config, self.gated
+        phase = self._phase()
+        gated.model.train()
+        if config.freeze_norm:
+            freeze_norm_(gated.model)
+        holding = phase == "network" and config.alternate == "together"
+        if not holding:
+            gated.set_phase(phase, gradient=config.gradient)
+        if config.target is not None and not holding:
+            self._set_budget(self.step + 1)
+        movers = []
+        if phase != "network" and self.scorer_optimizer is not None:
+            movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
+        if phase != "switcher" and self.optimizer is not None:
+            movers.append((self.optimizer, self.learned[1], config.clip))
+        for optimizer, _, _ in movers:
+            optimizer.zero_grad(set_to_none=True)
+        with gated.running() as model:
+            loss = self.loss(model, batch)
+            value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
+            if math.isfinite(value):
+                backward(loss)  # in here, because checkpointed parts run once more in it
+        if math.isfinite(value):
+            for _, parameters, limit in movers:
+                self.ranks.average_gradients_(parameters, share)
+                clip_gradients(parameters, limit)
+            for optimizer, _, _ in movers:
+                self._schedule(optimizer)
+                optimizer.step()
+        if phase == "both" and config.hold > 1:
+            gated.hold()
+        self.ranks.average_statistics_(gated.model, share)
+        return value
+
+    def _phase(self) -> Phase:
+        if self.optimizer is None:
+            return "switcher"
+        if self.config.alternate == "together":
+            return "both" if self.step % self.config.hold == 0 else "network"
+        return "switcher" if (self.step // self.block) % 2 == 0 else "network"
+
+    def _set_budget(self, step: int) -> None:
+        ramp = max(1.0, self.config.ramp * self.total)
+        self.gated.set_budget(self.config.target, progress=step / ramp)
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.config.decay:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * cosine(self.step, self.total, 0.0)
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Count, and validate."""
+        counts = {c.id: [c.kept, c.weakened, c.strengthened] for c in self.gated.counts()}
+        if self.val is None:
+            return {"counts": counts}
+        result = evaluate(self.gated, self.val, ranks=self.ranks)
+        accuracy, loss = result.accuracy, result.loss
+        if self.config.patience is not None:
+            self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
+            self.best = min(self.best, loss)
+            if self.waited >= self.config.patience:
+                self.total = self.step
+        return {"val_accuracy": accuracy, "val_loss": loss, "counts": counts}
+
+    def values(self) -> dict[str, Any]:
+        """What to show of the present step."""
+        budget = self.gated.budget
+        return {"budget": budget.share, "metric": budget.metric} if budget else {}
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on."""
+        assert self.gated.scorer is not None
+        return {
+            "step": self.step,
+            "total": self.total,
+            "best": self.best,
+            "waited": self.waited,
+            "held": self.gated.held_state(),
+            "budget": None if self.gated.budget is None else asdict(self.gated.budget),
+            **self.gated.state_dict(),
+            "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            **self.extra,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        assert self.gated.scorer is not None
+        self.step, self.total = state["step"], state["total"]
+        self.best, self.waited = state["best"], state["waited"]
+        self.gated.load_state_dict(state)
+        if self.scorer_optimizer:
+            self.scorer_optimizer.load_state_dict(state["scorer_optimizer"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if state["budget"] is not None and self.config.target is not None:  # for a validation that is due
+            self._set_budget(self.step)
+        if state["held"] is not None:
+            self.gated.budget = None if state["budget"] is None else Budget(**state["budget"])
+            device = next(iter(self.gated.model.parameters())).device
+            self.gated.hold(map_tensors(lambda x: x.to(device), state["held"]))
+
+
+def search(
+    gated: GatedModel | ConnectionModel,
+    train: Any,
+    loss: TaskLoss,
+    config: PruneConfig,
+    *,
+    total: int,
+    per_epoch: int,
+    val: Any = None,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: Checkpoint | None = None,
+    resume: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> int:
+    """Learn scales and weights alternately, in place; afterwards the budget stands at the target.
+
+    Args:
+        gated: a model with gates and a scorer.
+        train: batches of (inputs, labels).
+        loss: the task's loss.
+        config: learning rates, alternation, target.
+        total: number of steps.
+        per_epoch: batches per epoch.
+        val: validation batches, for progress and for the stop rule.
+        callbacks: told about every step.
+        checkpoint: where to write the state.
+        resume: a checkpoint's content to go on from.
+        extra: goes into the checkpoint, for whoever resumes.
+
+    Returns:
+        The number of steps done: `total`, or fewer when the stop rule ended the search.
+
+    Raises:
+        DivergedError: a loss, gradient or scale is not finite.
+        CollapsedLayerError: in free mode, a whole layer was switched off.
+    """
+    stage = SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=val, extra=extra or {})
+    device = next(iter(gated.model.parameters())).device
+    run_stage(
+        stage,
+        train,
+        seed=config.seed,
+        device=device,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    gated.set_phase("both")
+    if config.target is not None:
+        gated.set_budget(config.target)
+    gated.model.eval()
+    return stage.step

@@ -1,0 +1,180 @@
+"""optimize(): from a trained model to a proved smaller one, in one call."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import streams
+from ..budget import parse_drop, parse_latency
+from ..carried import kept_carried, seed_carried
+from ..errors import ConfigError, RunError
+from ..inputs import Inputs
+from ..learner import Callback, LossFunction, PruneConfig
+from ..metrics import Evaluation
+from ..options import path_of
+from ..ranks import current
+from ..runs.lock import locked
+from ..runs.result import Result
+from ..shown import brief_repr
+from .arguments import checked_arguments
+from .attaching import working_copy
+from .contents import why_not_again
+from .drop import BOOK, DropSearch
+from .identity import data_identity
+from .job import Job
+from .latency import LatencySearch
+
+logger = logging.getLogger(__name__)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def optimize(
+    model: nn.Module,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    config: PruneConfig | None = None,
+    *,
+    test: Iterable[Any] | None = None,
+    example_inputs: Inputs | None = None,
+    loss_fn: LossFunction | None = None,
+    device: torch.device | str | None = None,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    data_name: str | None = None,
+) -> Result:
+    """Prune a trained model: learn scales and weights alternately, cut, and let the rest recover.
+
+    The caller's model is copied and stays as it is. The compact model is returned only after the
+    proof, on real inputs in float64, that gated, folded and removed models agree. Everything random is set by
+    `config.seed`: the generators of PyTorch, Python and NumPy are seeded, and put back for the caller afterwards.
+
+    Args:
+        model: a trained network.
+        train: batches of (inputs, labels); a loader that can be iterated many times.
+        val: validation batches, for every decision and for progress.
+        config: options; the defaults are the post-training recipe with `macs=0.5`.
+        test: test batches, evaluated once at the end. Without it the report's accuracy is on `val`.
+        example_inputs: what the model's forward takes; by default the first inputs of `train`.
+        loss_fn: `loss_fn(model, batch)` instead of cross-entropy with distillation.
+        device: where to learn; by default where the model is.
+        callbacks: told about progress.
+        checkpoint: folder for checkpoints; none are written without it.
+        resume: go on from the checkpoint in that folder, if there is one.
+        data_name: for the report.
+
+    Returns:
+        The compact model in eval mode, on `device`, with its report; `result.save(folder)` writes it.
+
+    Raises:
+        AttachError: the model has gates attached.
+        ConfigError: an argument is of the wrong type, or `drop` without labelled validation data.
+        UnsupportedModelError: nothing can be pruned exactly.
+        TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
+        DataError: the data do not fit the model.
+        DivergedError: the learning diverged.
+        CompilerError: `torch.compile` failed; a run that had begun goes on without it.
+        ExactnessError: the compact model does not compute what was learned.
+        RunError: the checkpoint cannot be written or read, belongs to another run, or is in use by one.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+
+    Example:
+        >>> config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+        >>> result = snnprune.optimize(model, train, val, config, test=test)
+        >>> result.report.compact.macs <= 0.5 * result.report.dense.macs
+        True
+        >>> folder = result.save("runs/digits")
+    """
+    config = PruneConfig() if config is None else config
+    where, callbacks = checked_arguments(model, train, val, test, config, loss_fn, callbacks, device)
+    began = time.monotonic()
+    dense = working_copy(model, where, config)
+    remedy = "Load the same file in each of them, or set the seed before the model is built."
+    current().check_equal(dense.state_dict(), "models to begin with", remedy)
+    place = None if checkpoint is None else path_of("checkpoint", checkpoint)
+    if not isinstance(data_name, (str, NoneType)):
+        raise ConfigError(f"data_name={brief_repr(data_name)} must be a text for the report, or None.")
+    loaders = [loader for loader in (train, val, test) if loader is not None]
+    measured: list[Evaluation | None] = []
+    data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
+    with streams.kept(), kept_carried(loaders), locked(place):
+        if place is not None:
+            _warn_of_other_epochs(train)
+
+        def make(options: PruneConfig) -> Job:
+            _seed(config.seed, loaders)
+            job = Job(dense, train, val, test, options, loss_fn, where, callbacks, example_inputs, data)
+            if not measured:
+                measured.append(job.evaluate(dense, "dense"))
+            job.reference = measured[0]
+            return job
+
+        drop = parse_drop(config.target)
+        if drop is not None:
+            trials = DropSearch(make, config, drop, place, resume=resume)
+            job, compact = trials.run()
+            result = job.finish(compact, began, data_name)
+            result.report.target, result.report.config = config.target, config.to_dict()
+            result.report.trials = trials.trials
+            return result
+        latency, wanted = None, parse_latency(config.target)
+        options = config
+        if wanted is not None:
+            latency = LatencySearch(make, config, wanted, place, resume=resume)
+            options = replace(config, target={"macs": latency.share()})
+        job = make(options)
+        if place is not None and resume and (place / BOOK).exists():
+            raise RunError(
+                f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
+                "interrupted run, or remove its folder to start anew."
+            )
+        store = job.checkpoint(place)
+        saved = store.load() if store and resume else None
+        _check_alike(saved)
+        compact = job.run(store, saved)
+        result = job.finish(compact, began - (store.seconds if saved and store else 0.0), data_name)
+        if latency is not None:
+            latency.note(job.dense, compact, job.sample)
+            result.report.target, result.report.config = config.target, config.to_dict()
+            result.report.trials = latency.trials
+        return result
+
+
+def _seed(seed: int, loaders: Iterable[Any]) -> None:
+    """Begin all streams of random numbers anew, those of the program and those that loaders carry."""
+    streams.seed_all(seed)
+    for at, loader in enumerate(loaders):
+        seed_carried(loader, seed, "begin", at)
+
+
+def _warn_of_other_epochs(train: Iterable[Any]) -> None:
+    why = why_not_again(train)
+    if why is not None:
+        logger.warning(
+            "the training loader cannot draw an epoch again: %s. The run can be resumed, but will not end with "
+            "the same bits as one that nothing has stopped",
+            why,
+        )
+
+
+def _check_alike(saved: dict[str, Any] | None) -> None:
+    """Several processes must go on from the same point."""
+    ranks = current()
+    own = -1.0 if saved is None else saved["state"]["step"] + (1e9 if saved["stage"] == "recover" else 0.0)
+    (first,) = ranks.same_values(own)
+    if ranks.any(own != first)[0]:
+        raise RunError(
+            "the processes of this run do not see the same checkpoint. Its folder has to lie on storage that all "
+            "of them share; put --output there."
+        )

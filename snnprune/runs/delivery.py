@@ -1,0 +1,152 @@
+"""Deliver a run's ONNX file: checked again before it leaves the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import ExportError, RunError, first_line
+from ..export import ExportCheck, check_onnx, export_onnx, half_precision
+from ..files import STRUCTURE, check_name, file_errors, path_inside, write_atomically, write_json
+from .examples import example_for
+from .folder import ONNX, PROBE, REPORT, Opened, open_model, refuse_unfinished, run_metadata
+from .report import Report
+from .saving import digest, read_structure
+
+
+class _Recorded(nn.Module):
+    """Stands in for the model: gives the outputs that were recorded with the run."""
+
+    def __init__(self, inputs: Tensor, outputs: list[Tensor]) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        assert torch.equal(x, self.inputs[: len(x)])
+        return [output[: len(x)] for output in self.outputs]
+
+
+@file_errors()
+def deliver_onnx(
+    run: Path,
+    output: Path | None = None,
+    *,
+    fp16: bool = False,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> ExportCheck:
+    """Write a run's model as an ONNX file whose outputs are checked.
+
+    The file made by `optimize` is compared with the outputs that were recorded beside it, so the
+    model's code is not needed. Where the run holds no ONNX file, the model is built and exported. Where it
+    holds no recorded outputs, the model is built and gives them, on random images.
+
+    Args:
+        run: a finished run folder, or one that `snnprune.save` wrote.
+        output: file to write; by default inside the run folder.
+        fp16: half-precision weights.
+        arch: architecture, when the model must be built and is not torchvision's.
+        num_classes: outputs of the model that is built; by default recorded or the architecture's own.
+        image_size: side of its images; by default recorded or found by trying.
+
+    Raises:
+        RunError: no such run, or it is damaged.
+        ExportError: the file does not compute what the model computed.
+    """
+    check_name(run)
+    refuse_unfinished(run)
+    if not (run / STRUCTURE).is_file():
+        what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
+        raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
+    target = output if output is not None else path_inside(run, "model-fp16.onnx" if fp16 else ONNX)
+    structure = read_structure(run)
+    recorded = _probe(run) if (run / PROBE).is_file() else None
+    source = run / ONNX
+    if recorded is None or not source.is_file():
+        if recorded is None and "input_shape" in structure and structure["input_shape"] is None:
+            raise RunError(
+                f"{run} is of a model that takes more than one tensor, so there is nothing to run it on here. "
+                f"{f'Use its {ONNX} as it is, or' if source.is_file() else 'Use'} snnprune.export_onnx() with "
+                "inputs of your own."
+            )
+        try:
+            opened = open_model(run, arch=arch, num_classes=num_classes)
+        except RunError as error:
+            if recorded is not None or not source.is_file():
+                raise
+            raise RunError(
+                f"{run / PROBE} cannot be read (there is no such file), so the model itself has to be run. {error}"
+            ) from error
+        inputs = recorded.inputs if recorded else example_for(opened, image_size)
+        model: nn.Module = opened.model
+    else:
+        inputs, model = recorded.inputs, recorded
+    if not source.is_file():
+        report = Report.read(run / REPORT) if (run / REPORT).is_file() else None
+        metadata = run_metadata(structure, report)
+        path_inside(run, STRUCTURE)  # to which the new file's digest goes
+        check = export_onnx(model, target, inputs, metadata=metadata, fp16=fp16)
+        if target.resolve() == source.resolve():
+            write_json(run / STRUCTURE, {**structure, "onnx_sha256": digest(source)})
+        return check
+    if structure.get("onnx_sha256", digest(source)) != digest(source):
+        raise RunError(
+            f"{source} is not the file that {STRUCTURE} was written for; one of them was changed. Remove the "
+            "former to have it made again from the weights."
+        )
+    data = source.read_bytes()
+    try:
+        check = check_onnx(model, data, inputs, path=source)
+        if fp16:
+            data = half_precision(data)
+            check = check_onnx(model, data, inputs, path=target, fp16=True)
+    except ExportError as error:
+        raise ExportError(f"{source} is not the model of this run: {error}") from error
+    except Exception as error:  # ONNX Runtime's own tree of exceptions
+        raise ExportError(f"{source} is not the model of this run ({first_line(error)}).") from error
+    if target.resolve() != source.resolve():
+        write_atomically(target, lambda p: p.write_bytes(data))
+    return dataclasses.replace(check, path=target)
+
+
+def export_file(
+    opened: Opened, source: Path, output: Path | None = None, *, fp16: bool = False, image_size: int | None = None
+) -> ExportCheck:
+    """Export a model from a file, checked on random images: the dense one, to time a run's against.
+
+    Args:
+        opened: the model.
+        source: where it came from; its name with `.onnx` is the default for `output`.
+        output: file to write.
+        fp16: half-precision weights.
+        image_size: side of its images; found by trying where it is not given.
+
+    Raises:
+        RunError: there is a file of the default name already.
+        ExportError: the file does not compute what the model computes.
+    """
+    target = output if output is not None else source.with_suffix(".onnx")
+    if output is None and target.exists():
+        raise RunError(f"{target} exists already. Name another file with --output.")
+    return export_onnx(opened.model, target, example_for(opened, image_size), fp16=fp16)
+
+
+def _probe(run: Path) -> _Recorded:
+    try:
+        content = load_file(run / PROBE)
+        inputs = content.pop("inputs")
+        several = [f"outputs.{i}" for i in range(len(content))]
+        outputs = [content[name] for name in (several if "outputs" not in content else ["outputs"])]
+        if not outputs or not inputs.dim() or any(not t.dim() or len(t) != len(inputs) for t in outputs):
+            raise ValueError("its inputs and outputs do not belong together")
+        return _Recorded(inputs, outputs)
+    except Exception as error:  # its own, and those of element types that PyTorch lacks
+        raise RunError(
+            f"{run / PROBE} cannot be read ({first_line(error)}); the run is damaged. Remove "
+            "that file to have the model itself tried instead, on random images."
+        ) from error

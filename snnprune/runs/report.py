@@ -1,0 +1,309 @@
+"""Report: what a run did, as a table, as JSON, and as a comparison of two models."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import RunError, first_line
+from ..files import read_json, write_json
+from ..forms import malformed
+from ..graph import layer_shapes
+from ..inputs import Inputs, device_of
+from ..loaders import reread
+from ..macs import count_macs, price
+from ..metrics import count_nonzero, count_params, evaluate
+from ..options import path_of
+from ..plain import plain
+from ..shown import ROWS, cut, largest
+from .sparse import stored_bytes
+
+_PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
+_NAME = 100  # characters of a name in a table
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """Quality and cost of one model.
+
+    Attributes:
+        accuracy: fraction in [0, 1]; None when nothing was evaluated.
+        loss: mean cross-entropy.
+        macs: multiply-adds for one input.
+        params: number of parameters.
+        nonzero: those that are not 0, where connections were switched; None elsewhere.
+    """
+
+    accuracy: float | None
+    loss: float | None
+    macs: int
+    params: int
+    nonzero: int | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that is known at the end of a run.
+
+    Attributes:
+        dense: the model that came in.
+        compact: the model that goes out.
+        groups: per group id (per weight, where connections were switched), size, kept, weakened (< 1) and
+            strengthened (>= 1) at compaction.
+        kept_whole: groups that were not pruned, with the reason.
+        exactness: relative differences `fold` and `remove` (float64, at compaction, on real inputs)
+            and `onnx` (float32, final model); None where not checked.
+        target: as it was asked for, such as `{"macs": 0.5}`; None is the free mode.
+        seed: of everything random.
+        data: name of the data set.
+        split: which data the accuracies are of: `test` or `val`.
+        seconds: from the first look at the model to the last evaluation; the export is not in it, and the time
+            up to the last checkpoint is where the run was gone on with.
+        device: on which the run learned.
+        config: all options, as `PruneConfig.to_dict()` gives them.
+        history: validation figures per epoch; in the search also, per group, how many neurons were kept,
+            weakened and strengthened.
+        steps: training steps by stage.
+        odd_widths: group id -> kept, of groups that keep no multiple of `round_to` channels (or of the smaller
+            number that narrow groups are rounded to), because the target would else be missed by more than 0.01.
+        stored: bytes of both models' tensors, `dense` and `compact`, each as `save` writes them; empty in reports
+            of older versions.
+        curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
+        unpriced: operations that take weights and whose multiply-adds are not in `macs`, as `operation (module)`.
+        command: the command line that made the run; empty where there was none.
+        trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
+            target, what each cut kept and took, and last the final model.
+        versions: of Python and of the packages that matter.
+
+    Example:
+        >>> report = snnprune.compare(model, model, example_inputs=images)
+        >>> report.compact.macs / report.dense.macs
+        1.0
+    """
+
+    dense: ModelFigures
+    compact: ModelFigures
+    groups: list[dict[str, Any]]
+    exactness: dict[str, float | None]
+    target: Mapping[str, float] | None
+    seed: int
+    data: str
+    split: str
+    seconds: float
+    device: str
+    config: dict[str, Any] = field(default_factory=dict)
+    kept_whole: list[dict[str, str]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    odd_widths: dict[str, int] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    unpriced: list[str] = field(default_factory=list)
+    command: str = ""
+    stored: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values in the form of `report.json`."""
+        content = {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
+        content |= {"dense": asdict(self.dense), "compact": asdict(self.compact)}
+        for model in ("dense", "compact"):
+            if content[model]["nonzero"] is None:
+                del content[model]["nonzero"]  # only where connections were switched
+        return content
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `report.json` atomically; a loss that is not finite becomes null.
+
+        Args:
+            path: of the file; it is replaced if it is there.
+
+        Raises:
+            ConfigError: `path` is none.
+        RunError: it cannot be written.
+        """
+        write_json(path_of("path", path), finite(self.to_dict()))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Report:
+        """Read what `to_json` wrote.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            RunError: the file is missing or of another form.
+        """
+        content = read_json(path_of("path", path))
+        try:
+            figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
+            known = {field.name for field in fields(cls)}  # a newer version may tell more
+            found = cls(**figures, **{key: value for key, value in content.items() if key in known})
+            wrong = malformed(found)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
+        if wrong:
+            raise RunError(
+                f"{path} is no report of this version: its {wrong} is malformed, so it cannot be drawn or "
+                "compared. Take it as the run wrote it."
+            )
+        return found
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """(what, dense, compact, change) for tables; accuracies in per cent."""
+        found = []
+        a, b, split = self.dense, self.compact, cut(self.split, _NAME)
+        if a.accuracy is not None and b.accuracy is not None:
+            change = 100 * (b.accuracy - a.accuracy)
+            found.append(
+                (
+                    f"accuracy ({split})",
+                    f"{a.accuracy:.2%}",
+                    f"{b.accuracy:.2%}",
+                    f"{change:+.2f} points",
+                )
+            )
+        if a.loss is not None and b.loss is not None:
+            found.append((f"loss ({split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
+        macs = "MACs (in part)" if self.unpriced else "MACs"
+        for name, x, y in ((macs, a.macs, b.macs), ("params", a.params, b.params)):
+            found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
+        if a.nonzero and b.nonzero is not None:
+            kept = f"{b.nonzero / a.params:.1%} of all"
+            found.append(("params that are not 0", human(a.nonzero), human(b.nonzero), kept))
+        if self.stored:
+            x, y = self.stored["dense"], self.stored["compact"]
+            found.append(("weights as stored", f"{human(x)}B", f"{human(y)}B", f"{y / x:.1%} kept"))
+        return found
+
+    def __str__(self) -> str:
+        lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
+        lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
+        if self.unpriced:
+            lines.append(f"not in the MACs: {cut(', '.join(self.unpriced))}")
+        if not self.groups:
+            return "\n".join(lines)
+        lines.append("")
+        lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
+        groups, rest = largest(self.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
+        for g in groups:
+            counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
+            lines.append(f"{cut(g['id'], _NAME):32}{counts}")
+        return "\n".join([*lines, rest] if rest else lines)
+
+
+def goal(target: Mapping[str, float] | None) -> str:
+    """A target as on the command line."""
+    return "free" if target is None else ", ".join(f"{cut(k, _NAME)}={v:g}" for k, v in target.items())
+
+
+def human(number: float) -> str:
+    """3 significant digits with k, M or G."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}" if number / limit < 1000 else f"{number / limit:.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader needs to know about the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def figures(model: nn.Module, example_inputs: Inputs, data: Iterable[Any] | None = None) -> ModelFigures:
+    """Cost of a model, and its quality on a loader if one is given."""
+    result = None if data is None else evaluate(model, data)
+    return ModelFigures(
+        None if result is None else result.accuracy,
+        None if result is None else result.loss,
+        count_macs(model, example_inputs),
+        count_params(model),
+        count_nonzero(model),
+    )
+
+
+def compare(
+    dense: nn.Module, compact: nn.Module, data: Iterable[Any] | None = None, *, example_inputs: Inputs
+) -> Report:
+    """Two models side by side: accuracy and loss on `data`, MACs and params.
+
+    Args:
+        dense: the model before.
+        compact: the model after.
+        data: batches of (images, labels); None compares the costs alone.
+        example_inputs: what both take, a batch of any size: a tensor, a tuple of arguments or a dict. MACs are
+            those of one input.
+
+    Returns:
+        A report with figures alone: no groups, no exactness, `split` is `given`.
+
+    Raises:
+        AttachError: a model has gates attached; compare what `compact()` gives.
+        ConfigError: a model is no module with values.
+        DataError: `data` is empty, an iterator, without labels, or has one that is none of the model's classes.
+        UnsupportedModelError: a model does not run on `example_inputs`.
+
+    Example:
+        >>> report = snnprune.compare(model, small, test, example_inputs=images)
+        >>> 0 <= report.compact.accuracy <= 1
+        True
+    """
+    dense, compact = plain(dense, "compare()"), plain(compact, "compare()")
+    data = None if data is None else reread(data, "compare()'s data")
+    for model in (dense, compact):
+        layer_shapes(model, example_inputs)  # which says so where it does not run
+    before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
+    if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
+        before, after = replace(before, nonzero=None), replace(after, nonzero=None)
+    device = device_of(dense)
+    return Report(
+        before,
+        after,
+        groups=[],
+        exactness={"fold": None, "remove": None, "onnx": None},
+        target=None,
+        seed=0,
+        data="",
+        split="given",
+        seconds=0.0,
+        device=device_name(device),
+        unpriced=list(price(dense, example_inputs).unpriced),
+        stored={"dense": stored_bytes(dense), "compact": stored_bytes(compact)},
+    )
+
+
+def _copied(value: Any) -> Any:
+    """Plain values in lists and dicts of their own; of what a file holds, `copy.deepcopy` would take minutes."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def finite(value: Any) -> Any:
+    """Plain values for JSON: a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

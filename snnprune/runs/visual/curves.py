@@ -1,0 +1,44 @@
+"""The page of a sensitivity analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files import write_atomically
+from ...shown import largest
+from . import figures, html
+from .drawings import BARS
+from .render import style, svg
+
+
+def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
+    """Write a page with the accuracy against the kept share, for the whole model and for every group.
+
+    Args:
+        name: of the model.
+        found: what `Sensitivity.to_dict` returns.
+        path: of the page.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    accuracy, metric = found["accuracy"], found["metric"]
+    note = (
+        f"Nothing was trained between the cut and the measurement on {found['count']} inputs: this shows where "
+        "the model is tender. The recovery of a run regains most of what is lost here."
+    )
+    parts = [f"<h1>{html.text(name)}</h1><p>{html.text(note)}</p>"]
+    with style():
+        if found["whole"]:
+            drawing = svg(figures.accuracy_curve(found["whole"], accuracy, metric), "whole")
+            caption = f"Accuracy against the share of {metric} that one cut through all groups keeps."
+            parts.append(html.section("The whole model", html.figure(drawing, caption)))
+        groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")
+        drawing = svg(figures.accuracy_grid(groups, accuracy), "groups")
+        caption = f"Points of accuracy lost when only so many of one group's neurons are kept. {rest}".rstrip()
+        parts.append(html.section("Group by group", html.figure(drawing, caption)))
+    content = html.page(f"{name}: sensitivity", *parts)
+    write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
+    return path

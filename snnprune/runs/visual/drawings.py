@@ -1,0 +1,136 @@
+"""Which figures there are of a run, what they show, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ...shown import first, largest, spread
+from . import figures
+from .material import Material
+
+if TYPE_CHECKING:
+    from .figures import Figure
+
+BARS = 120  # groups in one figure
+_PANELS = 24  # small multiples in one figure
+_POINTS, _EPOCHS = 1000, 200  # of a curve
+_LAYERS, _MAPS, _SIDE = 12, 8, 512  # rows and columns of feature maps, and pixels along a side of one
+_PLANES = 4  # channels of an input
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure before it is drawn.
+
+    Attributes:
+        name: of its file.
+        title: of its section.
+        caption: what it shows.
+        draw: makes it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def drawings(material: Material) -> Iterator[Drawing]:
+    """What there is material for; of each only so much that drawing it is quick, and its caption says so."""
+    report = material.report
+    if report.groups:
+        groups, rest = largest(report.groups, BARS, "groups", lambda g: g["size"])
+        text = "Share of every group's neurons that was removed, weakened (scale below 1) and strengthened."
+        yield _drawing("groups", "Neurons by group", [text, rest], lambda: figures.group_bars(groups))
+    yield from _course(material)
+    yield from _counts(material)
+    if material.scales:
+        place = {g["id"]: at for at, g in enumerate(report.groups)}
+        names = sorted(material.scales, key=lambda n: place.get(n, len(place)))
+        names, rest = largest(names, _PANELS, "groups", lambda n: len(material.scales[n]), "the rest is on file")
+        text = (
+            "Distribution of the scales at compaction. The grey bar is those of exactly 0; single inputs "
+            "that go with their channel are not among them."
+        )
+        scales = {name: material.scales[name] for name in names}
+        yield _drawing("scales", "Scales", [text, rest], lambda: figures.histograms(scales))
+    yield from _pixels(material)
+    yield from _maps(material)
+
+
+def _drawing(name: str, title: str, sentences: Sequence[str], draw: Callable[[], Figure]) -> Drawing:
+    return Drawing(name, title, " ".join(sentence for sentence in sentences if sentence), draw)
+
+
+def _course(material: Material) -> Iterator[Drawing]:
+    report, sentences = material.report, []
+    text = (
+        "Over the training steps: the search, then the recovery. The share of the cost is what the budget allows "
+        "in the search, and what the compact model has in the recovery."
+    )
+
+    def thinned(entries: Sequence[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        for stage in ("search", "recover"):
+            own = [entry for entry in entries if entry["stage"] == stage]
+            own, rest = spread(own, _POINTS, f"{what} of the stage {stage}")
+            found += own
+            sentences.append(rest)
+        return found
+
+    curve = thinned(report.curve, "points")
+    history = thinned([h for h in report.history if h.get("val_accuracy") is not None], "epochs")
+    if curve or history:
+        a, b = report.dense, report.compact
+        alive = b.params if b.nonzero is None else b.nonzero
+        kept = {"macs": b.macs / a.macs, "params": alive / a.params}
+        draw = lambda: figures.course(curve, history, report.steps, kept)  # noqa: E731
+        yield _drawing("course", "Course of the run", [text, *sentences], draw)
+
+
+def _counts(material: Material) -> Iterator[Drawing]:
+    seen = list(enumerate((h["counts"] for h in material.report.history if "counts" in h), 1))
+    if len(seen) < 2:  # one epoch's are those of the groups
+        return
+    seen, thinned = spread(seen, _EPOCHS, "epochs")
+    names = [g["id"] for g in material.report.groups if all(g["id"] in counts for _, counts in seen)]
+    sizes = {g["id"]: g["size"] for g in material.report.groups}
+    names, rest = largest(names, _PANELS, "groups", lambda n: sizes[n])
+    if names:
+        text = "How many neurons of a group were off, weakened, strengthened."
+        chosen = {name: sizes[name] for name in names}
+        draw = lambda: figures.counts(dict(seen), chosen)  # noqa: E731
+        yield _drawing("counts", "Counts per epoch of the search", [text, rest, thinned], draw)
+
+
+def _pixels(material: Material) -> Iterator[Drawing]:
+    found = material.pixels()
+    if found is None:
+        return
+    name, shape = found
+    channels, rest = first(range(shape[0]), _PLANES, "channels", "the rest is on file")
+    planes = _small(material.scales[name].reshape(shape)[: len(channels)])
+    text = "Which values of the input are still read, and their scales."
+    yield _drawing("pixels", "Inputs", [text, rest], lambda: figures.pixel_map(planes))
+
+
+def _maps(material: Material) -> Iterator[Drawing]:
+    names = [name for name in material.pictures if name != "input"]
+    if not names or len(names) == len(material.pictures):
+        return
+    names, rest = first(names, _LAYERS, "rows of feature maps", "the rest is on file")
+    most = max(len(material.pictures[name]) for name in names)
+    more = f"Of up to {most:,} maps of a kernel's kind {_MAPS} are shown." if most > _MAPS else ""
+    pictures = {name: _small(material.pictures[name][:_MAPS]) for name in ("input", *names)}
+    text = "What kernels make of one input before the search: pruned against strengthened ones."
+    yield _drawing("maps", "Feature maps", [text, rest, more], lambda: figures.feature_maps(pictures))
+
+
+def _small(image: Tensor) -> Tensor:
+    """(..., height, width) of so few rows and columns that it is drawn quickly."""
+    rows, columns = (-(-length // _SIDE) for length in image.shape[-2:])
+    return image[..., ::rows, ::columns]

@@ -1,0 +1,17 @@
+"""Connection switching (arXiv 2103.15590): scales on single weights of fully connected layers."""
+
+from .find import switched_layers
+from .gated import ConnectionModel, fold_connections_
+from .probing import measure_connections
+from .rule import connections_for
+from .scorer import ConnectionScorer, weight_of
+
+__all__ = [
+    "ConnectionModel",
+    "ConnectionScorer",
+    "connections_for",
+    "fold_connections_",
+    "measure_connections",
+    "switched_layers",
+    "weight_of",
+]
