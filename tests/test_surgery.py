@@ -48,7 +48,7 @@ from snnprune.surgery import fold_, remove_, select_
 )
 def test_every_kind_of_layer(make, shape, seed):
     torch.manual_seed(seed)
-    model = snnprune.surgery.randomize_norms_(make().double().eval(), torch.Generator().manual_seed(seed))
+    model = snnprune.proof.randomize_norms_(make().double().eval(), torch.Generator().manual_seed(seed))
     x = torch.randn(3, *shape, dtype=torch.float64)
     groups = find_groups(model, x)
     assert [g for g in groups if g.prunable]

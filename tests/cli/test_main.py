@@ -32,7 +32,7 @@ def test_a_failure_of_our_own_says_how_to_find_it(capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise LookupError("of two\nlines")
 
-    monkeypatch.setattr("snnprune.pipeline.open_model", broken)
+    monkeypatch.setattr("snnprune.runs.folder.open_model", broken)
     assert run(["inspect", "digits.pt"]) == 1
     error = capsys.readouterr().err
     assert error == "error: LookupError: of two lines. Set SNNPRUNE_DEBUG=1 to see where.\n"
@@ -45,7 +45,7 @@ def test_an_end_of_file_is_a_failure_and_no_ctrl_d(capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise EOFError("Ran out of input")
 
-    monkeypatch.setattr("snnprune.pipeline.open_model", broken)
+    monkeypatch.setattr("snnprune.runs.folder.open_model", broken)
     assert run(["inspect", "digits.pt"]) == 1
     assert "Ran out of input" in capsys.readouterr().err
 
@@ -55,7 +55,7 @@ def test_ctrl_c_is_130_everywhere(capsys, monkeypatch, here, name):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("snnprune.pipeline.open_model", interrupt)
+    monkeypatch.setattr("snnprune.runs.folder.open_model", interrupt)
     monkeypatch.setattr("snnprune.analysis.evaluating.open_model", interrupt)
     before = tree(here)
     assert run([name, "digits.pt", *([] if name == "inspect" else ["--data", "digits"])]) == 130

@@ -121,7 +121,7 @@ def test_every_option_of_the_learning_reaches_the_run(monkeypatch):
         given.append(config)
         raise ConfigError("that is enough")
 
-    monkeypatch.setattr("snnprune.pipeline.optimizing", stop)
+    monkeypatch.setattr("snnprune.pipeline.optimize", stop)
     start = ["optimize", "digits.pt", *ARCH, "--data", "digits", "--output", "out"]
     options = {
         "--channels-last": ("channels_last", True),

@@ -30,7 +30,7 @@ from mutations.mutants import Faulty, Mutant
 from mutations.trial import in_child, load, put_in, reached, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("budget", "surgery", "graph", "gates", "connections", "learner/loss.py")
+MODULES = ("budget", "surgery", "graph", "switching", "learner/loss.py")
 TESTS = (  # of the packages above; those that pass in a moment first
     *(
         "test_costs.py",

@@ -90,7 +90,7 @@ def raised(monkeypatch, owner, name: str, call: int) -> None:
         (RecoverStage, "train_step", 6),
         (RecoverStage, "after_epoch", 1),
         (Checkpoint, "save", 2),
-        (snnprune.pipeline.Result, "save", 1),
+        (snnprune.Result, "save", 1),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
