@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..budget import Budget, CostModel, Metric, parse_target
@@ -15,11 +14,10 @@ from ..errors import TargetError
 from ..graph import NeuronGroup
 from ..learner import PruneConfig
 from ..metrics import count_nonzero
-from ..pipeline.attaching import alike
 from ..proof.tracing import trace
 from ..runs.examples import example_for
 from ..runs.folder import Opened
-from ..switching.encoding import Scorer
+from ..switching import alike, first_scores
 
 _METRICS: tuple[Metric, Metric] = ("macs", "params")
 
@@ -109,9 +107,7 @@ def inspect_model(
                 1 - cost.share("macs", {group.id: mask}),
                 1 - cost.share("params", {group.id: mask}),
             )
-    with torch.no_grad():
-        values = Scorer(opened.model, groups)(opened.model)
-    scores = {name: u.double().numpy() for name, u in values.items()}
+    scores = first_scores(opened.model, groups, cost)
     least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in _METRICS}
     budget, trouble = parse_target(target), None
     allowed: dict[str, dict[str, float]] = {}

@@ -22,8 +22,6 @@ from ..options import Count, Part, Share, checked, each
 from ..plain import plain
 from ..proof.tracing import trace
 from ..shown import brief_repr
-from ..switching import GatedModel, measure_sensitivity
-from ..switching.encoding import Evidence, Scorer
 
 SHARES = (0.75, 0.5, 0.25)
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -117,14 +115,9 @@ def sensitivity(
     )
     groups = trace(network, example, keep=keep)
     cost = CostModel(network, groups, example)
-    evidence = None
-    if batches is not None:
-        hard = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=loss_fn).hard
-        moved = (map_tensors(lambda x: x.to(where), b) for b in batches)
-        evidence = Evidence.weigh(measure_sensitivity(network, groups, moved, hard), cost, metric)
-    with torch.no_grad():
-        values = {n: u.double().cpu() for n, u in Scorer(network, groups, evidence=evidence)(network).items()}
-    scores = {n: u.numpy() for n, u in values.items()}
+    hard = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=loss_fn).hard
+    look = None if batches is None else lambda: batches
+    scores = first_scores(network, groups, cost, Options(metric=metric), look=look, loss=hard)
     cuts: list[tuple[dict[str, Any], dict[str, Tensor]]] = []  # where the accuracy goes, and what is kept
     table: list[dict[str, Any]] = []
     for group in cost.groups.values():
@@ -132,7 +125,7 @@ def sensitivity(
         for share in shares:
             count = max(1, math.ceil(share * group.size))
             mask = torch.zeros(group.size, dtype=torch.bool)
-            mask[values[group.id].argsort(descending=True, stable=True)[:count]] = True
+            mask[torch.from_numpy(scores[group.id]).argsort(descending=True, stable=True)[:count]] = True
             points.append({"kept": count})
             cuts.append((points[-1], {group.id: mask}))
         table.append({"id": group.id, "size": group.size, "points": points})
@@ -144,7 +137,7 @@ def sensitivity(
             continue  # below what the floors allow
         whole.append({"target": share})
         cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
-    with GatedModel(network, groups, cost=cost) as gated:
+    with switch_neurons(network, groups, cost, Options(scores=None)) as gated:
         before = evaluate(gated, data)
         for done, (entry, masks) in enumerate(cuts, 1):
             every = {n: torch.ones(g.size) for n, g in cost.groups.items()}

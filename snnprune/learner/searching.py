@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from ..budget import Budget
 from ..inputs import inputs_in, map_tensors
 from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
-from ..switching import GatedModel, Phase
-from ..switching.connections import ConnectionModel
+from ..switching import Phase, Switched
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
@@ -58,7 +55,7 @@ class SearchStage:
 
     def __init__(
         self,
-        gated: GatedModel | ConnectionModel,
+        gated: Switched,
         loss: TaskLoss,
         config: PruneConfig,
         *,
@@ -78,9 +75,9 @@ class SearchStage:
         pace = scorer_pace(config, total)
         groups = [
             {"params": scorer.switcher_parameters(), "lr": pace * config.switcher_lr},
-            {"params": list(scorer.offsets.parameters()), "lr": pace * config.offset_lr},
+            {"params": scorer.offset_parameters(), "lr": pace * config.offset_lr},
         ]
-        chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
+        chosen = [g for g in groups if g["params"]]
         self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time
         self.scorer_optimizer = make_optimizer(
             config.switcher_optimizer,
@@ -178,7 +175,6 @@ class SearchStage:
             "best": self.best,
             "waited": self.waited,
             "held": self.gated.held_state(),
-            "budget": None if self.gated.budget is None else asdict(self.gated.budget),
             **self.gated.state_dict(),
             "scorer_optimizer": self.scorer_optimizer.state_dict() if self.scorer_optimizer else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
@@ -198,13 +194,12 @@ class SearchStage:
         if state["budget"] is not None and self.config.target is not None:  # for a validation that is due
             self._set_budget(self.step)
         if state["held"] is not None:
-            self.gated.budget = None if state["budget"] is None else Budget(**state["budget"])
             device = next(iter(self.gated.model.parameters())).device
             self.gated.hold(map_tensors(lambda x: x.to(device), state["held"]))
 
 
 def search(
-    gated: GatedModel | ConnectionModel,
+    gated: Switched,
     train: Any,
     loss: TaskLoss,
     config: PruneConfig,

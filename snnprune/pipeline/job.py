@@ -30,10 +30,9 @@ from ..runs.report import ModelFigures, Report, device_name
 from ..runs.result import Result
 from ..runs.sparse import stored_bytes
 from ..surgery import fold_, remove_
-from ..switching import GatedModel
-from ..switching.connections import ConnectionModel, switched_layers, weight_of
-from ..switching.proving import prove_compaction, prove_connections
-from .attaching import alike, gate_neurons, switch_connections
+from ..switching import GatedModel, Switched, alike
+from ..switching.connections import switched_layers, weight_of
+from .attaching import switch
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .delivered import check_delivered, check_predicted
 from .identity import environment, run_identity
@@ -133,12 +132,10 @@ class Job:
             return None
         return Checkpoint(place, self.identity(), writes=self.ranks.first, environment=environment(self.where))
 
-    def attach(self, model: nn.Module) -> GatedModel | ConnectionModel:
+    def attach(self, model: nn.Module) -> Switched:
         """Gates and a fresh scorer on a model; the target is checked before anything is computed."""
         look = self._look if self.probe_steps else None
-        if self.config.granularity == "connection":
-            return switch_connections(model, self.groups, self.config, self.loss, look)
-        return gate_neurons(model, self.groups, self.example, self.config, self.loss, look)
+        return switch(model, self.groups, self.example, self.config, self.loss, look)
 
     def _look(self) -> Iterable[Any]:
         """The first batches, which tell how much the loss depends on what is switched."""
@@ -214,11 +211,7 @@ class Job:
             self.ranks.check_equal(gated.model.state_dict(), "weights after the search")
             self.tell("check")
             inputs = map_tensors(lambda x: x.to(self.where), self.sample)
-            if isinstance(gated, ConnectionModel):
-                self.exactness = prove_connections(gated, inputs)
-                self.sparse = gated.switched_off()
-            else:
-                self.exactness = prove_compaction(gated, inputs)
+            self.exactness, self.sparse = gated.prove(inputs), gated.switched_off()
             self.counts = [asdict(count) for count in gated.counts()]
             scales = gated.scales
             self.kept = {n: (s > 0).nonzero().flatten().tolist() for n, s in scales.items()}

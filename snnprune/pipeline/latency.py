@@ -19,7 +19,7 @@ from ..inputs import Inputs
 from ..learner import PruneConfig, check_same_run
 from ..ranks import current
 from ..runs.places import LATENCY
-from ..switching import GatedModel
+from ..switching import Switched
 from .job import Job
 
 _CUTS, _CALLS = 6, 30
@@ -72,13 +72,12 @@ class LatencySearch:
                 return self._known()
         ranks = current()
         with job.attach(copy.deepcopy(job.dense)) as gated:
-            assert isinstance(gated, GatedModel)
             found = self._search(job, gated)
         if self.path is not None and ranks.first:
             write_json(self.path, {"identity": self.identity, "share": found, "trials": self.trials})
         return found
 
-    def _search(self, job: Job, gated: GatedModel) -> float:
+    def _search(self, job: Job, gated: Switched) -> float:
         low, high = job.least_share(), 1.0
         share, best = min(max(self.wanted, low), high), None
         clock, ranks = Clock(job.dense, job.sample), current()

@@ -1,24 +1,34 @@
-"""Switchers and gates on a user's model: attach, phases, budget, compact, detach."""
+"""Switchers and scales on a user's model: attach, phases, budget, compact, detach.
 
-from .attached import Attached
-from .attaching import attach, attach_groups
-from .blocks import Blocks
-from .gated import GatedModel
-from .learners import Gradient, HeldState, Learners, Phase
-from .probing import measure_sensitivity
+`base` holds what all switching has in common; `neurons` and `connections` are its two kinds; `encoding` and
+`switcher` turn weights into values; `assembly` puts the parts together.
+"""
+
+from .assembly import Look, Options, alike, attach, first_scores, switch_connections, switch_neurons
+from .base import Switched
+from .current import State
+from .learners import Gradient, Phase
+from .neurons import GatedModel
+from .probing import measure_importance
 from .rule import GroupCounts, count_groups
+from .scoring import ScoreSource, Start
 
 __all__ = [
-    "Attached",
-    "Blocks",
     "GatedModel",
     "Gradient",
     "GroupCounts",
-    "HeldState",
-    "Learners",
+    "Look",
+    "Options",
     "Phase",
+    "ScoreSource",
+    "Start",
+    "State",
+    "Switched",
+    "alike",
     "attach",
-    "attach_groups",
     "count_groups",
-    "measure_sensitivity",
+    "first_scores",
+    "measure_importance",
+    "switch_connections",
+    "switch_neurons",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +20,14 @@ from .blocks import Blocks
 class Owner(Protocol):
     """Who computes the scales."""
 
-    _factors: dict[str, Tensor]
+    @property
+    def factors(self) -> Mapping[str, Tensor]:
+        """Layer -> the scales of its columns."""
+        ...
+
+    def weight(self, name: str, layer: nn.Module) -> Tensor:
+        """A layer's weight with its columns scaled."""
+        ...
 
     @property
     def blocks(self) -> Blocks | None:
@@ -43,8 +51,12 @@ class Snapshot:
 
     blocks: Blocks | None = None
 
-    def __init__(self, factors: dict[str, Tensor]) -> None:
-        self._factors = factors
+    def __init__(self, factors: Mapping[str, Tensor]) -> None:
+        self.factors = factors
+
+    def weight(self, name: str, layer: nn.Module) -> Tensor:
+        """The copy's own weight, scaled."""
+        return scaled_weight(layer, self.factors[name])
 
     @classmethod
     def of(cls, owner: Owner, memo: dict[Any, Any]) -> Snapshot:
@@ -53,7 +65,7 @@ class Snapshot:
         if key not in memo:
             with torch.no_grad():
                 owner.refresh()
-            memo[key] = cls({name: factor.detach().clone() for name, factor in owner._factors.items()})
+            memo[key] = cls({name: factor.detach().clone() for name, factor in owner.factors.items()})
         return memo[key]
 
     def refresh(self) -> None:
@@ -95,10 +107,9 @@ class Gate(_Hook):
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Scale the layer's input."""
         if self.owner.is_due():
-            # A checkpoint counts what is saved inside it; the scales, made once, are none of its business.
-            with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
+            with unseen_by_checkpoints():
                 self.owner.refresh()
-        factor = self.owner._factors.get(self.name)
+        factor = self.owner.factors.get(self.name)
         return None if factor is None or not self.scales else scale_call(module, args, kwargs, factor)
 
 
@@ -121,27 +132,42 @@ class ScaledForward(_Hook):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer computes, with the scales of its columns."""
         layer = self.module
-        factor = self.owner._factors.get(self.name)
+        factor = self.owner.factors.get(self.name)
         if factor is None:
             return type(layer).forward(layer, *args, **kwargs)
         if not _cheaper_on_weight(layer, args):
             args, kwargs = scale_call(layer, args, kwargs, factor)
             return type(layer).forward(layer, *args, **kwargs)
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        shape = [1] * weight.dim()
-        shape[layers.input_dim(layer)] = -1
-        scaled = weight * factor.to(weight).reshape(shape)
+        with unseen_by_checkpoints():
+            scaled = self.owner.weight(self.name, layer)
         stand_in = object.__new__(type(layer))
         stand_in.__dict__.update(layer.__dict__, _parameters={**layer._parameters, "weight": scaled})
         return type(layer).forward(stand_in, *args, **kwargs)
+
+
+def scaled_weight(layer: nn.Module, factor: Tensor) -> Tensor:
+    """A layer's weight times the scales of its columns."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    shape = [1] * weight.dim()
+    shape[layers.input_dim(layer)] = -1
+    return weight * factor.to(weight).reshape(shape)
+
+
+def unseen_by_checkpoints() -> contextlib.AbstractContextManager[None]:
+    """For scales and scaled weights, which are made once and used by many layers.
+
+    A part that is checkpointed counts what is saved inside it, and runs once more; what was made on its first way
+    and is there already on the second is none of its business.
+    """
+    return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _scales_weights(module: nn.Module) -> bool:
+def scales_weights(module: nn.Module) -> bool:
     """Whether the layer computes what its class says, with a weight of one column per input channel."""
     if "forward" in module.__dict__:  # wrapped by somebody else
         return False
@@ -207,7 +233,7 @@ class Hooks:
         self.handles.append(self.model.register_load_state_dict_pre_hook(Loading(self.owner)))
         for name in self.names:
             module = self.model.get_submodule(name)
-            whole = _scales_weights(module)
+            whole = scales_weights(module)
             gate = Gate(self.owner, name, scales=not whole)
             self.handles.append(module.register_forward_pre_hook(gate, with_kwargs=True))
             if whole:

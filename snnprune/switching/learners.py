@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
 
 Phase = Literal["switcher", "network", "both"]
 Gradient = Literal["through", "held"]
-HeldState = dict[str, dict[str, Tensor]]
 
 
 class Learners:

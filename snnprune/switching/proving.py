@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,12 +11,14 @@ from ..errors import ExactnessError
 from ..inputs import Inputs, call, to_dtype
 from ..proof import TOLERANCE, Difference, gated_difference, measured
 from ..surgery import fold_, remove_
-from .connections import ConnectionModel, fold_connections_, weight_of
-from .gated import GatedModel
+
+if TYPE_CHECKING:
+    from .connections import ConnectionModel
+    from .neurons import GatedModel
 
 
 @torch.no_grad()
-def prove_compaction(gated: GatedModel, sample: Inputs) -> dict[str, float]:
+def prove_neurons(gated: GatedModel, sample: Inputs) -> dict[str, float]:
     """Gated = folded = removed, in float64 on real inputs.
 
     Args:
@@ -50,8 +52,10 @@ def prove_connections(gated: ConnectionModel, sample: Inputs) -> dict[str, float
         without connections cut out).
 
     Raises:
-        ExactnessError: as for `prove_compaction`.
+        ExactnessError: as for `prove_neurons`.
     """
+    from .connections import fold_connections_, weight_of
+
     inputs = to_dtype(sample, torch.float64)
     model = copy.deepcopy(gated.network).double().eval()
     scales = {name: scale.double() for name, scale in gated.connection_scales().items()}

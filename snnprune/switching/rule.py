@@ -1,4 +1,4 @@
-"""From scores to scales: who is kept, and with which gradient."""
+"""From a scorer's values to scales: the threshold's mask, the unit, the gradient; and what scales say in numbers."""
 
 from __future__ import annotations
 
@@ -9,112 +9,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..budget import Budget, CostModel
-from ..errors import CollapsedLayerError, DivergedError
 from ..graph import NeuronGroup
+from .segments import Segments
 
-_LEAST_SCALE = 0.01
+LEAST_SCALE = 0.01  # of what is kept: at 0 removal would take it along
 
 
-def keep_masks(
-    values: Mapping[str, Tensor],
-    cost: CostModel,
-    budget: Budget | None,
-    *,
-    levels: Mapping[str, float],
-    floor: float,
-    round_to: int,
-) -> dict[str, Tensor]:
-    """Which neurons stay, for values u per group.
+def soft_and_hard(values: Tensor, mask: Tensor, segments: Segments, *, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Scales twice: those whose gradient is used, and those whose values are.
 
-    With a budget: the best by one global threshold that meets it. Without: those with u > 0, the
-    papers' ReLU.
+    Forward: the value where it is kept, divided by the mean over the kept ones of its group (normalised), and exactly
+    0 elsewhere. Backward: as if everything were on, so that what is at 0 still learns and may come back.
 
     Args:
-        values: group id -> (size,) values u.
-        cost: what neurons cost.
-        budget: what is asked for; None for the papers' free mode.
-        levels: group id -> what to add to the group's values before they are compared with others'.
-        floor: least kept share of every group.
-        round_to: keep multiples of this many channels.
+        values: (switched,) values u of a scorer.
+        mask: (switched,) boolean, what is kept.
+        segments: the groups.
+        normalize: divide by the mean, through which no gradient flows. Scales are defined only up to a factor per
+            layer; without this they drift. The papers do not.
 
-    Raises:
-        CollapsedLayerError: without a budget, every neuron of a group, or of a layer's part of it, is off.
-        DivergedError: a value is not finite.
-        TargetError: the budget is below what the floors allow.
+    Returns:
+        `soft`, differentiable in the values, and `hard`, without a graph.
     """
-    if budget is None:
-        masks = {name: u.detach() > 0 for name, u in values.items()}
-        for name, mask in masks.items():
-            if not bool(mask.any()):
-                raise CollapsedLayerError(
-                    f"{name}: the switcher turned off all {len(mask)} neurons, so the network is cut. "
-                    "Lower the learning rates, or give a target instead of `free`."
-                )
-            for part in cost.parts[name]:
-                if not bool(mask[torch.from_numpy(part).to(mask.device)].any()):
-                    raise CollapsedLayerError(
-                        f"{name}: the switcher turned off all {len(part)} neurons of one of its layers, so the "
-                        "network is cut. Lower the learning rates, or give a target instead of `free`."
-                    )
-        return masks
-    sizes = [len(u) for u in values.values()]
-    flat = torch.cat([u.detach() for u in values.values()])
-    here = flat.double().cpu()  # one transfer for all groups
-    if not bool(torch.isfinite(here).all()):
-        raise DivergedError(
-            "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the "
-            "learning rate (--lr), or check the data for values that are not finite."
-        )
-    parts = here.split(sizes)
-    scores = {name: u.numpy() + levels.get(name, 0.0) for name, u in zip(values, parts, strict=True)}
-    chosen = cost.select(budget.metric, budget.share, scores, floor=floor, round_to=round_to)
-    kept = torch.from_numpy(np.concatenate([chosen.kept[name] for name in values])).to(flat.device)
-    return dict(zip(values, kept.split(sizes), strict=True))
-
-
-def to_scales(values: Mapping[str, Tensor], masks: Mapping[str, Tensor], *, normalize: bool) -> dict[str, Tensor]:
-    """Scales with a straight-through gradient.
-
-    Forward: u where kept, divided by its mean over the kept (normalised), and exactly 0 elsewhere.
-    Backward: as if every neuron were on, so that one at 0 still learns and may come back.
-
-    Args:
-        values: group id -> (size,) values u.
-        masks: group id -> (size,) boolean.
-        normalize: divide by the detached mean of the kept ones. Scales are defined only up to a factor
-            per layer; without this they drift. The papers do not.
-    """
-    sizes = [len(u) for u in values.values()]
-    u = torch.cat(list(values.values()))
-    mask = torch.cat([masks[name] for name in values])
-    soft = u
+    soft = values
     if normalize:
-        count = torch.tensor(sizes, device=u.device)
-        group = torch.arange(len(sizes), device=u.device).repeat_interleave(count, output_size=len(u))
-        kept = torch.where(mask, u.detach().clamp_min(_LEAST_SCALE), 0.0)
-        zeros = u.new_zeros(len(sizes))
-        mean = zeros.index_add(0, group, kept) / zeros.index_add(0, group, mask.to(u.dtype))
-        soft = u / mean.index_select(0, group)
-    hard = torch.where(mask, soft.detach().clamp_min(_LEAST_SCALE if normalize else 0.0), 0.0)
-    scales = soft + (hard - soft.detach()) if u.requires_grad else hard  # value of `hard`, gradient of `soft`
-    return dict(zip(values, scales.split(sizes), strict=True))
-
-
-def exact_zeros(scales: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Detached scales whose off neurons are 0 to the bit (`a + (0 - a)` is, but say so)."""
-    return {n: torch.where(masks[n], s.detach(), torch.zeros_like(s)) for n, s in scales.items()}
+        kept = torch.where(mask, values.detach().clamp_min(LEAST_SCALE), 0.0)
+        both = segments.sums(torch.stack([kept, mask.to(kept.dtype)], 1))
+        mean = both[:, 0] / both[:, 1].clamp_min(1)
+        soft = values / mean.index_select(0, segments.group)
+    hard = torch.where(mask, soft.detach().clamp_min(LEAST_SCALE if normalize else 0.0), 0.0)
+    return soft, hard
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """What the scales of one group say: neurons kept, weakened (< 1) and strengthened (>= 1)."""
+    """What the scales of one group say: how many are kept, weakened (< 1) and strengthened (>= 1)."""
 
     id: str
     size: int
     kept: int
     weakened: int
     strengthened: int
+
+
+def counted(name: str, scales: np.ndarray) -> GroupCounts:
+    """Counts of one group."""
+    kept, strong = int((scales > 0).sum()), int((scales >= 1).sum())
+    return GroupCounts(name, scales.size, kept, kept - strong, strong)
 
 
 def count_groups(groups: Sequence[NeuronGroup], scales: Mapping[str, Tensor]) -> list[GroupCounts]:
@@ -124,21 +65,21 @@ def count_groups(groups: Sequence[NeuronGroup], scales: Mapping[str, Tensor]) ->
     its strength is their product.
     """
     columns: dict[str, np.ndarray] = {}
+    numbers = {name: scale.detach().cpu().double().numpy() for name, scale in scales.items()}
     for group in groups:
-        if group.kind == "channel" and group.id in scales:
-            scale = scales[group.id].detach().cpu().double().numpy()
+        if group.kind == "channel" and group.id in numbers:
             for member in group.consumers:
                 width = 1 + max(member.channels)
                 have = columns.get(member.module, np.ones(0))
                 total = np.ones(max(width, len(have)))
                 total[: len(have)] = have
-                total[list(member.channels)] *= scale[list(member.neurons)]
+                total[list(member.channels)] *= numbers[group.id][list(member.neurons)]
                 columns[member.module] = total
     found = []
     for group in groups:
-        if group.id not in scales:
+        if group.id not in numbers:
             continue
-        scale = scales[group.id].detach().cpu().double().numpy()
+        scale = numbers[group.id]
         if group.kind == "input":
             strongest = np.zeros(group.size)  # of the layers that read the same inputs by one weight
             for member in group.consumers:
@@ -147,7 +88,5 @@ def count_groups(groups: Sequence[NeuronGroup], scales: Mapping[str, Tensor]) ->
                 padded[: len(outer)] = outer
                 strongest = np.maximum(strongest, padded[list(member.channels)])
             scale = scale * strongest
-        kept = scale > 0
-        strong = int((scale >= 1).sum())
-        found.append(GroupCounts(group.id, group.size, int(kept.sum()), int(kept.sum()) - strong, strong))
+        found.append(counted(group.id, scale))
     return found

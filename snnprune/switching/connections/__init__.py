@@ -1,7 +1,7 @@
 """Connection switching (arXiv 2103.15590): scales on single weights of fully connected layers."""
 
 from .find import switched_layers
-from .gated import ConnectionModel, fold_connections_
+from .model import ConnectionModel, fold_connections_
 from .probing import measure_connections
 from .rule import connections_for
 from .scorer import ConnectionScorer, weight_of

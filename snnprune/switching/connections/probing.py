@@ -8,18 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import DivergedError
-from ...inputs import device_of, inputs_in, kept_buffers, moved, still
-from ...layers import attention
-from ...ranks import current
+from ..probing import Loss, Probe, look
 from .scorer import weight_of
 
 
 def measure_connections(
-    model: nn.Module,
-    names: Sequence[str],
-    batches: Iterable[Any],
-    loss: Callable[[Callable[..., Any], Any], Tensor],
+    model: nn.Module, names: Sequence[str], batches: Iterable[Any], loss: Loss
 ) -> dict[str, Tensor]:
     """Mean square, over inputs, of the gradient of each input's loss by each connection's scale, at scale 1.
 
@@ -41,56 +35,55 @@ def measure_connections(
     Raises:
         DivergedError: the loss is not finite.
     """
-    device = device_of(model)
-    total = {name: torch.zeros_like(weight_of(model, name), dtype=torch.float32) for name in names}
-    reached: set[str] = set()
-    seen = 0
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    probe = _ConnectionProbe(model, names)
+    try:
+        for weight in probe.weights:
+            weight.requires_grad_()
+        seen = look(model, probe, batches, loss)
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+    return {
+        name: probe.total[name] * weight_of(model, name).detach().square() / max(1, seen)
+        for name in names
+        if name in probe.reached
+    }
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+
+class _ConnectionProbe(Probe):
+    """Squared inputs and squared gradients at the outputs of every switched layer."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.weights = [weight_of(model, name) for name in names]
+        super().__init__(
+            {n: torch.zeros_like(w, dtype=torch.float32) for n, w in zip(names, self.weights, strict=True)}
+        )
+
+    def hook(self, model: nn.Module) -> list[Any]:
+        return [
+            model.get_submodule(name).register_forward_hook(self._watch(name), with_kwargs=True)
+            for name in self.total
+        ]
+
+    def _watch(self, name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
         def forward(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
             inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
             index = getattr(module, "index", None)
             inputs = inputs if index is None else inputs.index_select(-1, index)
 
             def backward(gradient: Tensor) -> None:
-                reached.add(name)
+                self.reached.add(name)
                 g = gradient.detach().float().flatten(0, -2).square()
-                total[name] += g.t() @ inputs.float().flatten(0, -2).square()
+                self.total[name] += g.t() @ inputs.float().flatten(0, -2).square()
 
             if output.requires_grad:
                 output.register_hook(backward)
 
         return forward
 
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    with attention.opened(model), still(model), kept_buffers(model):
-        handles = [
-            model.get_submodule(name).register_forward_hook(watch(name), with_kwargs=True) for name in names
-        ]
-        try:
-            for name in names:
-                weight_of(model, name).requires_grad_()
-            weights = [weight_of(model, name) for name in names]
-            for batch in batches:
-                batch = moved(batch, device)
-                count = inputs_in(batch)
-                with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-                    value = loss(model, batch) * count
-                if not bool(torch.isfinite(value)):
-                    raise DivergedError(
-                        f"the loss became {float(value.detach()):g} before anything was learned. Check the model "
-                        "and the data for values that are not finite."
-                    )
-                seen += count
-                torch.autograd.grad(value, weights, allow_unused=True)
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter, flag in flags.items():
-                parameter.requires_grad_(flag)
-    reached, seen = current().pool_(total, reached, seen)
-    return {
-        name: total[name] * weight_of(model, name).detach().square() / max(1, seen)
-        for name in names
-        if name in reached
-    }
+    def begin(self, count: int) -> list[Tensor]:
+        return self.weights
+
+    def end(self, found: Sequence[Tensor | None]) -> None:
+        """The hooks have taken what they need."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,46 +38,28 @@ def connections_for(share: float, *, dense: int, connections: int, layers: int) 
     return count
 
 
-def keep_connections(values: Mapping[str, Tensor], count: int | None, *, floor: float) -> Masks:
+def keep_connections(values: Mapping[str, Tensor], count: int, *, floor: float) -> Masks:
     """The best connections by one threshold over all layers.
 
     Args:
         values: layer -> (out, in) values u; -inf where there is no connection.
-        count: how many stay; None for the papers' free mode, in which those with u > 0 do.
+        count: how many stay.
         floor: least kept share of every layer, relative to what it would keep if all kept alike.
-
-    Raises:
-        CollapsedLayerError: in free mode, all connections of a layer are off.
     """
-    if count is None:
-        masks = {name: u.detach() > 0 for name, u in values.items()}
-        for name, mask in masks.items():
-            if not bool(mask.any()):
-                raise CollapsedLayerError(
-                    f"{name}: the switcher turned off all {mask.numel()} connections, so the network is cut. "
-                    "Lower the learning rates, or give a target instead of `free`."
-                )
-        return masks
-    there = {n: torch.isfinite(u.detach()).flatten().cpu().numpy() for n, u in values.items()}
-    total = max(1, sum(int(t.sum()) for t in there.values()))
+    scores = {name: u.detach().flatten() for name, u in values.items()}
+    present = [int(torch.isfinite(u).sum()) for u in scores.values()]
+    total = max(1, sum(present))
     spared = count if floor * count + len(values) <= count else count - len(values)  # one each is a floor too
-    flat = []
-    for name, u in values.items():
-        scores = u.detach().double().flatten().cpu().numpy().copy()
-        have = int(there[name].sum())
+    lifted = []
+    for own, have in zip(scores.values(), present, strict=True):
         least = min(have, max(1, math.floor(floor * spared / total * have)))
-        if least:
-            scores[np.argpartition(scores, len(scores) - least)[len(scores) - least :]] = np.inf
-        flat.append(scores)
-    every = np.concatenate(flat)
-    chosen = np.zeros(len(every), dtype=bool)
-    chosen[np.argpartition(every, len(every) - count)[len(every) - count :]] = True
-    chosen &= every > -np.inf
-    parts = np.split(chosen, np.cumsum([len(scores) for scores in flat])[:-1])
-    return {
-        name: torch.from_numpy(part.reshape(u.shape)).to(u.device)
-        for (name, u), part in zip(values.items(), parts, strict=True)
-    }
+        lifted.append(own.index_fill(0, own.topk(least).indices, torch.inf) if least else own)
+    every = torch.cat(lifted)
+    chosen = torch.zeros_like(every, dtype=torch.bool)
+    chosen[every.topk(min(count, len(every))).indices] = True
+    chosen &= every > -torch.inf
+    parts = chosen.split([len(own) for own in lifted])
+    return {name: part.view(u.shape) for (name, u), part in zip(values.items(), parts, strict=True)}
 
 
 class Neurons:

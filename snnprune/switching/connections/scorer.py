@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ...inputs import device_of, in_float32
-from ..encoding import Scores, Start
-from ..encoding.scorer import standardized
 from ..encoding.sources import standardize, z_scores
+from ..scoring import ScoreSource, Start, ValueScorer
+from ..segments import Segments
 from .switcher import MatrixSwitcher, sorted_patches, spread_patches
 
 FEATURES = 5  # relative magnitude, the weight, norms of its row and of its column, sensitivity
@@ -19,11 +18,11 @@ _REACH = 3.0
 _LEAST = 1e-30
 
 
-class ConnectionScorer(nn.Module):
+class ConnectionScorer(ValueScorer):
     """Gives every connection of the switched layers a value `u`; its scale is `u` where it is kept.
 
     As with neurons, `u = 1 + spread * z` at the *post-training* start, where z is the weight's magnitude
-    relative to its layer's plus, with a sensitivity, how much the loss depends on it; the switcher's head
+    relative to its layer's plus, with a importance, how much the loss depends on it; the switcher's head
     starts at 0. At the *fresh* start all parts are random, and the values of every layer are standardised, at all
     times.
 
@@ -32,8 +31,8 @@ class ConnectionScorer(nn.Module):
         names: the switched layers.
         scores: `switcher`, `switcher+offset`, or `free` (an offset alone).
         start: `post-training` or `fresh`.
-        sensitivity: layer -> (out, in), mean squares of the loss's gradient by every connection's scale.
-        trust: how strongly the start leans on the sensitivity, against the magnitude's 1.
+        importance: layer -> (out, in), mean squares of the loss's gradient by every connection's scale.
+        trust: how strongly the start leans on the importance, against the magnitude's 1.
         spread: standard deviation of u around 1 at the post-training start.
         fresh_mean: mean of u over a layer, after a fresh start.
         fresh_std: standard deviation of u over a layer, after a fresh start.
@@ -49,48 +48,43 @@ class ConnectionScorer(nn.Module):
         model: nn.Module,
         names: Sequence[str],
         *,
-        scores: Scores = "switcher+offset",
+        scores: ScoreSource = "switcher+offset",
         start: Start = "post-training",
-        sensitivity: Mapping[str, Tensor] | None = None,
+        importance: Mapping[str, Tensor] | None = None,
         trust: float = 0.5,
         spread: float = 0.05,
         fresh_mean: float = 0.1,
         fresh_std: float = 2**0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if scores not in ("switcher", "switcher+offset", "free"):
-            raise ConfigError(f"scores={scores!r} is unknown; use switcher, switcher+offset or free.")
-        if start not in ("post-training", "fresh"):
-            raise ConfigError(f"start={start!r} is unknown; use post-training or fresh.")
-        self.names, self.start, self.spread = list(names), start, spread
-        self.learns_offsets = scores != "switcher"
+        where = device_of(model)
+        shapes = {name: weight_of(model, name).shape for name in names}
+        super().__init__(
+            Segments({name: shape.numel() for name, shape in shapes.items()}, where),
+            scores=scores,
+            start=start,
+            spread=spread,
+            fresh_mean=fresh_mean,
+            fresh_std=fresh_std,
+            device=where,
+        )
+        self.names = list(names)
         fresh = start == "fresh"
-        for i, known in enumerate(_in_one_unit(sensitivity, names)):
-            self.register_buffer(f"sensitivity_{i}", known)
+        for i, known in enumerate(_in_one_unit(importance, names)):
+            self.register_buffer(f"importance_{i}", known)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.switcher: MatrixSwitcher | None = MatrixSwitcher(FEATURES, FEATURES + 1, zero_head=not fresh)
             first = torch.randn(FEATURES) if fresh else torch.tensor([1.0, 0.0, 0.0, 0.0, trust])
             self.path: nn.Parameter | None = nn.Parameter(first)
-        shapes = [weight_of(model, name).shape for name in self.names]
-        learns = self.learns_offsets
-        self.offsets = nn.ParameterList(
-            nn.Parameter(torch.zeros(s if learns else (0,)), requires_grad=learns) for s in shapes
-        )
-        self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
-        self.to(device_of(model))
-        with torch.no_grad():
-            if scores == "free":
-                values = self(model)
-                for offset, name in zip(self.offsets, self.names, strict=True):
-                    offset.copy_(values[name] - 1)
-                self.switcher = self.path = None
+        self.to(where)
+        if scores == "free":
+            with torch.no_grad():
+                self.become_free(self(model))
 
-    def switcher_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the networks that read weights."""
-        own = {id(p) for p in self.offsets.parameters()}
-        return [p for p in self.parameters() if id(p) not in own]
+    def drop_switcher(self) -> None:
+        """Leave the offsets alone."""
+        self.switcher = self.path = None
 
     def raw(self, model: nn.Module) -> list[Tensor]:
         """What switcher and path say, per layer (out, in), before scaling and offsets."""
@@ -101,7 +95,7 @@ class ConnectionScorer(nn.Module):
         unit = torch.cat([r.detach().flatten() for r in relative]).std(correction=0) + 1e-6
         found = []
         for i, (weight, magnitude) in enumerate(zip(weights, relative, strict=True)):
-            known = getattr(self, f"sensitivity_{i}")
+            known = getattr(self, f"importance_{i}")
             norms = [torch.log(weight.square().mean(dim) + 1e-8) for dim in (1, 0)]
             across, down = z_scores(norms[0])[:, None], z_scores(norms[1])[None]
             full = torch.zeros_like(weight)
@@ -112,17 +106,11 @@ class ConnectionScorer(nn.Module):
             found.append(mix[-1] + ((mix[:-1] + self.path[:, None, None]) * features).sum(0))
         return found
 
-    def forward(self, model: nn.Module) -> dict[str, Tensor]:
-        """Layer -> (out, in) values u, differentiable in the model's weights and in the scorer's."""
-        if self.switcher is None:
-            return {name: 1 + offset for name, offset in zip(self.names, self.offsets, strict=True)}
-        values = {}
-        for i, (name, raw) in enumerate(zip(self.names, self.raw(model), strict=True)):
-            fresh = self.start == "fresh"
-            values[name] = standardized(raw, self.fresh_mean, self.fresh_std) if fresh else 1 + self.spread * raw
-            if self.learns_offsets:
-                values[name] = values[name] + self.offsets[i]
-        return values
+    def forward(self, model: nn.Module) -> Tensor:
+        """(connections,) values u, layer by layer; differentiable in the model's weights and in the scorer's."""
+        return self.value_of(
+            None if self.switcher is None else torch.cat([raw.flatten() for raw in self.raw(model)])
+        )
 
 
 def weight_of(model: nn.Module, name: str) -> Tensor:
@@ -132,11 +120,11 @@ def weight_of(model: nn.Module, name: str) -> Tensor:
     return weight
 
 
-def _in_one_unit(sensitivity: Mapping[str, Tensor] | None, names: Sequence[str]) -> list[Tensor]:
+def _in_one_unit(importance: Mapping[str, Tensor] | None, names: Sequence[str]) -> list[Tensor]:
     """Logarithms around the mean of all layers, in one unit; what nothing depends on stands at the lower end."""
-    if sensitivity is None:
+    if importance is None:
         return [torch.zeros(1, 1) for _ in names]
-    logs = [torch.log(sensitivity[n].detach().double().cpu()) if n in sensitivity else None for n in names]
+    logs = [torch.log(importance[n].detach().double().cpu()) if n in importance else None for n in names]
     live = torch.cat([log[torch.isfinite(log)] for log in logs if log is not None] or [torch.zeros(0)])
     if not len(live):
         return [torch.zeros(1, 1) for _ in names]

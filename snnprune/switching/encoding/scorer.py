@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...graph import NeuronGroup
 from ...inputs import device_of, in_float32
+from ..scoring import ScoreSource as Scores
+from ..scoring import Start
+from ..segments import Segments
+from ..stacks import Stacks
 from ..switcher import Switcher
 from .evidence import Evidence
 from .rows import STATISTICS, StackedRows
 from .stacked import StackedMatrices, is_fc_group
-
-Start = Literal["post-training", "fresh"]
-Scores = Literal["switcher", "switcher+offset", "free"]
 
 
 class Scorer(nn.Module):
@@ -103,26 +103,33 @@ class Scorer(nn.Module):
             trust = 0.0 if evidence is None else evidence.trust
             first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [trust]
             self.path.weight.copy_(torch.tensor([first]))
-        self.offsets = nn.ParameterList(
-            nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen
+        self.segments = Segments({g.id: g.size for g in chosen}, device_of(model))
+        from ...surgery import column_maps
+        from ..hooks import scales_weights
+
+        self.stacks = Stacks(
+            model, [f"{n}.weight" for n in column_maps(model, chosen) if scales_weights(model.get_submodule(n))]
         )
+        size = self.segments.total if scores != "switcher" else 0
+        self.offsets = nn.Parameter(torch.zeros(size), requires_grad=scores != "switcher")
         none = torch.zeros(len(chosen))
-        self.register_buffer("levels", none if evidence is None else spread * evidence.levels(self.ids))
+        self.register_buffer("shifts", none if evidence is None else spread * evidence.levels(self.ids))
         self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
         self.to(device_of(model))
         if scores == "free":
             with torch.no_grad():
                 raw = self.raw(model)
-                for i, name in enumerate(self.ids):
-                    self.offsets[i].copy_(self._value(raw[name]) - 1)
+                self.offsets.copy_(self.segments.join({n: self._value(raw[n]) - 1 for n in self.ids}))
             self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
-    levels: Tensor
+    shifts: Tensor
 
     def switcher_parameters(self) -> list[nn.Parameter]:
         """Parameters of the networks that read weights."""
-        own = {id(p) for p in self.offsets.parameters()}
-        return [p for p in self.parameters() if id(p) not in own]
+        return [p for p in self.parameters() if p is not self.offsets]
+
+    def offset_parameters(self) -> list[nn.Parameter]:
+        return [self.offsets] if self.learns_offsets else []
 
     def raw(self, model: nn.Module) -> dict[str, Tensor]:
         """The networks' outputs per group, before scaling and offsets."""
@@ -143,17 +150,18 @@ class Scorer(nn.Module):
             return standardized(raw, self.fresh_mean, self.fresh_std)
         return 1 + self.spread * raw
 
-    def forward(self, model: nn.Module) -> dict[str, Tensor]:
+    def forward(self, model: nn.Module, stacked=None) -> Tensor:
         """Group id -> (size,) values u, differentiable in the model's weights and in the scorer's."""
         raw = self.raw(model)
         values = {}
         for i, name in enumerate(self.ids):
-            offset = self.offsets[i]
-            if name in raw:
-                values[name] = self._value(raw[name]) + offset
-            else:
-                values[name] = 1 + offset
-        return values
+            values[name] = (
+                self._value(raw[name])
+                if name in raw
+                else torch.ones(self.segments.sizes[i], device=self.offsets.device)
+            )
+        flat = self.segments.join(values)
+        return flat + self.offsets if self.learns_offsets else flat
 
 
 def standardized(raw: Tensor, mean: float, std: float) -> Tensor:
