@@ -34,7 +34,7 @@ from snnprune.graph import find_groups
 from snnprune.inputs import call, tensors_in, to_dtype
 from snnprune.proof import random_scales, randomize_norms_, relative_difference, removal_difference, verify_groups
 from snnprune.runs.report import device_name, versions
-from snnprune.switching.proving import prove_compaction
+from snnprune.switching.proving import prove_neurons
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE = HERE / "zoo.json", HERE / "zoo.md"
@@ -111,17 +111,15 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
 
 def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> nn.Module:
     """Two steps of each phase under a budget, in place, then the proof on what was learned."""
-    from snnprune.switching import attach_groups
-    from snnprune.switching.encoding import Scorer
+    from snnprune.switching import switch_neurons
 
     model.train()
     try:
         call(model, example)
     except Exception:  # a batch norm over one value: learn in evaluation mode
         model.eval()
-    scorer = Scorer(model, groups)
-    with attach_groups(model, groups, example, scorer=scorer) as gated:
-        scores = {n: u.detach().double().numpy() for n, u in scorer(model).items()}
+    with switch_neurons(model, groups, example) as gated:
+        scores = {n: u.detach().double().numpy() for n, u in gated.segments.split(gated.scorer(model)).items()}
         least = gated.cost.floor_share("macs", scores)
         gated.set_budget({"macs": min(1.0, max(0.7, least + 0.02))})
         for phase, parameters in (
@@ -137,7 +135,7 @@ def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> 
             torch.nn.utils.clip_grad_norm_(parameters(), 1.0)
             optimizer.step()
         model.eval().zero_grad(set_to_none=True)
-        row["learned"] = prove_compaction(gated, example)["remove"]
+        row["learned"] = prove_neurons(gated, example)["remove"]
         return gated.compact()
 
 

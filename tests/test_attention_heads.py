@@ -17,7 +17,7 @@ import snnprune
 from snnprune.layers import attention
 from snnprune.metrics import count_macs, count_params
 from snnprune.proof import random_scales, relative_difference, removal_difference
-from snnprune.switching import attach_groups
+from snnprune.switching import Options, switch_neurons
 
 
 def vit() -> nn.Module:
@@ -94,7 +94,7 @@ def test_heads_are_groups_and_their_removal_is_exact(name):
         scales = random_scales(groups, torch.Generator().manual_seed(seed))
         assert removal_difference(model, groups, scales, x).exact
     plain = model(x)
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
         kept = {n: (s > 0).numpy() for n, s in scales.items()}
         small = gated.compact()

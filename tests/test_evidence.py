@@ -8,7 +8,7 @@ from torch import nn
 
 import snnprune
 from snnprune.learner import TaskLoss
-from snnprune.switching import measure_sensitivity
+from snnprune.switching import measure_importance
 from snnprune.switching.encoding import Evidence, Scorer
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
@@ -55,7 +55,7 @@ def test_a_neuron_that_nobody_needs_goes_first():
         model[0].bias[5] = -1.0
     x, y = torch.rand(64, 6, dtype=torch.float64), torch.randint(3, (64,))
     groups = snnprune.trace(model, x, input_neurons=False)
-    found = measure_sensitivity(model, groups, [(x, y)], HARD)
+    found = measure_importance(model, groups, [(x, y)], HARD)
     assert float(found["0"][5]) == 0.0
     known = Evidence(found, {"0": 0.1})
     with torch.no_grad():

@@ -15,7 +15,6 @@ from snnprune.errors import CollapsedLayerError
 from snnprune.graph import Member, NeuronGroup
 from snnprune.proof import random_scales, randomize_norms_
 from snnprune.surgery.scales import leave_alive_
-from snnprune.switching.rule import keep_masks
 
 
 class Branches(nn.Module):
@@ -130,4 +129,4 @@ def test_scales_by_hand_and_the_free_mode_are_told_of_an_emptied_layer():
         with pytest.raises(
             CollapsedLayerError, match=f"^{group.id}: the switcher turned off all 4 neurons of one"
         ):
-            keep_masks(values, gated.cost, None, levels={}, floor=0.1, round_to=1)
+            gated._kept_alone(gated.segments.join(values))

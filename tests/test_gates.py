@@ -115,12 +115,12 @@ def test_without_gradients_the_scorer_runs_once_for_many_batches(off, monkeypatc
     with snnprune.attach(model, x) as gated:
         calls = []
         original = gated.scorer.forward
-        monkeypatch.setattr(gated.scorer, "forward", lambda m: calls.append(1) or original(m))
+        monkeypatch.setattr(gated.scorer, "forward", lambda *m: calls.append(1) or original(*m))
         with off():
             outputs = [gated(x) for _ in range(3)]
         assert len(calls) == 1
         assert not any(o.requires_grad for o in outputs)
-        assert not any(s.requires_grad for s in gated._scales.values())
+        assert not any(s.requires_grad for s in gated.scales.values())
         assert gated(x).requires_grad
         assert len(calls) == 2
 
@@ -214,7 +214,7 @@ def test_the_switcher_stays_in_full_precision_under_autocast(name):
             output = gated(x)
         output.float().square().mean().backward()
         assert all(torch.equal(plain[n], s) for n, s in gated.scales.items())
-        assert all(s.dtype == torch.float32 for s in gated._scales.values())
+        assert all(s.dtype == torch.float32 for s in gated.scales.values())
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 

@@ -11,7 +11,8 @@ from torch import nn
 import snnprune
 from snnprune.errors import CollapsedLayerError, ConfigError, TargetError
 from snnprune.proof import relative_difference
-from snnprune.switching.rule import to_scales
+from snnprune.switching.rule import soft_and_hard
+from snnprune.switching.segments import Segments, straight_through
 
 
 def share(gated, metric):
@@ -23,7 +24,7 @@ def share(gated, metric):
 def test_budget_is_met_from_below_within_a_hundredth(network, metric, target):
     name, model, x = network
     with snnprune.attach(model, x) as gated:
-        scores = {n: u.detach().numpy() for n, u in gated.scorer(model).items()}
+        scores = {n: u.detach().numpy() for n, u in gated.segments.split(gated.scorer(model)).items()}
         least = gated.cost.floor_share(metric, scores)
         if least > target:
             gated.set_budget({metric: target})
@@ -144,7 +145,7 @@ def test_free_mode_without_any_neuron_left_names_the_layer():
     _, model, x = make_network("digits_cnn")
     with snnprune.attach(model, x) as gated:
         with torch.no_grad():
-            gated.scorer.offsets[0].sub_(10)
+            gated.segments.split(gated.scorer.offsets)["features.0"].sub_(10)
         with pytest.raises(CollapsedLayerError, match=r"features\.0"):
             gated(x)
 
@@ -155,8 +156,10 @@ MASKS = {"a": [True, True, False], "b": [True, True, True, False]}
 
 def scales_of(normalize: bool):
     values = {n: torch.tensor(v, dtype=torch.float64, requires_grad=True) for n, v in VALUES.items()}
-    masks = {n: torch.tensor(m) for n, m in MASKS.items()}
-    return values, to_scales(values, masks, normalize=normalize)
+    groups = Segments({n: len(v) for n, v in VALUES.items()}, "cpu")
+    mask = groups.join({n: torch.tensor(m) for n, m in MASKS.items()})
+    soft, hard = soft_and_hard(groups.join(values), mask, groups, normalize=normalize)
+    return values, groups.split(straight_through(hard, soft))
 
 
 def test_scales_are_values_over_the_mean_of_the_kept_and_never_vanish():
@@ -177,19 +180,6 @@ def test_the_gradient_passes_straight_through_and_not_through_the_mean(normalize
     means = {"a": 1.5, "b": (4 + 0.01 + 0.01) / 3} if normalize else {"a": 1.0, "b": 1.0}
     for name, value in values.items():
         assert value.grad.tolist() == pytest.approx((weights[name] / means[name]).tolist(), rel=1e-15)
-
-
-def test_the_same_rule_scales_connections():
-    from snnprune.switching.connections import ConnectionModel, ConnectionScorer
-
-    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    with ConnectionModel(model, [], ["0"], scorer=ConnectionScorer(model, ["0"])) as gated:
-        u = torch.tensor([[4.0, -1.0], [0.001, 3.0]], dtype=torch.float64, requires_grad=True)
-        scale = gated._scale(u, torch.tensor([[True, True], [True, False]]))
-    mean = (4 + 0.01 + 0.01) / 3
-    assert scale.flatten().tolist() == pytest.approx([4 / mean, 0.01, 0.01, 0], rel=1e-15, abs=0)
-    (torch.tensor([[1.0, 2.0], [3.0, 4.0]]) * scale).sum().backward()
-    assert u.grad.flatten().tolist() == pytest.approx([k / mean for k in (1, 2, 3, 4)], rel=1e-15)
 
 
 @pytest.mark.parametrize("phase", ["switcher", "network", "both"])

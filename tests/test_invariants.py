@@ -19,7 +19,7 @@ from snnprune.plain import is_gated
 from snnprune.proof import random_scales, relative_difference
 from snnprune.proof.tracing import trace
 from snnprune.surgery import fold_, remove_
-from snnprune.switching import attach_groups
+from snnprune.switching import Options, switch_neurons
 
 TIGHT = 1e-10
 
@@ -53,7 +53,7 @@ def test_gated_is_folded_is_removed_is_loaded(name, seed, tmp_path):
     groups = trace(model, x) if seed == 0 else snnprune.trace(model, x)
     scales = random_scales(groups, torch.Generator().manual_seed(seed))
     plain = model(x)
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
         reference = gated(x)
         folded, compact = gated.fold(), gated.compact()
@@ -86,7 +86,7 @@ def chain(make, model: nn.Module, x: torch.Tensor, seed: int, folder) -> None:
     """Gated is folded is removed is loaded, in float64, and is what ONNX Runtime computes, in float32."""
     groups = trace(model, x)
     scales = random_scales(groups, torch.Generator().manual_seed(seed))
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
         reference = gated(x)
         with gated.running() as inside:
@@ -129,7 +129,7 @@ def test_float32_agrees_too(network):
     model, x = model.float(), x.float()
     groups = trace(model, x)
     scales = {n: s.float() for n, s in random_scales(groups, torch.Generator().manual_seed(7)).items()}
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
         assert relative_difference(gated(x), gated.compact()(x)) <= 1e-5
 
@@ -227,7 +227,7 @@ def test_a_compact_model_can_be_pruned_again():
     groups = trace(small, x)
     assert {g.id: g.size for g in groups}["fc1:in"] == small.get_submodule("fc1").in_features
     scales = random_scales(groups, torch.Generator().manual_seed(1))
-    with attach_groups(small, groups, x, scorer=None) as gated:
+    with switch_neurons(small, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
         smaller = gated.compact()
         assert relative_difference(gated(x), smaller(x)) <= TIGHT

@@ -18,7 +18,7 @@ from snnprune.errors import ExportError
 from snnprune.inputs import call, tensors_in, to_dtype
 from snnprune.metrics import count_macs, count_params
 from snnprune.proof import random_scales, relative_difference, removal_difference
-from snnprune.switching import attach_groups
+from snnprune.switching import Options, switch_neurons
 
 timm = pytest.importorskip("timm")
 
@@ -65,7 +65,7 @@ def end_to_end(
     for seed in range(2):
         scales = random_scales(groups, torch.Generator().manual_seed(seed))
         assert removal_difference(model, groups, scales, x).exact
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         assert gated.cost.prunable_share("macs") >= share
         gated.set_scales(scales)
         small = gated.compact()

@@ -15,7 +15,7 @@ from snnprune.graph import find_groups
 from snnprune.proof import Difference, relative_difference
 from snnprune.surgery import fold_, remove_
 from snnprune.switching import GatedModel
-from snnprune.switching.proving import prove_compaction
+from snnprune.switching.proving import prove_neurons
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -53,7 +53,7 @@ def test_so_it_is_at_the_end_of_a_run():
     with GatedModel(model, groups, cost=CostModel(model, groups, X)) as gated:
         gated.set_scales({"a": torch.tensor([0.0] * 4 + [1.0] * 8), "b": torch.ones(8)})
         with pytest.raises(ExactnessError, match="the remove step changed the model's outputs by"):
-            prove_compaction(gated, X)
+            prove_neurons(gated, X)
 
 
 def test_what_rounding_alone_explains_is_allowed_and_no_more():

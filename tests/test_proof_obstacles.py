@@ -11,7 +11,7 @@ from traps import Body, X, by_id
 import snnprune
 from snnprune.metrics import count_macs
 from snnprune.proof import random_scales, relative_difference
-from snnprune.switching import attach_groups
+from snnprune.switching import Options, switch_neurons
 
 
 def test_keyword_calls_are_gated():
@@ -36,7 +36,7 @@ def test_layers_with_children_are_priced():
     model = nn.Sequential(Observed(3, 8, 3), nn.ReLU(), Observed(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
     groups = snnprune.trace(model, X)
     scales = random_scales(groups, torch.Generator().manual_seed(0))
-    with attach_groups(model, groups, X, scorer=None) as gated:
+    with switch_neurons(model, groups, X, Options(scores=None)) as gated:
         gated.set_scales(scales)
         kept = {n: (s > 0).numpy() for n, s in scales.items()}
         assert gated.cost.cost("macs", kept) == pytest.approx(count_macs(gated.compact(), X))
@@ -146,7 +146,7 @@ def test_encoders_with_padding_masks(first):
         groups = snnprune.trace(model, example)
         heads = [g.id for g in groups if g.heads]
         assert len(heads) == 2
-        with attach_groups(model, groups, example, scorer=None) as gated, torch.no_grad():
+        with switch_neurons(model, groups, example, Options(scores=None)) as gated, torch.no_grad():
             scales = {heads[1]: torch.tensor([1.0, 0.0, 1.0, 0.5])}  # of the second layer alone
             gated.set_scales(scales)
             small = gated.compact()

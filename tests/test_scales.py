@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -12,7 +10,7 @@ from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
 from snnprune.proof import random_scales
 from snnprune.surgery import ColumnMap, column_maps, fold_, scale_call, scale_input
-from snnprune.switching.rule import count_groups, exact_zeros, keep_masks, to_scales
+from snnprune.switching.rule import count_groups
 
 
 def consumer(module, neurons, channels=None):
@@ -135,48 +133,6 @@ def test_random_scales_have_their_share_of_zeros_and_never_nothing_else():
     assert scales["a"].dtype == torch.float64
 
 
-VALUES = {"a": torch.tensor([4.0, 1, -3, 0.001]), "b": torch.tensor([2.0, 6])}
-MASKS = {"a": torch.tensor([True, False, False, True]), "b": torch.tensor([True, True])}
-
-
-def test_scales_are_divided_by_the_mean_of_those_that_stay():
-    mean = (4 + 0.01) / 2
-    scales = to_scales(VALUES, MASKS, normalize=True)
-    torch.testing.assert_close(scales["a"], torch.tensor([4 / mean, 0, 0, 0.01]))
-    assert scales["b"].tolist() == [0.5, 1.5]
-    plain = to_scales(VALUES, MASKS, normalize=False)
-    assert plain["a"].tolist() == torch.tensor([4.0, 0, 0, 0.001]).tolist()
-    assert plain["b"].tolist() == [2, 6]
-
-
-def test_a_value_below_zero_that_stays_has_a_small_scale():
-    masks = {"a": torch.tensor([True, True, True, True])}
-    scales = to_scales({"a": VALUES["a"]}, masks, normalize=True)["a"]
-    mean = (4 + 1 + 0.01 + 0.01) / 4
-    torch.testing.assert_close(scales, torch.tensor([4 / mean, 1 / mean, 0.01, 0.01]))
-    assert to_scales({"a": VALUES["a"]}, masks, normalize=False)["a"][2] == 0
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_the_gradient_is_that_of_every_neuron_being_on_and_none_flows_through_the_mean(normalize):
-    values = {name: u.clone().requires_grad_() for name, u in VALUES.items()}
-    scales = to_scales(values, MASKS, normalize=normalize)
-    torch.testing.assert_close(scales["b"], torch.tensor([0.5, 1.5] if normalize else [2.0, 6]))
-    assert scales["a"][1] == 0
-    weights = torch.tensor([1.0, 2, 3, 5])
-    ((scales["a"] * weights).sum() + scales["b"].sum()).backward()
-    a, b = (2.005, 4.0) if normalize else (1.0, 1.0)
-    torch.testing.assert_close(values["a"].grad, weights / a)
-    torch.testing.assert_close(values["b"].grad, torch.ones(2) / b)
-
-
-def test_zeros_are_exact_and_detached():
-    scale = torch.tensor([1.0, 1e-9, 2], requires_grad=True) * 1
-    found = exact_zeros({"a": scale}, {"a": torch.tensor([True, False, True])})["a"]
-    assert found.tolist() == [1, 0, 2]
-    assert not found.requires_grad
-
-
 def test_counts_multiply_a_unit_with_its_channel():
     channel = NeuronGroup("c", "channel", 2, (consumer("fc", [0, 0, 1, 1]), consumer("other", [1, 0])))
     units = NeuronGroup("fc:in", "input", 3, (consumer("fc", range(3), [0, 1, 3]),))
@@ -193,9 +149,3 @@ def test_counts_multiply_a_unit_with_its_channel():
     two = NeuronGroup("d", "channel", 1, (consumer("fc", [0], [1]),))
     again = count_groups([channel, two, units], {**scales, "d": torch.tensor([0.0])})
     assert [c.kept for c in again if c.id == "fc:in"] == [1]
-
-
-def test_without_a_budget_stays_what_is_above_zero():
-    values = {"a": torch.tensor([0.0, 1e-6, -1])}
-    masks = keep_masks(values, SimpleNamespace(parts={"a": []}), None, levels={}, floor=0.1, round_to=1)
-    assert masks["a"].tolist() == [False, True, False]

@@ -18,7 +18,7 @@ from snnprune.budget import CostModel
 from snnprune.errors import ConfigError, DivergedError
 from snnprune.inputs import inputs_in
 from snnprune.learner import TaskLoss
-from snnprune.switching import attach_groups, measure_sensitivity
+from snnprune.switching import Options, measure_importance, switch_neurons
 from snnprune.switching.encoding import Evidence
 
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
@@ -59,9 +59,9 @@ def test_it_is_the_mean_square_of_each_inputs_gradient(name):
     make, side = NETS[name]
     model, (x, y) = randomized(make), batch(side)
     groups = snnprune.trace(model, x)
-    found = measure_sensitivity(model, groups, [(x, y)], HARD)
+    found = measure_importance(model, groups, [(x, y)], HARD)
     step = 1e-5
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         for group in (g for g in groups if g.prunable):
             for neuron in (0, group.size - 1):
                 losses = []
@@ -80,8 +80,8 @@ def test_it_is_the_mean_square_of_each_inputs_gradient(name):
 def test_it_does_not_depend_on_how_inputs_are_batched():
     model, (x, y) = randomized(Net), batch(8, 6)
     groups = snnprune.trace(model, x)
-    whole = measure_sensitivity(model, groups, [(x, y)], HARD)
-    parts = measure_sensitivity(model, groups, [(x[:2], y[:2]), (x[2:], y[2:])], HARD)
+    whole = measure_importance(model, groups, [(x, y)], HARD)
+    parts = measure_importance(model, groups, [(x[:2], y[:2]), (x[2:], y[2:])], HARD)
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name])
 
@@ -97,25 +97,22 @@ def test_batches_of_any_form_will_do():
     def loss(network, sample):
         return F.cross_entropy(network(sample.images), sample.labels)
 
-    found = measure_sensitivity(model, groups, [Sample()], loss)
+    found = measure_importance(model, groups, [Sample()], loss)
     leaves = {g.id: torch.ones(g.size, dtype=torch.float64, requires_grad=True) for g in groups if g.prunable}
-    with attach_groups(model, groups, x, scorer=None) as gated:
+    with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(leaves)
-        columns = gated._maps["head"]
-        gated._factors["head"] = columns(leaves)
+        gated._current.differentiable = lambda: gated.segments.join(leaves)  # type: ignore[method-assign]
         (expected,) = torch.autograd.grad(loss(gated.model, Sample()), [leaves["hidden"]])
     torch.testing.assert_close(found["hidden"], expected.square().float())
     compiled = torch.compile(model, backend="eager")
-    assert torch.equal(
-        measure_sensitivity(compiled._orig_mod, groups, [Sample()], loss)["hidden"], found["hidden"]
-    )
+    assert torch.equal(measure_importance(compiled._orig_mod, groups, [Sample()], loss)["hidden"], found["hidden"])
 
 
 def test_nothing_in_the_model_changes():
     model, (x, y) = randomized(Net), batch(8)
     model.hidden.eval(), model.stem.train()
     before, modes = copy.deepcopy(model), [m.training for m in model.modules()]
-    measure_sensitivity(model, snnprune.trace(model, x), [(x, y)], HARD)
+    measure_importance(model, snnprune.trace(model, x), [(x, y)], HARD)
     assert same_state(before, model)
     assert modes == [m.training for m in model.modules()]
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
@@ -126,17 +123,17 @@ def test_without_labels_they_are_drawn_from_the_outputs():
     model, (x, _) = randomized(Net), batch(8)
     groups = snnprune.trace(model, x)
     torch.manual_seed(0)
-    first = measure_sensitivity(model, groups, [x], HARD)
+    first = measure_importance(model, groups, [x], HARD)
     assert all(float(v.sum()) > 0 for v in first.values())
     torch.manual_seed(0)
-    again = measure_sensitivity(model, groups, [x], HARD)
+    again = measure_importance(model, groups, [x], HARD)
     assert all(torch.equal(first[n], again[n]) for n in first)
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
     model, (x, y) = randomized(Net), batch(8)
     with pytest.raises(DivergedError, match="loss became nan"):
-        measure_sensitivity(model, snnprune.trace(model, x), [(x * math.nan, y)], HARD)
+        measure_importance(model, snnprune.trace(model, x), [(x * math.nan, y)], HARD)
 
 
 def test_attach_takes_batches_for_the_start():
@@ -144,11 +141,11 @@ def test_attach_takes_batches_for_the_start():
     with pytest.raises(ConfigError, match="loss"):
         snnprune.attach(model, x, batches=[(x, y)])
     with snnprune.attach(model, x, batches=[(x, y)], loss=HARD, metric="params") as gated:
-        assert float(gated.scorer.levels.abs().sum()) > 0
+        assert float(gated.scorer.shifts.abs().sum()) > 0
         gated.set_budget({"params": 0.6})
         informed = gated.scales
     with snnprune.attach(model, x) as gated:
-        assert float(gated.scorer.levels.abs().sum()) == 0
+        assert float(gated.scorer.shifts.abs().sum()) == 0
         gated.set_budget({"params": 0.6})
         assert any(not torch.equal(gated.scales[n] > 0, s > 0) for n, s in informed.items())
 
@@ -170,7 +167,7 @@ def test_a_group_that_no_gradient_reaches_counts_as_average(caplog):
     model = randomized(Cut)
     groups = snnprune.trace(model, x, input_neurons=False)
     with caplog.at_level("WARNING"):
-        found = measure_sensitivity(model, groups, [(x, y)], HARD)
+        found = measure_importance(model, groups, [(x, y)], HARD)
     assert set(found) == {"b", "c"}  # the gate of b sits at the input of c, outside the cut
     assert "such as a" in caplog.text
     known = Evidence.weigh(found, CostModel(model, groups, x), "params", thrift=0.0)
@@ -222,11 +219,11 @@ def test_the_users_model_and_batches_are_as_they_were():
 
     groups = snnprune.trace(model, sample.images)
     buffer = model[1].mean
-    measure_sensitivity(model, groups, [sample], loss)
+    measure_importance(model, groups, [sample], loss)
     assert same_state(before, model)
     assert model[1].mean is buffer
     assert not hasattr(model[1], "last")
-    assert measure_sensitivity(model, groups, [sample], lambda m, b: loss(m, b).detach()) == {}
+    assert measure_importance(model, groups, [sample], lambda m, b: loss(m, b).detach()) == {}
 
     def apart(network, given):
         return F.cross_entropy(network(given.images), given.labels, reduction="none")

@@ -25,7 +25,7 @@ import snnprune  # noqa: E402
 from snnprune.files import write_json  # noqa: E402
 from snnprune.learner import TaskLoss  # noqa: E402
 from snnprune.learner.searching import SearchStage  # noqa: E402
-from snnprune.pipeline.attaching import gate_neurons  # noqa: E402
+from snnprune.pipeline.attaching import switch  # noqa: E402
 from snnprune.runs.report import device_name, versions  # noqa: E402
 
 Step = Callable[[], None]
@@ -109,7 +109,7 @@ class SearchStep:
         example = batch[0][:2]
         groups = snnprune.trace(model, example, input_neurons=config.input_neurons)
         self.loss = TaskLoss(teacher, distill=config.distill, temperature=config.temperature)
-        self.gated = gate_neurons(model, groups, example, config, self.loss, None)
+        self.gated = switch(model, groups, example, config, self.loss, None)
         self.stage = SearchStage(self.gated, self.loss, config, total=1000, per_epoch=1000, val=None, extra={})
         self.stage.step = 900  # the target itself, at the end of the ramp
 

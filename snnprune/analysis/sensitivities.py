@@ -22,6 +22,7 @@ from ..options import Count, Part, Share, checked, each
 from ..plain import plain
 from ..proof.tracing import trace
 from ..shown import brief_repr
+from ..switching import Options, first_scores, switch_neurons
 
 SHARES = (0.75, 0.5, 0.25)
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)

@@ -21,7 +21,7 @@ from ..options import Count, Seed, Share, checked
 from ..plain import plain
 from ..proof import trace
 from .connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections, switched_layers
-from .connections.scorer import weight_of
+from .connections.weights import weight_of
 from .encoding import Evidence, Scorer
 from .neurons import GatedModel
 from .probing import Loss, measure_importance

@@ -11,18 +11,18 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..budget import Budget, parse_target
-from ..errors import AttachError, CollapsedLayerError, DivergedError
+from ..errors import CollapsedLayerError, DivergedError
 from ..graph import NeuronGroup
 from ..inputs import device_of
 from ..options import Finite, Share, checked
-from ..plain import Mark
 from ..ranks import current
+from .attached import Attached
 from .blocks import Blocks
 from .current import Current, Scales, State
 from .doubts import Doubts
@@ -31,7 +31,7 @@ from .rule import GroupCounts, soft_and_hard
 from .segments import Segments
 
 
-class Switched(Mark, ABC):
+class Switched(Attached, ABC):
     """A user's model with scales, until `detach()`; a `with` block does that by itself, also after an exception.
 
     Args:
@@ -99,8 +99,8 @@ class Switched(Mark, ABC):
         """The plain model for the length of a `with` block."""
 
     @abstractmethod
-    def detach(self) -> nn.Module:
-        """Give the user's model back as it was, but for what it has learned."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with its scales."""
 
     @property
     @abstractmethod
@@ -126,30 +126,6 @@ class Switched(Mark, ABC):
     def switched_off(self) -> list[str]:
         """Names of parameters that hold exact zeros in the compact model."""
         return []
-
-    # -- a user's model, for a time ---------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Nothing happens on entering; the scales are at work already."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Detach, also after an exception."""
-        self.detach()
-
-    def __deepcopy__(self, _memo: object) -> Self:
-        """Refuse to be copied.
-
-        Raises:
-            AttachError: always.
-        """
-        raise AttachError(
-            "gates are not copied. compact() and fold() give models of their own, state_dict() what is needed to "
-            "go on, and a deep copy of the model keeps the scales of that moment."
-        )
-
-    def __reduce__(self) -> str:
-        raise AttachError("gates are not pickled. Save compact(), or state_dict() to go on later.")
 
     # -- phases and parameters ---------------------------------------------------------------------
 
@@ -300,7 +276,7 @@ class Switched(Mark, ABC):
     # -- to go on later ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on: of the network, `model`, of the scorer, `scorer`, the budget and the scales of now.
+        """What is needed to go on: of the network, `model`, of the `scorer`, the `budget` and the `scales` of now.
 
         `scorer` is None for scales set by hand, `scales` where they are still to be computed.
         """
@@ -339,6 +315,6 @@ class Switched(Mark, ABC):
 
 def _diverged() -> Exception:
     return DivergedError(
-        "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning rate "
-        "(--lr), or check the data for values that are not finite."
+        "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning "
+        "rate (--lr), or check the data for values that are not finite."
     )

@@ -156,7 +156,7 @@ class Work:
         self._read, self._scaled = {}, {}
 
     def weight(self, name: str, layer: nn.Module) -> Tensor:
-        """A layer's weight with its columns scaled: made with those of its shape, or alone where it has changed."""
+        """A layer's weight with its columns scaled: made with those of its shape; alone where it has changed."""
         alike = self._columns.stack_of.get(name)
         if alike is None or torch.is_grad_enabled() != self.graph:
             return scaled_weight(layer, self.factors[name])

@@ -37,8 +37,8 @@ class Current:
     A scorer that is run a second time on the same weights may answer with other last bits, because a GPU does not
     add in the same order twice; near the threshold that even decides who is kept. What holds at all times:
 
-    1. While the weights and the budget are the same, all who ask get the same values, to the bit. They are computed
-       when somebody asks for the first time.
+    1. While the weights and the budget are the same, all who ask get the same values, to the bit. They are
+       computed when somebody asks for the first time.
     2. A differentiable pass has these values, too. Only its graph is made anew, because a graph is good for one
        backward pass.
     3. Fixed scales (set by hand, or held while the network learns alone) stay, whatever changes.
@@ -79,7 +79,7 @@ class Current:
         return known
 
     def differentiable(self) -> Tensor:
-        """(switched,) scales for a forward pass, with a graph where gradients are recorded and scales not fixed."""
+        """(switched,) scales for a pass, with a graph where gradients are recorded and scales not fixed."""
         if self.fixed or not torch.is_grad_enabled():
             return self.scales().values
         soft, scales = self._compute(self.known)

@@ -10,8 +10,8 @@ from torch import Tensor
 class Doubts:
     """What must hold, as tensors that a device may still be computing.
 
-    Reading a tensor makes Python wait for the GPU, and the GPU then for Python. So a condition is read where it costs
-    nothing: on a CPU at once, else when the next one is added (its answer is there by then) or at `settle`.
+    Reading a tensor makes Python wait for the GPU, and the GPU then for Python. So a condition is read where it
+    costs nothing: on a CPU at once, else when the next one is added (its answer is there by then) or at `settle`.
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,9 +72,7 @@ class GatedModel(Switched):
         self._shifts = None if scorer is None else segments.spread(scorer.shifts)
         self._named = list(sizes)  # groups that have scales
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
-        self._read: tuple[bool, list[Tensor]] | None = (
-            None  # weights that the scorer has read, with a graph or not
-        )
+        self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
         self._fresh = False  # whether it was made in the block that is open
         if scorer is None:
             count = segments.total
@@ -256,7 +255,7 @@ class GatedModel(Switched):
             own = self.segments.split(mask)[name]
             for part in parts:
                 chosen = own[torch.from_numpy(part).to(own.device)]
-                self.doubts.add(chosen.any(), lambda name=name, n=len(part): self._collapsed(name, n, _PART))
+                self.doubts.add(chosen.any(), partial(self._collapsed, name, len(part), _PART))
         return mask
 
     def _cut_by(self, mask: Tensor) -> CollapsedLayerError:

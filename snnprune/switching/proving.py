@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import ExactnessError
-from ..inputs import Inputs, call, to_dtype
-from ..proof import TOLERANCE, Difference, gated_difference, measured
+from ..inputs import Inputs, to_dtype
+from ..proof import TOLERANCE, Difference, gated_difference
 from ..surgery import fold_, remove_
 
 if TYPE_CHECKING:
-    from .connections import ConnectionModel
     from .neurons import GatedModel
 
 
@@ -39,41 +38,16 @@ def prove_neurons(gated: GatedModel, sample: Inputs) -> dict[str, float]:
     for step in ("fold", "remove"):
         if step == "remove":
             remove_(other, gated.groups, scales)
-        found[step] = _checked(step, gated_difference(model, other, gated.groups, scales, inputs))
+        found[step] = refuse_inexact(step, gated_difference(model, other, gated.groups, scales, inputs))
     return found
 
 
-@torch.no_grad()
-def prove_connections(gated: ConnectionModel, sample: Inputs) -> dict[str, float]:
-    """Scaled = folded = removed for single connections, in float64 on real inputs.
-
-    Returns:
-        Relative differences: `fold` (weights scaled in the call against stored ones) and `remove` (neurons
-        without connections cut out).
+def refuse_inexact(step: str, difference: Difference) -> float:
+    """The relative difference that a step has made.
 
     Raises:
-        ExactnessError: as for `prove_neurons`.
+        ExactnessError: it is more than is allowed.
     """
-    from .connections import fold_connections_, weight_of
-
-    inputs = to_dtype(sample, torch.float64)
-    model = copy.deepcopy(gated.network).double().eval()
-    scales = {name: scale.double() for name, scale in gated.connection_scales().items()}
-    other = fold_connections_(copy.deepcopy(model), scales)
-    weights = {f"{name}.weight": weight_of(model, name) * scale for name, scale in scales.items()}
-
-    def scaled(*args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(model, weights, args, kwargs, tie_weights=False)
-
-    found: dict[str, float] = {}
-    for step in ("fold", "remove"):
-        if step == "remove":
-            remove_(other, gated.groups, gated.scales)
-        found[step] = _checked(step, measured(lambda x: call(scaled, x), lambda x: call(other, x), inputs))
-    return found
-
-
-def _checked(step: str, difference: Difference) -> float:
     if not difference.exact:
         raise ExactnessError(
             f"the {step} step changed the model's outputs by {difference.relative:.3g} of their spread "

@@ -1,4 +1,4 @@
-"""From a scorer's values to scales: the threshold's mask, the unit, the gradient; and what scales say in numbers."""
+"""From a scorer's values to scales: their unit and their gradient; and what scales say in numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LEAST_SCALE = 0.01  # of what is kept: at 0 removal would take it along
 def soft_and_hard(values: Tensor, mask: Tensor, segments: Segments, *, normalize: bool) -> tuple[Tensor, Tensor]:
     """Scales twice: those whose gradient is used, and those whose values are.
 
-    Forward: the value where it is kept, divided by the mean over the kept ones of its group (normalised), and exactly
-    0 elsewhere. Backward: as if everything were on, so that what is at 0 still learns and may come back.
+    Forward: the value where it is kept, divided by the mean over the kept ones of its group (normalised), and
+    exactly 0 elsewhere. Backward: as if everything were on, so that what is at 0 still learns and may come back.
 
     Args:
         values: (switched,) values u of a scorer.

@@ -40,3 +40,9 @@ def net(request):
         model.bn.weight.uniform_(0.5, 1.5)
         model.bn.bias.normal_()
     return model
+
+
+def values_of(scorer, network):
+    """Layer -> (out, in) values."""
+    flat = scorer.segments.split(scorer(network))
+    return {name: part.view(network.get_submodule(name).weight.shape) for name, part in flat.items()}

@@ -17,8 +17,8 @@ from snnprune.switching.connections import (
     measure_connections,
     switched_layers,
 )
+from snnprune.switching.connections.proving import prove_connections
 from snnprune.switching.connections.rule import Neurons, keep_connections
-from snnprune.switching.proving import prove_connections
 
 
 def attach(model, **options):
@@ -187,7 +187,7 @@ def test_what_dead_neurons_free_goes_to_others(share, seed):
     gated = ConnectionModel(model, snnprune.trace(model, x), names, scorer=scorer)
     gated.set_budget({"params": share})
     with torch.no_grad():
-        raw = keep_connections(scorer(model), round(share * gated.dense) - 90, floor=0.1)
+        raw = keep_connections(gated._by_layer(scorer(model)), round(share * gated.dense) - 90, floor=0.1)
     closed = sum(int(m.sum()) for m in gated.neurons.close(raw)[0].values())
     kept = sum(c.kept for c in gated.counts())
     wanted = connections_for(share, dense=gated.dense, connections=gated.connections, layers=3)
@@ -246,7 +246,7 @@ def test_connections_that_are_not_there_are_never_kept():
 
 @pytest.mark.parametrize(("step", "broken"), [("fold", "fold_connections_"), ("remove", "remove_")])
 def test_the_proof_notices_a_step_that_changes_the_ninth_digit(step, broken, monkeypatch):
-    from snnprune.switching import proving as proof
+    from snnprune.switching.connections import proving as proof
 
     torch.manual_seed(0)
     gated = attach(Net().eval())
@@ -271,7 +271,7 @@ def test_scales_are_the_same_under_autocast(net):
     with torch.no_grad():
         for parameter in gated.scorer.parameters():  # at its start the switcher says nothing
             parameter.add_(torch.randn(parameter.shape), alpha=0.1)
-        values = gated.scorer(net)
+        values = gated._by_layer(gated.scorer(net))
         with torch.autocast("cpu", torch.bfloat16):
             found = gated.connection_scales()
     for name, u in values.items():

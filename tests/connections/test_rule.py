@@ -9,8 +9,13 @@ from torch import nn
 from snnprune.errors import CollapsedLayerError, TargetError
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
-from snnprune.switching.connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections
-from snnprune.switching.connections.gated import fold_connections_
+from snnprune.switching.connections import (
+    ConnectionModel,
+    ConnectionScorer,
+    connections_for,
+    fold_connections_,
+    measure_connections,
+)
 from snnprune.switching.connections.rule import Neurons, keep_connections
 
 
@@ -155,7 +160,9 @@ def test_scales_are_values_over_the_mean_of_those_that_stay_with_the_gradient_of
     gated = ConnectionModel(model, [], ["0"], scorer=ConnectionScorer(model, ["0"], start=start))
     u = torch.tensor([[2.0, 4.0, -1.0], [1.0, 3.0, -8.0]], requires_grad=True)
     mask = torch.tensor([[True, True, True], [False, False, False]])
-    scales = gated._scale(u, mask)
+    gated._values = u.flatten  # type: ignore[method-assign]
+    gated._kept_alone = lambda _values: mask.flatten()  # type: ignore[method-assign]
+    scales = gated._by_layer(gated._at_work(grad=True))["0"]
     mean, least = ((2 + 4 + 0.01) / 3, 0.01) if start == "post-training" else (1.0, 0.0)
     torch.testing.assert_close(scales, torch.tensor([[2 / mean, 4 / mean, least], [0, 0, 0]]))
     (scales * torch.arange(6.0).reshape(2, 3)).sum().backward()
@@ -169,7 +176,7 @@ def test_the_dense_size_counts_no_weights_that_are_zero_already():
     assert (gated.dense, gated.connections) == (3 * 4 + 4 + 4 * 2 + 2 - 2, 10)
     gated.set_budget({"params": 0.75})  # 18 of 24, of which 14 are no connections
     assert [(c.id, c.size, c.kept) for c in gated.counts()] == [("0.weight", 12, 4)]
-    assert not gated._masks["0"][0, :2].any()
+    assert not gated.connection_scales()["0"][0, :2].any()
 
 
 def test_sensitivity_is_the_mean_square_of_each_inputs_gradient_by_each_scale():

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from connections.conftest import HARD, X
+from connections.conftest import HARD, X, values_of
 from snnprune.switching.connections import ConnectionScorer, measure_connections, switched_layers
 
 
 def test_the_post_training_start_orders_by_magnitude_and_scales_little(net):
     with torch.no_grad():
-        values = ConnectionScorer(net, ["fc1", "fc2"], scores="switcher")(net)
+        values = values_of(ConnectionScorer(net, ["fc1", "fc2"], scores="switcher"), net)
     for name, u in values.items():
         weight = net.get_submodule(name).weight
         assert torch.equal(u.flatten().argsort(), weight.abs().flatten().argsort())
@@ -27,10 +27,10 @@ def test_values_follow_the_neurons_when_they_change_places(net, start):
     with torch.no_grad():
         for parameter in scorer.parameters():
             parameter.normal_(std=0.3)  # so that the switcher has a say
-        before = scorer(net)
+        before = values_of(scorer, net)
         order, columns = torch.randperm(12), torch.randperm(16)
         net.fc1.weight.copy_(net.fc1.weight[order][:, columns])
-        after = scorer(net)
+        after = values_of(scorer, net)
     assert float(before["fc1"].std()) > 0.01
     torch.testing.assert_close(after["fc1"], before["fc1"][order][:, columns], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(after["fc2"], before["fc2"])
@@ -38,7 +38,7 @@ def test_values_follow_the_neurons_when_they_change_places(net, start):
 
 def test_a_fresh_start_switches_about_half_off(net):
     with torch.no_grad():
-        values = ConnectionScorer(net, switched_layers(net), scores="switcher", start="fresh")(net)
+        values = values_of(ConnectionScorer(net, switched_layers(net), scores="switcher", start="fresh"), net)
     for u in values.values():
         assert float(u.mean()) == pytest.approx(0.1, abs=1e-4)
         assert float(u.std(correction=0)) == pytest.approx(2**0.5, abs=1e-4)
@@ -48,16 +48,16 @@ def test_a_fresh_start_switches_about_half_off(net):
 def test_free_scores_start_where_the_switcher_does(net):
     names = switched_layers(net)
     with torch.no_grad():
-        known = ConnectionScorer(net, names, scores="switcher+offset")(net)
+        known = values_of(ConnectionScorer(net, names, scores="switcher+offset"), net)
         free = ConnectionScorer(net, names, scores="free")
-        for name, value in free(net).items():
+        for name, value in values_of(free, net).items():
             torch.testing.assert_close(value, known[name])
     assert not free.switcher_parameters()
 
 
 def test_the_switcher_reads_weights_with_a_gradient(net):
     scorer = ConnectionScorer(net, ["fc1"], scores="switcher", start="fresh")
-    scorer(net)["fc1"].square().sum().backward()
+    scorer(net).square().sum().backward()
     assert float(net.fc1.weight.grad.abs().sum()) > 0
     assert all(float(p.grad.abs().sum()) > 0 for p in scorer.switcher_parameters() if p.numel() > 1)
 
@@ -90,7 +90,7 @@ def test_a_weight_that_is_used_without_its_layer_is_judged_by_its_magnitude(net)
     found = measure_connections(model, ["used", "last"], [(torch.rand(4, 8), torch.tensor([0, 1, 2, 0]))], HARD)
     assert set(found) == {"last"}
     with torch.no_grad():
-        informed = ConnectionScorer(model, ["used", "last"], scores="switcher", sensitivity=found)(model)
-        plain = ConnectionScorer(model, ["used", "last"], scores="switcher")(model)
+        informed = values_of(ConnectionScorer(model, ["used", "last"], scores="switcher", importance=found), model)
+        plain = values_of(ConnectionScorer(model, ["used", "last"], scores="switcher"), model)
     assert torch.equal(informed["used"], plain["used"])
     assert not torch.equal(informed["last"], plain["last"])

@@ -65,7 +65,7 @@ def test_gated_proof_notices_a_wrong_compaction(monkeypatch):
     _, model, x = make_network("digits_cnn")
     with snnprune.attach(model, x) as gated:
         gated.set_budget({"params": 0.5})
-        assert proof.prove_compaction(gated, x)["remove"] <= 1e-10
+        assert proof.prove_neurons(gated, x)["remove"] <= 1e-10
         monkeypatch.setattr(proof, "fold_", lambda m, groups, scales: m)
         with pytest.raises(ExactnessError, match="fold"):
-            proof.prove_compaction(gated, x)
+            proof.prove_neurons(gated, x)

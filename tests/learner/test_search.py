@@ -16,16 +16,15 @@ from snnprune.errors import CollapsedLayerError, DivergedError
 from snnprune.learner import PruneConfig, TaskLoss
 from snnprune.learner.searching import SearchStage, scorer_pace
 from snnprune.metrics import Evaluation
-from snnprune.pipeline.attaching import switch_connections
+from snnprune.pipeline.attaching import switch
 from snnprune.proof.tracing import trace
-from snnprune.switching import attach_groups
-from snnprune.switching.encoding import Scorer
+from snnprune.switching import Options, switch_neurons
 
 
 def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch: int = 6) -> SearchStage:
     x = problem()[0][:4]
     groups = trace(model, x)
-    gated = attach_groups(model, groups, x, scorer=Scorer(model, groups, scores=config.scores, start=config.start))
+    gated = switch_neurons(model, groups, x, Options(scores=config.scores, start=config.start))
     loss = TaskLoss(copy.deepcopy(model), distill=config.distill, temperature=2.0)
     return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None, extra={})
 
@@ -86,7 +85,7 @@ def test_with_hold_the_switcher_runs_at_some_steps_and_its_scales_stand_between_
     else:
         model, x = copy.deepcopy(trained), problem()[0][:4]
         loss = TaskLoss(None, distill=0.0, temperature=1.0)
-        gated = switch_connections(model, trace(model, x), config, loss, None)
+        gated = switch(model, trace(model, x), x, config, loss, None)
         stage = SearchStage(gated, loss, config, total=7, per_epoch=7, val=None, extra={})
     batch = tuple(t[:16] for t in problem())
     calls = []

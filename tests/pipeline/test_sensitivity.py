@@ -38,7 +38,7 @@ def test_every_point_is_the_accuracy_and_the_cost_of_the_cut_model(case):
     assert told == [(i, 2 * len(groups) + 2) for i in range(1, 2 * len(groups) + 3)]
     with snnprune.attach(copy.deepcopy(model), data[0][0][:2]) as gated:
         with torch.no_grad():
-            values = gated.scorer(gated.model)
+            values = gated.segments.split(gated.scorer(gated.model))
         dense = count_macs(model, data[0][0]), count_params(model)
         for group, row in zip(groups, found.groups, strict=True):
             for point, share in zip(row["points"], (0.5, 0.1), strict=True):

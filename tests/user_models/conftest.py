@@ -34,7 +34,7 @@ def exact(model: nn.Module, x: torch.Tensor, example: torch.Tensor | None = None
     with snnprune.attach(model, x[:2], switcher=None) as gated:
         gated.groups = groups
         scales = random_scales(groups, torch.Generator().manual_seed(0))
-    with snnprune.switching.attach_groups(model, groups, x[:2], scorer=None) as gated:
+    with snnprune.switching.switch_neurons(model, groups, x[:2], snnprune.switching.Options(scores=None)) as gated:
         gated.set_scales(scales)
         assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
     return {g.id for g in groups if g.prunable}

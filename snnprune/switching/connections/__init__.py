@@ -1,10 +1,11 @@
 """Connection switching (arXiv 2103.15590): scales on single weights of fully connected layers."""
 
 from .find import switched_layers
-from .model import ConnectionModel, fold_connections_
+from .model import ConnectionModel
 from .probing import measure_connections
 from .rule import connections_for
-from .scorer import ConnectionScorer, weight_of
+from .scorer import ConnectionScorer
+from .weights import fold_connections_, weight_of
 
 __all__ = [
     "ConnectionModel",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from ...plain import Mark
 from ...surgery import remove_
 from ..base import Switched
 from ..blocks import Blocks
-from ..proving import prove_connections
 from ..rule import GroupCounts, counted
 from ..segments import Segments
+from .proving import prove_connections
 from .rule import Masks, Neurons, connections_for, keep_connections
-from .scorer import ConnectionScorer, weight_of
+from .scorer import ConnectionScorer
+from .weights import fold_connections_, weight_of
 
 _ROUNDS, _ENOUGH = 8, 0.98
 
@@ -172,7 +174,7 @@ class ConnectionModel(Switched):
     def _kept_alone(self, values: Tensor) -> Tensor:
         masks = self._by_layer(self._present(values) > 0)
         for name, mask in masks.items():
-            self.doubts.add(mask.any(), lambda n=name, m=mask: self._collapsed(n, m.numel(), "connections"))
+            self.doubts.add(mask.any(), partial(self._collapsed, name, mask.numel(), "connections"))
         return self.segments.join(self.neurons.close(masks)[0])
 
     def _present(self, values: Tensor) -> Tensor:
@@ -232,12 +234,3 @@ class ConnectionModel(Switched):
     def prove(self, sample: Inputs) -> dict[str, float]:
         """Scaled = folded = removed, in float64 on real inputs: see `proving.prove_connections`."""
         return prove_connections(self, sample)
-
-
-@torch.no_grad()
-def fold_connections_(model: nn.Module, scales: Mapping[str, Tensor]) -> nn.Module:
-    """Multiply weights by the scales of their connections, in place; scale 0 leaves an exact zero."""
-    for name, scale in scales.items():
-        weight = weight_of(model, name)
-        weight.copy_(torch.where(scale != 0, weight * scale.to(weight), 0.0))
-    return model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..probing import Loss, Probe, look
-from .scorer import weight_of
+from .weights import weight_of
 
 
 def measure_connections(

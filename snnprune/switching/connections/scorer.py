@@ -12,6 +12,7 @@ from ..encoding.sources import standardize, z_scores
 from ..scoring import ScoreSource, Start, ValueScorer
 from ..segments import Segments
 from .switcher import MatrixSwitcher, sorted_patches, spread_patches
+from .weights import weight_of
 
 FEATURES = 5  # relative magnitude, the weight, norms of its row and of its column, sensitivity
 _REACH = 3.0
@@ -22,7 +23,7 @@ class ConnectionScorer(ValueScorer):
     """Gives every connection of the switched layers a value `u`; its scale is `u` where it is kept.
 
     As with neurons, `u = 1 + spread * z` at the *post-training* start, where z is the weight's magnitude
-    relative to its layer's plus, with a importance, how much the loss depends on it; the switcher's head
+    relative to its layer's plus, with an importance, how much the loss depends on it; the switcher's head
     starts at 0. At the *fresh* start all parts are random, and the values of every layer are standardised, at all
     times.
 
@@ -111,13 +112,6 @@ class ConnectionScorer(ValueScorer):
         return self.value_of(
             None if self.switcher is None else torch.cat([raw.flatten() for raw in self.raw(model)])
         )
-
-
-def weight_of(model: nn.Module, name: str) -> Tensor:
-    """The weight of a layer, (out, in)."""
-    weight = model.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def _in_one_unit(importance: Mapping[str, Tensor] | None, names: Sequence[str]) -> list[Tensor]:
