@@ -47,10 +47,14 @@ def test_exactly_as_many_connections_stay_and_every_layer_keeps_some():
     assert float(kept.min()) > float(values["a"][~masks["a"]].max())
     equal = {"a": torch.ones(10, 10)}
     assert int(keep_connections(equal, 7, floor=0.1)["a"].sum()) == 7, "ties"
-    free = keep_connections({"a": torch.tensor([[1.0, -1.0], [0.0, 2.0]])}, None, floor=0.1)
-    assert free["a"].tolist() == [[True, False], [False, True]]
+
+
+def test_in_the_free_mode_stays_what_is_above_zero():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    gated = ConnectionModel(model, [], ["0"], scorer=ConnectionScorer(model, ["0"]))
+    assert gated._kept_alone(torch.tensor([1.0, -1.0, 0.0, 2.0])).tolist() == [True, False, False, True]
     with pytest.raises(CollapsedLayerError, match="all 4 connections"):
-        keep_connections({"a": -torch.ones(2, 2)}, None, floor=0.1)
+        gated._kept_alone(-torch.ones(4))
 
 
 def test_a_target_below_the_other_parameters_says_what_can_be_reached():
@@ -109,7 +113,7 @@ def test_connections_that_are_off_still_learn_and_may_come_back(net):
     scales = gated.connection_scales()
     off = scales["out"] == 0
     assert off.any()
-    assert (gated.scorer.offsets[3].grad[off] != 0).any()
+    assert (gated._by_layer(gated.scorer.offsets.grad)["out"][off] != 0).any()
     assert all(p.grad is None for p in net.parameters())
 
 
