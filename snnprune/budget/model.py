@@ -178,28 +178,6 @@ class CostModel:
                 kept = self._fill(metric, limit, wide, kept, round_to)
         return Selection(kept, threshold, self.share(metric, kept))
 
-    def selector(self, metric, *, floor, round_to, device):  # SHIM
-        import torch
-
-        names = list(self.groups)
-        sizes = [g.size for g in self.groups.values()]
-
-        def call(scores, share):
-            parts = scores.detach().double().cpu().split(sizes)
-            try:
-                sel = self.select(
-                    metric, share, {n: u.numpy() for n, u in zip(names, parts)}, floor=floor, round_to=round_to
-                )
-            except TargetError:
-                return torch.ones(len(scores), dtype=torch.bool, device=device), torch.zeros(
-                    (), dtype=torch.bool, device=device
-                )
-            return torch.from_numpy(np.concatenate([sel.kept[n] for n in names])).to(device), torch.ones(
-                (), dtype=torch.bool, device=device
-            )
-
-        return call
-
     def _all_blocks(
         self, metric: Metric, scores: Scores, floor: float, round_to: int
     ) -> dict[str, NDArray[np.float64]]:
