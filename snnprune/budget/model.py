@@ -138,9 +138,7 @@ class CostModel:
             if metric not in self._terms:
                 self._terms[metric] = terms_of(self.layers, metric, first, self.dense[metric])
             members = [self._members(metric, group, first, floor, round_to) for group in self.groups.values()]
-            finer = [round_to]
-            while finer[-1] > 1:
-                finer.append(finer[-1] // 2)
+            finer = dict.fromkeys((round_to, max(1, round_to // 2), 1))
             steps = [tuple(rounding_step(group, r) for group in self.groups.values()) for r in finer]
             steps = list(dict.fromkeys(steps))
             self._selectors[key] = Selector(self._terms[metric], members, steps, floor=floor, device=where)

@@ -162,6 +162,6 @@ class Ranking:
         """Levels with the best single input at 0 whose channels are all at 0, of every layer that reads such ones."""
         assert self._reads is not None
         units, needs = self._reads
-        free = levels[0][needs].amax(0) == 0 if len(needs) > 1 else levels[0][needs[0]] == 0
-        best = torch.where(free, levels[1][units], self.elements - 1).amin(1)
+        need = levels[0][needs].amax(0) if len(needs) > 1 else levels[0][needs[0]]
+        best = levels[1][units].masked_fill(need > 0, self.elements - 1).amin(1)
         return torch.index_fill(levels, 1, order[best], 0)

@@ -16,11 +16,14 @@ All sums are of whole numbers, so the same scores give the same neurons on every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .ranking import Members, Ranking, Row
@@ -29,6 +32,7 @@ from .terms import Terms
 SLACK = 0.01
 _ONE_TABLE = 1 << 18  # numbers in a table that looks at every level
 _FILL_TABLE = 1 << 18
+_FEW = 4  # dear groups of which every set is left out in turn
 _HUGE = 1 << 61  # more than any cost
 
 
@@ -91,12 +95,13 @@ class Selector:
         device: torch.device,
     ) -> None:
         neurons = sum(g.size for g in groups)
-        rows, limits = _orders(terms, groups, steps)
+        plan = _plan(terms, groups, steps)
+        rows = plan.rows
         lead = 1
         if len(terms.fixed) * neurons > _ONE_TABLE:
             lead = 1 << ((neurons.bit_length() + 1) // 2)
         self._ranking = Ranking(groups, rows, floor=floor, lead=lead, device=device)
-        self.neurons, self._lead = neurons, lead
+        self.neurons, self._lead, self._rounds = neurons, lead, plan.rounds
         elements = self._ranking.elements
         self._first = _Table.of(terms, 1, (elements - 1) // lead + 1, 0, device)
         window = max(lead, min(elements, max(64, _FILL_TABLE // (len(rows) * len(terms.fixed)))))
@@ -107,8 +112,11 @@ class Selector:
         self._weights = torch.from_numpy(terms.weights).to(device)
         spare = max(1e-6 * terms.unit, 1e-12 * terms.dense)  # what rounding may do to the share that is asked for
         self._whole = torch.tensor(float(terms.dense), dtype=torch.float64, device=device)
-        below = np.array([0.0, *limits]) * terms.dense
-        shift = np.concatenate([spare - below[:1], [float(_HUGE)], spare - below[2:]])
+        # The bounds: of the cost, and for every round of every order the cost from which on it needs no more. The
+        # threshold takes all it can, and what follows it in a second round as much as whole blocks do.
+        enough = spare - np.array(plan.below) * terms.dense
+        again = np.concatenate([enough[1:2], enough[1:]])
+        shift = np.concatenate([[spare, float(_HUGE)], enough[1:], *[again] * (plan.rounds - 1)])
         self._shift = torch.from_numpy(shift).to(device)
 
     def __call__(self, scores: Tensor, share: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -146,13 +154,17 @@ class Selector:
         if len(levels) > 1:
             beyond = beyond | (beyond[:1] >> 63)  # what the threshold's order keeps, all keep
         beyond = beyond.clamp(-1, self._window)
-        costs = self._second.costs(self._numbers(beyond), self._weights)[:, :-1]
         if len(levels) == 1:
-            return beyond[0] < torch.searchsorted(costs[0, 1:], bounds[:1], right=True)
-        worth = torch.where(costs > bounds[0], -1, torch.minimum(costs, bounds[1:, None]))
-        best = worth.argmax()  # the first of the best ones
-        sets = self._window + 1
-        return torch.index_select(beyond, 0, best // sets)[0] < best % sets
+            costs = self._second.costs(self._numbers(beyond), self._weights)[0, 1:-1]
+            return beyond[0] < torch.searchsorted(costs, bounds[:1], right=True)
+        for enough in bounds[1:].chunk(self._rounds):
+            costs = self._second.costs(self._numbers(beyond), self._weights)[:, :-1]
+            worth = torch.minimum(costs, enough[:, None]).masked_fill(costs > bounds[0], -1)
+            best = worth.argmax()  # the first of the best ones
+            sets = self._window + 1
+            stays = torch.index_select(beyond, 0, best // sets)[0] < best % sets
+            beyond = beyond.masked_fill(stays, -1)
+        return beyond[0] < 0
 
     def _numbers(self, levels: Tensor) -> Tensor:
         """(orders, entries): an entry stays as long as the last of its neurons."""
@@ -161,34 +173,53 @@ class Selector:
         return levels[:, self._gates].amax(1)
 
 
-def _orders(
-    terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ...]]
-) -> tuple[list[Row], list[float]]:
-    """The orders to look at, and how far below the target, as a share of the dense cost, each need not go on.
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The orders to look at, how far below the target each need not go on (of the dense cost), and how often."""
 
-    Orders after the first are only for models of which a block is more than half the slack, those with smaller
-    blocks for models of which a block is more than the slack: else the threshold ends close enough by itself.
+    rows: list[Row]
+    below: list[float]
+    rounds: int
+
+
+def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ...]]) -> _Plan:
+    """The orders that this model needs.
+
+    Those after the first are for models of which a block is more than half the slack, those with smaller blocks for
+    models of which a block is more than the slack: else the threshold ends close enough by itself. Where even a neuron
+    of some group is more than the slack, what is left after a first round is filled by a second.
     """
-    neurons = sum(g.size for g in groups)
-    most = terms.most(neurons) / max(1, terms.dense)
-    ends = np.cumsum([g.size for g in groups])
-    dear = np.array([most[end - g.size : end].max(initial=0.0) for g, end in zip(groups, ends, strict=True)])
+    most = terms.most(sum(g.size for g in groups)) / max(1, terms.dense)
+    parts = np.split(most, np.cumsum([g.size for g in groups])[:-1]) if groups else []
+    neuron = np.array(
+        [p.max(initial=0.0) if g.least < g.size else 0.0 for g, p in zip(groups, parts, strict=True)]
+    )
     loose = np.array([g.least < g.size for g in groups], dtype=bool)
-    everyone = (True,) * len(groups)
-    rows, limits = [Row(steps[0], everyone)], [0.0]
-    for number, step in enumerate(steps):
-        block = dear * np.array(step) * loose
-        largest = float(block.max(initial=0.0))
-        if number == 0 and largest <= 0.5 * SLACK and not any(g.reads for g in groups):
-            break
-        if number > 0 and float((dear * np.array(steps[0]) * loose).max(initial=0.0)) <= SLACK:
-            break
-        rows.append(Row(step, everyone))
-        limits.append(0.5 * SLACK if number == 0 else SLACK)
-        while largest > 0.5 * SLACK:
-            largest = max(0.5 * largest, 0.5 * SLACK)
-            opened = tuple(bool(b) for b in block <= largest)
-            if opened != rows[-1].open and any(o and m for o, m in zip(opened, loose, strict=True)):
-                rows.append(Row(step, opened))
-                limits.append(limits[-1])
-    return rows, limits
+    rows, below = [Row(steps[0], (True,) * len(groups))], [0.0]
+    blocks = [neuron * np.array(step) for step in steps]
+    largest = float(blocks[0].max(initial=0.0))
+    if largest > 0.5 * SLACK or any(g.reads for g in groups):
+        for number, (step, block) in enumerate(zip(steps, blocks, strict=True)):
+            if number == 0 or largest > SLACK:
+                opened = _open(block, loose)
+                rows += [Row(step, o) for o in opened]
+                below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
+    return _Plan(rows, below, 2 if len(rows) > 1 and neuron.max() > SLACK else 1)
+
+
+def _open(block: NDArray[np.float64], loose: NDArray[np.bool_]) -> list[tuple[bool, ...]]:
+    """Which groups may get more neurons, in the orders to look at: all; then without dear ones.
+
+    Args:
+        block: (groups,) share of the dense cost that a block costs at most.
+        loose: (groups,) whether the group has neurons that may go.
+    """
+    dear = [i for i in np.argsort(-block, kind="stable") if block[i] > 0.5 * SLACK]
+    if len(dear) <= _FEW:  # every set of dear groups, the smallest ones first
+        without = [c for n in range(len(dear) + 1) for c in combinations(dear, n)]
+    else:  # the dearest ones one by one, and all whose blocks cost more than a half, a quarter, ... of the dearest's
+        largest = 0.5 ** np.arange(1, 1 + math.ceil(math.log2(block[dear[0]] / (0.5 * SLACK)))) * block[dear[0]]
+        bounds = np.maximum(largest, 0.5 * SLACK)
+        without = [(), *((i,) for i in dear[: 2 * _FEW]), *(tuple(np.flatnonzero(block > b)) for b in bounds)]
+    found = [tuple(i not in gone for i in range(len(block))) for gone in without]
+    return [opened for opened in dict.fromkeys(found) if (loose & np.array(opened, dtype=bool)).any()]
