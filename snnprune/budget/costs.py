@@ -50,17 +50,18 @@ class Columns:
                 stays[columns] &= kept[group][neurons]
         return int((stays if self.index is None else stays[self.index]).sum())
 
-    def gates(self, first: Mapping[str, int], depth: int) -> NDArray[np.int64]:
+    def gates(self, first: Mapping[str, int]) -> NDArray[np.int64]:
         """Neurons that gate every column that is read, as numbers among those of all groups.
 
         Args:
             first: group id -> number of its first neuron.
-            depth: most neurons that gate a column.
 
         Returns:
-            (columns read, depth), sorted along the rows, with -1 in front where there are fewer.
+            (columns read, most neurons of one), sorted along the rows, with -1 in front where there are fewer.
         """
-        found = np.full((self.width, depth), -1, dtype=np.int64)
+        every = np.concatenate([columns for _, columns, _ in self.parts] or [np.zeros(0, dtype=np.int64)])
+        depth = int(np.bincount(every, minlength=1).max())
+        found = np.full((self.width, max(1, depth)), -1, dtype=np.int64)
         used = np.zeros(self.width, dtype=np.int64)
         for group, columns, neurons in self.parts:
             found[columns, used[columns]] = first[group] + neurons

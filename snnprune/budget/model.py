@@ -155,7 +155,7 @@ class CostModel:
                 columns = self._inputs_of[member.module]
                 owners = tuple(part for part in columns.parts if self.groups[part[0]].kind == "channel")
                 if owners or parts:
-                    needs = replace(columns, parts=owners, index=None).gates(first, max(1, len(owners)))
+                    needs = replace(columns, parts=owners, index=None).gates(first)
                     inputs = first[group.id] + np.asarray(member.neurons)
                     reads.append((inputs, needs[list(member.channels)].T))
         return Members(group.size, self._least(metric, group, floor, round_to), parts, reads)

@@ -68,7 +68,7 @@ class Ranking:
 
     Args:
         groups: all groups, in the order of their neurons.
-        rows: the orders to compute; with groups that have `reads`, two at least, and the second with all open.
+        rows: the orders to compute.
         floor: least share that stays of every part of a group.
         lead: elements in front, at least 1.
         device: where scores are.
@@ -105,7 +105,7 @@ class Ranking:
     def _part_tables(
         self, groups: Sequence[Members], first: NDArray[np.int64], floor: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Elements of all parts, what tells parts apart, where the best are once sorted, and what these have on top."""
+        """Elements of all parts, with what tells parts apart; where the best are once sorted, with the same."""
         parts = [begin + part for group, begin in zip(groups, first[:-1], strict=True) for part in group.parts]
         if not parts:
             return None
@@ -134,10 +134,11 @@ class Ranking:
         before, after = self._ends
         down = torch.cat([before, scores.neg(), after])
         ascending, order = torch.sort(down, stable=True)  # the best first, of equal ones the first
-        segment, optional = self._segment, None
-        if self._parts is not None:
-            optional = self._optional(order)
-            segment = segment + optional
+        segment, optional, place = self._segment, None, None
+        if self._parts is not None or self._reads is not None:
+            place = torch.scatter(self._places, 0, order, self._places)  # of every element among all scores
+            optional = self._optional(order, place)
+            segment = segment if optional is None else segment + optional
         rank = torch.sort(segment[order], stable=True)[1]  # by group and score: the place among all
         levels = rank[self._start]
         element = order[rank]
@@ -146,22 +147,23 @@ class Ranking:
         if optional is not None:
             levels = levels * optional[element[self._start[0]]]
         levels = torch.scatter(self._places.expand_as(levels), 1, element.expand_as(levels), levels)
-        if self._reads is not None:
-            levels = self._readable(levels, order)
+        if place is not None:
+            levels = self._readable(levels, order, place)
         return Ranked(levels, ascending[self.elements - 2] - ascending[self.lead])
 
-    def _optional(self, order: Tensor) -> Tensor:
+    def _optional(self, order: Tensor, place: Tensor) -> Tensor | None:
         """(elements,) 0 for the best neurons of every part, as many as its floor says, and 1 for all others."""
-        assert self._parts is not None
+        if self._parts is None:
+            return None
         members, tag, take, top = self._parts
-        place = torch.scatter(self._places, 0, order, self._places)  # of every element among all scores
         best = torch.sort(place[members] + tag)[0][take] - top
         return torch.index_fill(self._places.new_ones(self.elements), 0, order[best], 0)
 
-    def _readable(self, levels: Tensor, order: Tensor) -> Tensor:
-        """Levels with the best single input at 0 whose channels are all at 0, of every layer that reads such ones."""
-        assert self._reads is not None
+    def _readable(self, levels: Tensor, order: Tensor, place: Tensor) -> Tensor:
+        """Levels with one single input more at 0 for every layer that reads such: the best with channels at 0."""
+        if self._reads is None:
+            return levels
         units, needs = self._reads
         need = levels[0][needs].amax(0) if len(needs) > 1 else levels[0][needs[0]]
-        best = levels[1][units].masked_fill(need > 0, self.elements - 1).amin(1)
+        best = place[units].masked_fill(need > 0, self.elements - 1).amin(1)
         return torch.index_fill(levels, 1, order[best], 0)

@@ -1,15 +1,15 @@
 """The selection that meets a budget, on the device of the scores, without waiting for it.
 
-**Search.** The cost of many sets of kept neurons at once is a table: for every entry of the terms (see `terms`) its
-level (see `ranking`) says from which set on it stays, so one scatter and one running sum give every row's count
-in every set, and a product of the rows the costs. Where a model has many neurons, a first table looks at every
-`lead`-th level and a second one at those between.
+**Search.** The costs of many sets of kept neurons are one table: of every entry of the terms (see `terms`) the
+level (see `ranking`) says from which set on it stays, so that one scatter and one running sum give every row's
+count in every set, and products of the rows the costs. Where a model has many neurons, a first table looks at
+every `lead`-th level, and a second one at those between.
 
-**Fill.** The threshold keeps all that fits above it. Where one more block is a large part of the model, that leaves
-much of the budget; then blocks below the threshold fill it. The second table has, besides the threshold's own
-order, rows for that: with the dearest groups left out, so that the rest of the order may go on, and with smaller
-blocks. The best row is taken: the threshold's, where it ends within half the slack; else the first that does; else, and
-only where whole blocks end more than the slack below the target, one with smaller blocks.
+**Fill.** The threshold keeps all above it that fits. Where one block more is a large part of the model, that
+leaves much of the budget, and blocks below the threshold are to fill it. For that the second table has further
+orders beside the threshold's own: some leave dear groups out, so that the others may go on, and some have smaller
+blocks. The threshold's order is taken where it ends within half the slack of the target; else the first that does
+so, or the one that comes closest; one with smaller blocks only where all others end more than the slack below.
 
 All sums are of whole numbers, so the same scores give the same neurons on every device.
 """
@@ -33,6 +33,7 @@ SLACK = 0.01
 _ONE_TABLE = 1 << 18  # numbers in a table that looks at every level
 _FILL_TABLE = 1 << 18
 _FEW = 4  # dear groups of which every set is left out in turn
+_ORDERS = 1 << 17  # neurons times orders
 _HUGE = 1 << 61  # more than any cost
 
 
@@ -128,8 +129,8 @@ class Selector:
                 met to the last neuron) on the device.
 
         Returns:
-            (neurons,) booleans, and a 0-dim boolean: False where even the floors cost more than the share, or where
-            a score is not finite; the first are then of no use.
+            (neurons,) booleans, and a 0-dim boolean: False where even the floors cost more than the share, or
+            where a score is not finite; the first are then of no use.
         """
         ranked = self._ranking(scores)
         levels = ranked.levels
@@ -138,10 +139,8 @@ class Selector:
         costs = self._first.costs(self._numbers(coarse), self._weights)
         found = torch.searchsorted(costs[0], bounds[:1], right=True)  # (1,) sets of the first table that fit
         fits = ranked.spread < found[0] * torch.inf  # 0 x inf is no number, and nothing is below that
-        if self._lead == 1 and len(levels) == 1:
-            stays = levels[0] < found
-        else:
-            stays = self._between(levels, found, bounds)
+        exact = self._lead == 1 and len(levels) == 1
+        stays = levels[0] < found if exact else self._between(levels, found, bounds)
         return stays[self._lead : self._lead + self.neurons], fits
 
     def floors(self, scores: Tensor) -> Tensor:
@@ -157,14 +156,16 @@ class Selector:
         if len(levels) == 1:
             costs = self._second.costs(self._numbers(beyond), self._weights)[0, 1:-1]
             return beyond[0] < torch.searchsorted(costs, bounds[:1], right=True)
-        for enough in bounds[1:].chunk(self._rounds):
+        stays = beyond[0]
+        for number, enough in enumerate(bounds[1:].chunk(self._rounds)):
+            if number:
+                beyond = beyond.masked_fill(stays, -1)
             costs = self._second.costs(self._numbers(beyond), self._weights)[:, :-1]
             worth = torch.minimum(costs, enough[:, None]).masked_fill(costs > bounds[0], -1)
             best = worth.argmax()  # the first of the best ones
             sets = self._window + 1
             stays = torch.index_select(beyond, 0, best // sets)[0] < best % sets
-            beyond = beyond.masked_fill(stays, -1)
-        return beyond[0] < 0
+        return stays
 
     def _numbers(self, levels: Tensor) -> Tensor:
         """(orders, entries): an entry stays as long as the last of its neurons."""
@@ -185,9 +186,9 @@ class _Plan:
 def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ...]]) -> _Plan:
     """The orders that this model needs.
 
-    Those after the first are for models of which a block is more than half the slack, those with smaller blocks for
-    models of which a block is more than the slack: else the threshold ends close enough by itself. Where even a neuron
-    of some group is more than the slack, what is left after a first round is filled by a second.
+    Those after the first are for models of which a block is more than half the slack, those with smaller blocks
+    for models of which a block is more than the slack: else the threshold ends close enough by itself. Where even
+    a neuron of some group is more than the slack, what is left after a first round is filled by a second.
     """
     most = terms.most(sum(g.size for g in groups)) / max(1, terms.dense)
     parts = np.split(most, np.cumsum([g.size for g in groups])[:-1]) if groups else []
@@ -198,28 +199,32 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
     rows, below = [Row(steps[0], (True,) * len(groups))], [0.0]
     blocks = [neuron * np.array(step) for step in steps]
     largest = float(blocks[0].max(initial=0.0))
-    if largest > 0.5 * SLACK or any(g.reads for g in groups):
-        for number, (step, block) in enumerate(zip(steps, blocks, strict=True)):
-            if number == 0 or largest > SLACK:
-                opened = _open(block, loose)
-                rows += [Row(step, o) for o in opened]
-                below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
+    if largest > 0.5 * SLACK:
+        tried = len(steps) if largest > SLACK else 1
+        most = max(3, _ORDERS // (tried * (1 + len(loose) + sum(g.size for g in groups))))
+        for number, (step, block) in enumerate(zip(steps[:tried], blocks, strict=False)):
+            opened = _open(block, loose, most)
+            rows += [Row(step, o) for o in opened]
+            below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
     return _Plan(rows, below, 2 if len(rows) > 1 and neuron.max() > SLACK else 1)
 
 
-def _open(block: NDArray[np.float64], loose: NDArray[np.bool_]) -> list[tuple[bool, ...]]:
+def _open(block: NDArray[np.float64], loose: NDArray[np.bool_], most: int) -> list[tuple[bool, ...]]:
     """Which groups may get more neurons, in the orders to look at: all; then without dear ones.
 
     Args:
         block: (groups,) share of the dense cost that a block costs at most.
         loose: (groups,) whether the group has neurons that may go.
+        most: number of orders at most; at least 2.
     """
-    dear = [i for i in np.argsort(-block, kind="stable") if block[i] > 0.5 * SLACK]
-    if len(dear) <= _FEW:  # every set of dear groups, the smallest ones first
+    dear = [int(i) for i in np.argsort(-block, kind="stable") if block[i] > 0.5 * SLACK]
+    without: list[tuple[int, ...]]
+    if len(dear) <= _FEW and 2 ** len(dear) <= most:
         without = [c for n in range(len(dear) + 1) for c in combinations(dear, n)]
-    else:  # the dearest ones one by one, and all whose blocks cost more than a half, a quarter, ... of the dearest's
-        largest = 0.5 ** np.arange(1, 1 + math.ceil(math.log2(block[dear[0]] / (0.5 * SLACK)))) * block[dear[0]]
-        bounds = np.maximum(largest, 0.5 * SLACK)
-        without = [(), *((i,) for i in dear[: 2 * _FEW]), *(tuple(np.flatnonzero(block > b)) for b in bounds)]
+    else:  # one of the dearest; or all whose blocks cost more than a half, a quarter, ... of what the dearest does
+        halved = block[dear[0]] * 0.5 ** np.arange(1, 1 + math.ceil(math.log2(block[dear[0]] / (0.5 * SLACK))))
+        cheap = [tuple(i for i in dear if block[i] > max(b, 0.5 * SLACK)) for b in halved][1 - most :]
+        single = [(i,) for i in dear[: min(2 * _FEW, most - 1 - len(cheap))]]
+        without = [(), *single, *cheap]
     found = [tuple(i not in gone for i in range(len(block))) for gone in without]
     return [opened for opened in dict.fromkeys(found) if (loose & np.array(opened, dtype=bool)).any()]

@@ -79,19 +79,18 @@ def terms_of(layers: Sequence[LayerCost], metric: Metric, first: Mapping[str, in
         first: group id -> place of its first neuron among those of all groups.
         dense: cost of the whole model; what the layers do not explain can not be removed.
     """
-    deepest = max((len(c.parts) for layer in layers for c in (layer.inputs, layer.outputs) if c), default=1)
     sides: dict[tuple[bytes, bytes, float], _Side] = {}
     products: dict[tuple[tuple[bytes, bytes, float], ...], float] = {}
     alone: list[tuple[_Side, float]] = []
     spent = 0.0  # what the terms come to while everything stays
     for layer in layers:
-        out, times_out = _side(layer.outputs, first, max(1, deepest))
+        out, times_out = _side(layer.outputs, first)
         pair = layer.macs if metric == "macs" else layer.params
         single = 0.0 if metric == "macs" else layer.params_out
         if layer.inputs is None:
-            single, pair = single + pair, 0.0
-        if pair:
-            into, times_in = _side(layer.inputs, first, max(1, deepest))
+            single += pair
+        elif pair:
+            into, times_in = _side(layer.inputs, first)
             factor = pair * times_in * times_out
             if not len(into.counts) or not len(out.counts):  # one of them is a number that stays as it is
                 moves, stays = (out, into) if not len(into.counts) else (into, out)
@@ -118,7 +117,7 @@ def _tables(
     unit = 2.0 ** (_BITS - math.ceil(math.log2(max(1.0, dense))))
     pairs = len(products) + 1
     fixed = np.zeros(2 * pairs, dtype=np.int64)
-    gates: list[NDArray[np.int64]] = [np.zeros((0, 1), dtype=np.int64)]
+    gates: list[NDArray[np.int64]] = []
     rows: list[NDArray[np.int64]] = []
     weights: list[NDArray[np.int64]] = []
 
@@ -133,9 +132,9 @@ def _tables(
             fixed[row] = round(side.fixed) * times
     constant = rest + sum(factor * side.fixed for side, factor in alone)
     if alone:
-        merged, place = np.unique(np.concatenate([s.gates for s, _ in alone]), axis=0, return_inverse=True)
+        merged, place = np.unique(_joined([s.gates for s, _ in alone]).T, axis=0, return_inverse=True)
         amounts = np.concatenate([s.counts * factor for s, factor in alone])
-        sums = np.bincount(place.ravel(), amounts, minlength=len(merged))
+        sums = np.bincount(place.ravel(), amounts, minlength=len(merged)).astype(np.float64)
         put(pairs - 1, merged, sums * unit, 1)
     fixed[pairs - 1], fixed[-1] = round(constant * unit), 1
     every, row, weight = _joined(gates), np.concatenate([*rows, []]).astype(np.int64), _flat(weights)
@@ -146,12 +145,11 @@ def _tables(
 
 def _joined(gates: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """(most neurons of an entry, entries): all entries, with no line that only says -1."""
-    depth = max(g.shape[1] for g in gates)
+    depth = max((g.shape[1] for g in gates), default=1)
     wide = [np.pad(g, ((0, 0), (depth - g.shape[1], 0)), constant_values=-1) for g in gates]
-    found = np.concatenate(wide).T  # sorted, so that -1 comes first
-    used = (found >= 0).any(axis=1)
-    used[-1] = True
-    return np.ascontiguousarray(found[used])
+    found = np.concatenate([*wide, np.zeros((0, depth), dtype=np.int64)]).T  # sorted, so that -1 comes first
+    deep = int((found >= 0).any(axis=1).sum())
+    return np.ascontiguousarray(found[-max(1, deep) :])
 
 
 def _flat(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -162,13 +160,14 @@ def _whole(side: _Side) -> float:
     return side.fixed + float(side.counts.sum())
 
 
-def _side(columns: Columns, first: Mapping[str, int], depth: int) -> tuple[_Side, float]:
+def _side(columns: Columns, first: Mapping[str, int]) -> tuple[_Side, float]:
     """The columns as entries, and the factor by which all counts were divided, so that like sides are the same."""
-    gates = columns.gates(first, depth)
+    gates = columns.gates(first)
     gated = gates[gates[:, -1] >= 0]
     if not len(gated):
         return _Side(gated, np.zeros(0), 1.0), float(len(gates))
-    entries, counts = np.unique(gated, axis=0, return_counts=True)
+    entries, counts = np.unique(gated, axis=0 if gated.shape[1] > 1 else None, return_counts=True)
+    entries = entries.reshape(len(counts), -1)
     fixed = len(gates) - len(gated)
     common = math.gcd(fixed, *map(int, np.unique(counts)))
     return _Side(entries, counts / common, fixed / common), float(common)
