@@ -33,7 +33,7 @@ SLACK = 0.01
 _ONE_TABLE = 1 << 18  # numbers in a table that looks at every level
 _FILL_TABLE = 1 << 18
 _FEW = 4  # dear groups of which every set is left out in turn
-_ORDERS = 1 << 17  # neurons times orders
+_ORDERS = 1 << 15  # neurons times orders
 _HUGE = 1 << 61  # more than any cost
 
 
