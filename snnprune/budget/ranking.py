@@ -1,9 +1,9 @@
 """The order in which neurons go, computed on the device of their scores by a few operations for all groups.
 
 Every neuron gets a **level**: 0 when it stays whatever happens, else the place of its block's best neuron among
-all scores, so that "level below a number" says who stays. Levels can be asked for in several **rows** at once: the
-first is the order of the threshold, in which equal scores have equal levels; in the others every neuron has a
-place of its own, blocks may be smaller, and some groups may be left out.
+all scores, so that "level below a number" says who stays. Levels can be asked for in several **rows** at once:
+then the first is the order of the threshold, in which equal scores have equal levels; in the others every neuron
+has a place of its own (as in one row alone), blocks may be smaller, and some groups may be left out.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Ranked:
 
     Attributes:
         levels: (rows, elements): `lead` elements in front of the neurons and one behind them, which are none.
-        spread: 0-dim, highest score less lowest; not finite where a score is not.
+        order: (elements,) the scores times -1, sorted: at every place what is there.
     """
 
     levels: Tensor
-    spread: Tensor
+    order: Tensor
 
 
 class Ranking:
@@ -142,14 +142,14 @@ class Ranking:
         rank = torch.sort(segment[order], stable=True)[1]  # by group and score: the place among all
         levels = rank[self._start]
         element = order[rank]
-        tied = torch.searchsorted(ascending, ascending)[levels[:1]]
-        levels = tied if len(levels) == 1 else torch.cat([tied, levels[1:]])
+        if len(levels) > 1:
+            levels = torch.cat([torch.searchsorted(ascending, ascending)[levels[:1]], levels[1:]])
         if optional is not None:
             levels = levels * optional[element[self._start[0]]]
         levels = torch.scatter(self._places.expand_as(levels), 1, element.expand_as(levels), levels)
         if place is not None:
             levels = self._readable(levels, order, place)
-        return Ranked(levels, ascending[self.elements - 2] - ascending[self.lead])
+        return Ranked(levels, ascending)
 
     def _optional(self, order: Tensor, place: Tensor) -> Tensor | None:
         """(elements,) 0 for the best neurons of every part, as many as its floor says, and 1 for all others."""

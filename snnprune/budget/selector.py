@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .ranking import Members, Ranking, Row
+from .ranking import Members, Ranked, Ranking, Row
 from .terms import Terms
 
 SLACK = 0.01
@@ -107,6 +107,7 @@ class Selector:
         self._first = _Table.of(terms, 1, (elements - 1) // lead + 1, 0, device)
         window = max(lead, min(elements, max(64, _FILL_TABLE // (len(rows) * len(terms.fixed)))))
         self._window = window if len(rows) > 1 else lead
+        self._equal = plan.equal
         self._second = _Table.of(terms, len(rows), self._window + 2, 1, device)
         gates = np.where(terms.gates < 0, 0, terms.gates + lead)  # element 0 always stays
         self._gates = torch.from_numpy(gates).to(device)
@@ -115,7 +116,7 @@ class Selector:
         self._whole = torch.tensor(float(terms.dense), dtype=torch.float64, device=device)
         # The bounds: of the cost, and for every round of every order the cost from which on it needs no more. The
         # threshold takes all it can, and what follows it in a second round as much as whole blocks do.
-        enough = spare - np.array(plan.below) * terms.dense
+        enough = spare - np.array(plan.below if len(rows) > 1 else [0.0, 0.5 * SLACK]) * terms.dense
         again = np.concatenate([enough[1:2], enough[1:]])
         shift = np.concatenate([[spare, float(_HUGE)], enough[1:], *[again] * (plan.rounds - 1)])
         self._shift = torch.from_numpy(shift).to(device)
@@ -138,24 +139,40 @@ class Selector:
         coarse = levels[:1] if self._lead == 1 else levels[:1] >> (self._lead.bit_length() - 1)
         costs = self._first.costs(self._numbers(coarse), self._weights)
         found = torch.searchsorted(costs[0], bounds[:1], right=True)  # (1,) sets of the first table that fit
-        fits = ranked.spread < found[0] * torch.inf  # 0 x inf is no number, and nothing is below that
-        exact = self._lead == 1 and len(levels) == 1
-        stays = levels[0] < found if exact else self._between(levels, found, bounds)
+        spread = ranked.order[-2] - ranked.order[self._lead]  # not finite where a score is not
+        fits = spread < found[0] * torch.inf  # 0 x inf is no number, and nothing is below that
+        if len(levels) == 1:
+            stays = self._above(ranked, costs[0], found, bounds)
+        else:
+            stays = self._filled(levels, found, bounds)
         return stays[self._lead : self._lead + self.neurons], fits
 
     def floors(self, scores: Tensor) -> Tensor:
         """(neurons,) booleans: who stays whatever the budget."""
         return self._ranking(scores).levels[0, self._lead : self._lead + self.neurons] == 0
 
-    def _between(self, levels: Tensor, found: Tensor, bounds: Tensor) -> Tensor:
-        """(elements,) who stays: sets between two of the first table, and those that fill the budget."""
+    def _above(self, ranked: Ranked, costs: Tensor, found: Tensor, bounds: Tensor) -> Tensor:
+        """(elements,) who is above the threshold, where its own order is the only one.
+
+        Equal scores go together, unless so many are equal that the target would be missed.
+        """
+        cut = found
+        if self._lead > 1:
+            beyond = torch.sub(ranked.levels, found, alpha=self._lead).clamp(-1, self._window)
+            between = self._second.costs(self._numbers(beyond), self._weights)[0, 1:-1]
+            cut = torch.add(torch.searchsorted(between, bounds[:1], right=True), found, alpha=self._lead)
+        first = torch.searchsorted(ranked.order, ranked.order[cut.clamp(max=len(ranked.order) - 1)])
+        many = cut - first > self._equal if self._lead > 1 else costs[first - 1] < bounds[2]
+        return ranked.levels[0] < torch.where(many, cut, first)
+
+    def _filled(self, levels: Tensor, found: Tensor, bounds: Tensor) -> Tensor:
+        """(elements,) who stays by the best of several orders.
+
+        They begin at the last set of the first table that fits: the threshold itself, or, where that looks at
+        every `lead`-th level, at most so many levels before it.
+        """
         beyond = torch.sub(levels, found, alpha=self._lead)  # negative: stays already
-        if len(levels) > 1:
-            beyond = beyond | (beyond[:1] >> 63)  # what the threshold's order keeps, all keep
-        beyond = beyond.clamp(-1, self._window)
-        if len(levels) == 1:
-            costs = self._second.costs(self._numbers(beyond), self._weights)[0, 1:-1]
-            return beyond[0] < torch.searchsorted(costs, bounds[:1], right=True)
+        beyond = (beyond | (beyond[:1] >> 63)).clamp(-1, self._window)  # what the first order keeps, all keep
         stays = beyond[0]
         for number, enough in enumerate(bounds[1:].chunk(self._rounds)):
             if number:
@@ -176,11 +193,19 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The orders to look at, how far below the target each need not go on (of the dense cost), and how often."""
+    """How a model's budget is to be met.
+
+    Attributes:
+        rows: the orders to look at.
+        below: how far below the target each of them need not go on, as a share of the dense cost.
+        rounds: how often to look at them.
+        equal: neurons that cost no more than half the slack, however dear.
+    """
 
     rows: list[Row]
     below: list[float]
     rounds: int
+    equal: int
 
 
 def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ...]]) -> _Plan:
@@ -190,8 +215,8 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
     for models of which a block is more than the slack: else the threshold ends close enough by itself. Where even
     a neuron of some group is more than the slack, what is left after a first round is filled by a second.
     """
-    most = terms.most(sum(g.size for g in groups)) / max(1, terms.dense)
-    parts = np.split(most, np.cumsum([g.size for g in groups])[:-1]) if groups else []
+    most_saved = terms.most(sum(g.size for g in groups)) / max(1, terms.dense)
+    parts = np.split(most_saved, np.cumsum([g.size for g in groups])[:-1]) if groups else []
     neuron = np.array(
         [p.max(initial=0.0) if g.least < g.size else 0.0 for g, p in zip(groups, parts, strict=True)]
     )
@@ -206,7 +231,8 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
             opened = _open(block, loose, most)
             rows += [Row(step, o) for o in opened]
             below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
-    return _Plan(rows, below, 2 if len(rows) > 1 and neuron.max() > SLACK else 1)
+    rounds = 2 if len(rows) > 1 and neuron.max() > SLACK else 1
+    return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else len(most_saved))
 
 
 def _open(block: NDArray[np.float64], loose: NDArray[np.bool_], most: int) -> list[tuple[bool, ...]]:
