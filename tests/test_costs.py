@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,16 +10,16 @@ import torch
 from torch import nn
 
 from snnprune.budget import CostModel
-from snnprune.budget.costs import Curve, LayerCost, Side, layer_costs
+from snnprune.budget.costs import Columns, LayerCost, layer_costs
 from snnprune.errors import TargetError
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.layers import IndexedLinear
 from snnprune.macs import price
 
 
-def side(width, *parts, index=None):
+def columns(width, *parts, index=None):
     found = tuple((name, np.asarray(channels), np.asarray(neurons)) for name, channels, neurons in parts)
-    return Side(width, found, None if index is None else np.asarray(index))
+    return Columns(width, found, None if index is None else np.asarray(index))
 
 
 def member(module, role, neurons, channels=None, dim=0):
@@ -28,29 +27,28 @@ def member(module, role, neurons, channels=None, dim=0):
     return Member(module, role, tuple(channels), tuple(neurons), dim)
 
 
-def test_a_channel_scores_as_the_least_of_its_groups():
-    both = side(4, ("a", [0, 1, 2], [2, 1, 0]), ("b", [2, 3], [0, 1]))
-    scores = {"a": np.array([5.0, 6, 7]), "b": np.array([1.0, 8])}
-    assert both.raw(scores).tolist() == [7, 6, 1, 8]
-    assert both.raw({"b": scores["b"]}).tolist() == [math.inf, math.inf, 1, 8]
-    chosen = side(4, ("a", [0, 1, 2], [2, 1, 0]), index=[3, 0])
-    assert chosen.scores(scores).tolist() == [math.inf, 7]
-    assert chosen.raw(scores).tolist() == [7, 6, 5, math.inf]
+def test_a_column_stays_when_all_its_neurons_stay():
+    both = columns(4, ("a", [0, 1, 2], [2, 1, 0]), ("b", [2, 3], [0, 1]))
+    kept = {"a": np.array([True, False, True]), "b": np.array([False, True])}
+    assert both.count(kept) == 2  # columns 0 and 3
+    assert both.count({"b": kept["b"]}) == 3
+    assert both.count({}) == 4
+    chosen = columns(4, ("a", [0, 1, 2], [2, 1, 0]), index=[3, 1, 0])
+    assert (chosen.count(kept), chosen.read) == (2, 3)
+    first = {"a": 10, "b": 20}
+    assert both.gates(first).tolist() == [[-1, 12], [-1, 11], [10, 20], [-1, 21]]
+    assert chosen.gates(first).tolist() == [[-1], [11], [12]]
+
+
+def test_a_neuron_that_gates_a_column_twice_gates_it_once():
+    both = columns(2, ("a", [0, 1], [0, 1]), ("a", [0], [0]), ("b", [0], [0]))
+    assert both.gates({"a": 0, "b": 5}).tolist() == [[-1, 0, 5], [-1, -1, 1]]
 
 
 def test_the_cost_of_a_layer_is_a_product_of_counts():
-    layer = LayerCost("a", side(4), side(5), macs=9.0, params=7.0, params_out=2.0)
+    layer = LayerCost("a", columns(4), columns(5), macs=9.0, params=7.0, params_out=2.0)
     assert layer.cost("macs", 3, 4) == 9 * 3 * 4
     assert layer.cost("params", 3, 4) == 7 * 3 * 4 + 2 * 4
-
-
-def test_what_scores_above_the_threshold_is_paid_for():
-    layer = LayerCost("a", side(4), side(5), macs=1.0, params=1.0, params_out=0.0)
-    norm = LayerCost("n", None, side(3), macs=0.0, params=0.0, params_out=2.0)
-    inputs, outputs = np.array([1.0, 2, 2, 3]), np.array([2.0, 4, 4, 5, math.inf])
-    macs = Curve("macs", [(layer, inputs, outputs), (norm, None, inputs)])
-    assert [macs(t) for t in (0, 1, 2, 3, 4)] == [20, 15, 4, 0, 0]
-    assert Curve("params", [(norm, None, inputs)])(1.5) == 6
 
 
 def priced(model, groups, x):
@@ -114,11 +112,11 @@ def test_norms_slices_products_and_idle_layers():
     assert (found["idle"].macs, found["idle"].params, found["idle"].params_out) == (0, 1, 1)
 
 
-def test_an_index_decides_which_scores_a_linear_layer_sees():
+def test_an_index_decides_which_neurons_a_linear_layer_sees():
     layer = IndexedLinear(2, 3, source_features=5, index=torch.tensor([4, 1]))
     group = NeuronGroup("g", "channel", 5, (member("0", "consumer", [4, 3, 2, 1, 0]),))
     found = coefficients(layer, torch.randn(2, 5), group)
-    assert found.inputs.scores({"g": np.arange(5.0)}).tolist() == [0, 3]
+    assert found.inputs.gates({"g": 0}).tolist() == [[0], [3]]
 
 
 def chain(widths=(4, 10, 20, 3)):

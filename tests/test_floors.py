@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import snnprune
-from snnprune.budget.blocks import at_least, blocks_of, parts_of
+from snnprune.budget.blocks import at_least, parts_of, whole_blocks
+from snnprune.budget.ranking import Members, Ranking, Row
 from snnprune.errors import CollapsedLayerError
 from snnprune.graph import Member, NeuronGroup
 from snnprune.proof import random_scales, randomize_norms_
@@ -47,15 +48,18 @@ def test_every_part_keeps_its_floor_out_of_reach(seed, step):
     scores = rng.normal(size=32)
     scores[:4] -= 100  # the worst of all
     parts = [np.arange(4), np.arange(4, 32)]
-    block = blocks_of(scores, parts, 4, 0.3, step)
-    safe = np.isinf(block)
+    members = Members(32, whole_blocks(4, step, 32), parts)
+    ranking = Ranking([members], [Row((step,), (True,))], floor=0.3, lead=1, device=torch.device("cpu"))
+    levels = ranking(torch.from_numpy(scores)).levels[0, 1:-1].numpy()
+    safe = levels == 0
     assert safe[:4].sum() >= 2
     assert safe[4:].sum() >= math.ceil(0.3 * 28)
     assert safe.sum() % step == 0
     assert set(np.flatnonzero(safe[:4])) <= set(np.argsort(-scores[:4])[: safe[:4].sum()])
-    _, sizes = np.unique(block[~safe], return_counts=True)
-    assert sizes.tolist() == [step] * ((32 - int(safe.sum())) // step)  # whole blocks of one score each
-    assert block[~safe].max() == scores[~safe].max()
+    found, sizes = np.unique(levels[~safe], return_counts=True)
+    assert sizes.tolist() == [step] * ((32 - int(safe.sum())) // step)  # whole blocks of one level each
+    rank = np.argsort(np.argsort(-scores)) + 1
+    assert found.tolist() == np.sort(rank[~safe])[::step].tolist()  # that of their best neuron
 
 
 @pytest.mark.parametrize("round_to", [1, 8])

@@ -1,17 +1,19 @@
 """What a set of kept neurons costs, the selection that meets a target, and what targets there are."""
 
 from .blocks import rounding_step
-from .costs import Metric, Scores
-from .model import TOLERANCE, CostModel, Selection
+from .costs import Metric
+from .model import CostModel, NeuronScores, Selection
+from .selector import SLACK, Selector
 from .target import Budget, parse_drop, parse_latency, parse_target, read_target
 
 __all__ = [
-    "TOLERANCE",
+    "SLACK",
     "Budget",
     "CostModel",
     "Metric",
-    "Scores",
+    "NeuronScores",
     "Selection",
+    "Selector",
     "parse_drop",
     "parse_latency",
     "parse_target",

@@ -1,49 +1,13 @@
-"""Which neurons a threshold may take: blocks of neurons, and those that floors lift out of its reach."""
+"""How many neurons stay whatever they score, and in blocks of how many the others go."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import NeuronGroup
-from .costs import ALWAYS
-
-
-def blocks_of(
-    scores: NDArray[np.float64],
-    parts: Sequence[NDArray[np.int64]],
-    least: int,
-    floor: float,
-    step: int,
-) -> NDArray[np.float64]:
-    """Scores with the `least` best out of reach, and neurons tied in blocks of `step`.
-
-    A block has the score of its best neuron, so that a threshold keeps whole blocks.
-
-    Args:
-        scores: of one group, (size,).
-        parts: neurons of layers that hold a part of the group (branches of a concatenation): of each part
-            the floor stays, so that no layer is emptied.
-        least: neurons of the group that stay.
-        floor: least kept share of every part.
-        step: neurons in a block.
-    """
-    must = np.zeros(len(scores), dtype=bool)
-    for neurons in parts:
-        count = at_least(floor, len(neurons))
-        must[neurons[np.argsort(-scores[neurons], kind="stable")[:count]]] = True
-    order = np.lexsort((np.arange(len(scores)), -scores, ~must))  # what must stay comes first
-    least = max(least, min(len(scores), math.ceil(int(must.sum()) / step) * step))
-    ranked = scores[order].copy()
-    ranked[:least] = ALWAYS
-    rest = ranked[least:]
-    ranked[least:] = rest[(np.arange(len(rest)) // step) * step]
-    result = np.empty_like(ranked)
-    result[order] = ranked
-    return result
 
 
 def parts_of(group: NeuronGroup) -> list[NDArray[np.int64]]:
@@ -54,6 +18,11 @@ def parts_of(group: NeuronGroup) -> list[NDArray[np.int64]]:
 def at_least(floor: float, size: int) -> int:
     """Neurons that a floor keeps of so many: one at least, and never fewer than the share says."""
     return min(size, max(1, math.ceil(floor * size - 1e-9)))
+
+
+def whole_blocks(count: int, step: int, size: int) -> int:
+    """So many neurons of a group of `size`, rounded up to whole blocks of `step`."""
+    return min(size, math.ceil(count / step) * step)
 
 
 def rounding_step(group: NeuronGroup, round_to: int) -> int:

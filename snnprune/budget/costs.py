@@ -18,32 +18,58 @@ from ..inputs import Inputs, batch_size
 from ..macs import MacCount
 
 Metric = Literal["macs", "params"]
-Scores = Mapping[str, NDArray[np.float64]]
-ALWAYS = math.inf
+Kept = Mapping[str, NDArray[np.bool_]]
 NOT_CALLED = LayerShapes((), (), 0, 0, 0)
 _Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """Inputs or outputs of a layer: its width and the groups that own some of it."""
+class Columns:
+    """The inputs or the outputs of a layer, and which neurons each of them needs.
+
+    Attributes:
+        width: columns that arrive.
+        parts: (group id, columns, the group's neurons that gate them) of every group that owns some.
+        index: which of the arriving columns the layer reads; None for all.
+    """
 
     width: int
     parts: tuple[tuple[str, NDArray[np.int64], NDArray[np.int64]], ...]
     index: NDArray[np.int64] | None = None
 
-    def scores(self, scores: Scores) -> NDArray[np.float64]:
-        """Score of every channel of the weight; infinite where nothing can remove it."""
-        total = self.raw(scores)
-        return total if self.index is None else total[self.index]
+    @property
+    def read(self) -> int:
+        """Columns that the layer reads."""
+        return self.width if self.index is None else len(self.index)
 
-    def raw(self, scores: Scores) -> NDArray[np.float64]:
-        """Score of every channel that arrives, before any index selection."""
-        total = np.full(self.width, ALWAYS)
-        for group, channels, neurons in self.parts:
-            if group in scores:
-                total[channels] = np.minimum(total[channels], scores[group][neurons])
-        return total
+    def count(self, kept: Kept) -> int:
+        """Columns that stay: all neurons that gate them are kept, or are of groups not named in `kept`."""
+        stays = np.ones(self.width, dtype=bool)
+        for group, columns, neurons in self.parts:
+            if group in kept:
+                stays[columns] &= kept[group][neurons]
+        return int((stays if self.index is None else stays[self.index]).sum())
+
+    def gates(self, first: Mapping[str, int]) -> NDArray[np.int64]:
+        """Neurons that gate every column that is read, as numbers among those of all groups.
+
+        Args:
+            first: group id -> number of its first neuron.
+
+        Returns:
+            (columns read, most neurons of one), sorted along the rows, with -1 in front where there are fewer.
+        """
+        every = np.concatenate([columns for _, columns, _ in self.parts] or [np.zeros(0, dtype=np.int64)])
+        depth = int(np.bincount(every, minlength=1).max())
+        found = np.full((self.width, max(1, depth)), -1, dtype=np.int64)
+        used = np.zeros(self.width, dtype=np.int64)
+        for group, columns, neurons in self.parts:
+            found[columns, used[columns]] = first[group] + neurons
+            used[columns] += 1
+        found.sort(axis=1)
+        found[:, 1:][found[:, 1:] == found[:, :-1]] = -1  # a neuron that is named twice counts once
+        found.sort(axis=1)
+        return found if self.index is None else found[self.index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +77,8 @@ class LayerCost:
     """Cost coefficients of one layer."""
 
     name: str
-    inputs: Side | None  # None: the cost depends on the outputs alone (depthwise, norms)
-    outputs: Side
+    inputs: Columns | None  # None: the cost depends on the outputs alone (depthwise, norms)
+    outputs: Columns
     macs: float  # per pair of input and output channel, for one input
     params: float  # per pair
     params_out: float  # per output channel
@@ -62,30 +88,6 @@ class LayerCost:
         if metric == "macs":
             return self.macs * inputs * outputs
         return self.params * inputs * outputs + self.params_out * outputs
-
-
-class Curve:
-    """Cost against the threshold, for one set of scores."""
-
-    def __init__(
-        self,
-        metric: Metric,
-        rows: list[tuple[LayerCost, NDArray[np.float64] | None, NDArray[np.float64]]],
-    ) -> None:
-        self.metric: Metric = metric
-        self.rows = rows
-
-    def __call__(self, threshold: float) -> float:
-        """Cost of everything that scores above `threshold`."""
-        total = 0.0
-        for layer, inputs, outputs in self.rows:
-            n_in = 1 if inputs is None else _above(inputs, threshold)
-            total += layer.cost(self.metric, n_in, _above(outputs, threshold))
-        return total
-
-
-def _above(ranked: NDArray[np.float64], threshold: float) -> int:
-    return len(ranked) - int(np.searchsorted(ranked, threshold, side="right"))
 
 
 def layer_costs(
@@ -117,7 +119,7 @@ def layer_costs(
                 (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
         if group.macs:
             every = np.arange(group.size)
-            side = Side(group.size, ((group.id, every, every),))
+            side = Columns(group.size, ((group.id, every, every),))
             found.append(LayerCost(f"{group.id} products", None, side, group.macs, 0.0, 0.0))
     parameters = dict(model.named_parameters())
     seen: set[int] = set()  # a parameter that several layers hold is paid for once
@@ -131,7 +133,7 @@ def layer_costs(
         if name in parameters and size(parameters[name]):  # buffers are not counted
             width = parameters[name].shape[dim]
             each = parameters[name].numel() / width
-            found.append(LayerCost(name, None, Side(width, tuple(parts)), 0.0, 0.0, each))
+            found.append(LayerCost(name, None, Columns(width, tuple(parts)), 0.0, 0.0, each))
     batch = batch_size(example_inputs)
     shapes = layer_shapes(model, example_inputs)
     for name, module in model.named_modules():
@@ -143,14 +145,14 @@ def layer_costs(
         elif isinstance(module, layers.PER_CHANNEL):
             count = layers.channel_count(module)
             params = size(*module.parameters())
-            side = Side(count, tuple(outs.get(name, [])))
+            side = Columns(count, tuple(outs.get(name, [])))
             found.append(LayerCost(name, None, side, 0.0, 0.0, params / count))
     return found
 
 
 def _as_counted(layer: LayerCost, module: nn.Module, counted: float) -> LayerCost:
     """The layer, whose price is what was counted; layers that compute in a way of their own may differ."""
-    said = layer.cost("macs", 1 if layer.inputs is None else len(layer.inputs.scores({})), layer.outputs.width)
+    said = layer.cost("macs", 1 if layer.inputs is None else layer.inputs.read, layer.outputs.width)
     if abs(said - counted) <= 1e-6 * max(1.0, said, counted):
         return layer
     weight = module.weight  # a convolution of complex numbers is made of three of real ones
@@ -176,12 +178,12 @@ def _weighted(
 
     `paid` is what its weight and its bias count as parameters: 0 where another layer holds them too.
     """
-    out_side = Side(layers.out_width(module), tuple(outs))
-    in_side = Side(layers.in_width(module), tuple(ins))
+    out_side = Columns(layers.out_width(module), tuple(outs))
+    in_side = Columns(layers.in_width(module), tuple(ins))
     if isinstance(module, nn.Linear):
         transposed, kernel, conv_groups = False, 1, 1
         if isinstance(module, layers.IndexedLinear):
-            in_side = Side(in_side.width, in_side.parts, module.index.cpu().numpy())
+            in_side = Columns(in_side.width, in_side.parts, module.index.cpu().numpy())
     else:
         assert layers.is_conv(module)
         transposed = layers.input_dim(module) == 0

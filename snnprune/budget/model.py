@@ -1,19 +1,16 @@
-"""The threshold on the scores that meets a target.
-
-The cost of a layer is a product of counts: `coefficient x inputs that stay x outputs that stay`. A
-column stays when every group that gates it keeps it, so its score is the least of its groups' scores,
-and "how many stay above a threshold" is a search in a sorted list.
-"""
+"""Params and MACs of a model as a function of the kept neurons, and the selection that meets a share of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from .. import streams
 from ..errors import ExactnessError, TargetError
@@ -22,10 +19,13 @@ from ..inputs import Inputs
 from ..layers import attention
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
-from .blocks import at_least, blocks_of, parts_of, rounding_step
-from .costs import ALWAYS, Curve, Metric, Scores, Side, layer_costs
+from .blocks import at_least, parts_of, rounding_step, whole_blocks
+from .costs import Kept, Metric, layer_costs
+from .ranking import Members
+from .selector import Selector
+from .terms import Terms, terms_of
 
-TOLERANCE = 0.01
+NeuronScores = Mapping[str, "NDArray[np.floating[Any]] | Tensor"]
 LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
 
 
@@ -35,7 +35,7 @@ class Selection:
 
     Attributes:
         kept: group id -> (size,) boolean.
-        threshold: neurons above it stay, before floors and rounding.
+        threshold: the highest score of those that go; minus infinity where all stay.
         cost: of the metric, as a share of the dense cost.
     """
 
@@ -72,11 +72,12 @@ class CostModel:
         self.dense = {"macs": counted.total, "params": count_params(model)}
         self.unpriced = counted.unpriced
         warn_of_unpriced(counted)
-        everything = {name: np.full(g.size, ALWAYS) for name, g in self.groups.items()}
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
         self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
         self._savings: dict[tuple[Metric, str], float] = {}
-        self._rest = {m: self.dense[m] - self._sum(m, everything, 0.0) for m in ("macs", "params")}
+        self._terms: dict[Metric, Terms] = {}
+        self._selectors: dict[tuple[Metric, float, int, torch.device], Selector] = {}
+        self._rest = {m: self.dense[m] - self._sum(m, {}) for m in ("macs", "params")}
         for metric, rest in self._rest.items():
             # A layer inside attention may be priced by heads: once with their products, once as a layer.
             rest += sum(group.macs * group.size for group in self.groups.values()) if metric == "macs" else 0
@@ -86,12 +87,11 @@ class CostModel:
                     f"{self.dense[metric]} are there: a mistake in snnprune; please report the model."
                 )
 
-    def cost(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
+    def cost(self, metric: Metric, kept: Kept) -> float:
         """Absolute cost when only the neurons in `kept` stay; groups not named stay whole."""
-        scores = {name: np.where(mask, ALWAYS, -ALWAYS) for name, mask in kept.items()}
-        return self._rest[metric] + self._sum(metric, scores, 0.0)
+        return self._rest[metric] + self._sum(metric, kept)
 
-    def share(self, metric: Metric, kept: Mapping[str, NDArray[np.bool_]]) -> float:
+    def share(self, metric: Metric, kept: Kept) -> float:
         """The cost as a share of the dense cost, in (0, 1]."""
         return self.cost(metric, kept) / self.dense[metric]
 
@@ -106,127 +106,105 @@ class CostModel:
         touched = 0.0
         for layer in self.layers:
             if layer.outputs.parts or (layer.inputs is not None and layer.inputs.parts):
-                width = 1 if layer.inputs is None else len(layer.inputs.scores({}))
-                touched += layer.cost(metric, width, len(layer.outputs.scores({})))
+                width = 1 if layer.inputs is None else layer.inputs.read
+                touched += layer.cost(metric, width, layer.outputs.read)
         return touched / self.dense[metric]
 
-    def _sum(self, metric: Metric, scores: Scores, threshold: float) -> float:
-        return self._curve(metric, scores)(threshold)
+    def _sum(self, metric: Metric, kept: Kept) -> float:
+        """Cost of everything that neurons can change."""
+        total = 0.0
+        for layer in self.layers:
+            inputs = 1 if layer.inputs is None else layer.inputs.count(kept)
+            total += layer.cost(metric, inputs, layer.outputs.count(kept))
+        return total
 
-    def _curve(self, metric: Metric, scores: Scores) -> Curve:
-        cache: dict[int, NDArray[np.float64]] = {}
+    def selector(
+        self, metric: Metric, *, floor: float = 0.1, round_to: int = 1, device: torch.device | str = "cpu"
+    ) -> Selector:
+        """What chooses neurons for a share of this metric; built once for the same arguments.
 
-        def ranked(side: Side) -> NDArray[np.float64]:
-            if id(side) not in cache:
-                cache[id(side)] = np.sort(side.scores(scores))
-            return cache[id(side)]
+        Args:
+            metric: `macs` or `params`.
+            floor: least kept share of every group (at least one neuron).
+            round_to: keep multiples of this many channels in channel groups; of a smaller power of two where a
+                group is less than four times as wide, and of fewer where the cost would else end more than
+                `SLACK` below the target.
+            device: where scores will be.
+        """
+        where = torch.device(device)
+        key = (metric, floor, round_to, where)
+        if key not in self._selectors:
+            first = dict(zip(self.groups, np.cumsum([0, *(g.size for g in self.groups.values())]), strict=False))
+            if metric not in self._terms:
+                self._terms[metric] = terms_of(self.layers, metric, first, self.dense[metric])
+            members = [self._members(metric, group, first, floor, round_to) for group in self.groups.values()]
+            finer = dict.fromkeys((round_to, max(1, round_to // 2), 1))
+            steps = [tuple(rounding_step(group, r) for group in self.groups.values()) for r in finer]
+            steps = list(dict.fromkeys(steps))
+            self._selectors[key] = Selector(self._terms[metric], members, steps, floor=floor, device=where)
+        return self._selectors[key]
 
-        rows = [
-            (layer, None if layer.inputs is None else ranked(layer.inputs), ranked(layer.outputs))
-            for layer in self.layers
-        ]
-        return Curve(metric, rows)
+    def _members(
+        self, metric: Metric, group: NeuronGroup, first: Mapping[str, int], floor: float, round_to: int
+    ) -> Members:
+        """What the order has to know of a group; of inputs of an FC layer, which channels they belong to."""
+        reads: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        parts = self.parts[group.id]
+        if group.kind == "input":
+            for member in group.consumers:
+                columns = self._inputs_of[member.module]
+                owners = tuple(part for part in columns.parts if self.groups[part[0]].kind == "channel")
+                if owners or parts:
+                    needs = replace(columns, parts=owners, index=None).gates(first)
+                    inputs = first[group.id] + np.asarray(member.neurons)
+                    reads.append((inputs, needs[list(member.channels)].T))
+        return Members(group.size, self._least(metric, group, floor, round_to), parts, reads)
 
     def select(
-        self, metric: Metric, share: float, scores: Scores, *, floor: float = 0.1, round_to: int = 1
+        self, metric: Metric, share: float, scores: NeuronScores, *, floor: float = 0.1, round_to: int = 1
     ) -> Selection:
         """The neurons with the highest scores whose cost just fits into `share` of the dense cost.
 
-        One threshold for all groups. It is met from below; where one neuron is a large part of the
-        model, cheaper neurons just below the threshold fill what is left.
+        One threshold for all groups. It is met from below; where one block of neurons is a large part of the
+        model, cheaper ones just below the threshold fill what is left.
 
         Args:
             metric: `macs` or `params`.
             share: kept share of the dense cost, in (0, 1].
             scores: group id -> (size,) finite scores; higher is better.
-            floor: least kept share of every group (at least one neuron).
-            round_to: keep multiples of this many channels in channel groups; of a smaller power of two where a
-                group is less than four times as wide, and of half as many, in as few groups as it takes, where
-                the cost would else end more than the tolerance below the target.
+            floor: see `selector`.
+            round_to: see `selector`.
 
         Raises:
             TargetError: even with every group at its floor the cost is higher.
         """
-        blocks = self._all_blocks(metric, scores, floor, round_to)
-        curve = self._curve(metric, blocks)
-        limit = share * self.dense[metric] - self._rest[metric] + 1e-6
-        values = np.unique(np.concatenate([b[np.isfinite(b)] for b in blocks.values()] or [np.empty(0)]))
-        # candidates[i] keeps everything above values[i - 1]; the last one keeps the floors alone
-        candidates = np.concatenate([[-ALWAYS], values])
-        low, high = 0, len(candidates) - 1
-        if curve(candidates[high]) > limit:
-            least = (curve(candidates[high]) + self._rest[metric]) / self.dense[metric]
+        selector = self.selector(metric, floor=floor, round_to=round_to)
+        flat = self._flat(scores)
+        mask, fits = selector(flat, share)
+        if not bool(fits):
+            least = self.share(metric, self._by_group(selector.floors(flat)))
             raise TargetError(
                 f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, "
                 f"{least:.3f} of the dense {metric} remain. Ask for {metric}={math.ceil(least * 1000) / 1000:.3f} "
                 "or more, or lower the floor." + self._unreached(metric)
             )
-        while low < high:
-            middle = (low + high) // 2
-            if curve(candidates[middle]) <= limit:
-                high = middle
-            else:
-                low = middle + 1
-        threshold = float(candidates[high])
-        kept = {name: b > threshold for name, b in blocks.items()}
-        if share < 1.0:
-            kept = self._fill(metric, limit, blocks, kept, round_to)
-            while round_to > 1 and self.share(metric, kept) < share - TOLERANCE:
-                round_to //= 2  # whole blocks are too coarse for this model: as few odd widths as it takes
-                finer = self._all_blocks(metric, scores, floor, round_to)
-                wide = {name: b for name, b in finer.items() if self.groups[name].kind == "channel"}
-                kept = self._fill(metric, limit, wide, kept, round_to)
-        return Selection(kept, threshold, self.share(metric, kept))
+        kept = self._by_group(mask)
+        gone = flat[~mask]
+        return Selection(kept, float(gone.max()) if len(gone) else -math.inf, self.share(metric, kept))
 
-    def _all_blocks(
-        self, metric: Metric, scores: Scores, floor: float, round_to: int
-    ) -> dict[str, NDArray[np.float64]]:
-        """Scores of all groups with the floors lifted out of reach.
+    def _flat(self, scores: NeuronScores) -> Tensor:
+        """Scores of all groups one after another."""
+        found = [torch.as_tensor(scores[name], dtype=torch.float64).detach().cpu() for name in self.groups]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
-        At least one single input of an FC layer stays that belongs to a channel which stays.
-        """
-        blocks: dict[str, NDArray[np.float64]] = {}
-        for name, group in sorted(self.groups.items(), key=lambda item: item[1].kind):
-            least = self._least(metric, group, floor, round_to)
-            block = blocks_of(scores[name], self.parts[name], least, floor, rounding_step(group, round_to))
-            if group.kind == "input":
-                for member in group.consumers:
-                    safe = np.isinf(self._inputs_of[member.module].raw(blocks))[list(member.channels)]
-                    if safe.any():
-                        block[np.where(safe, scores[name], -ALWAYS).argmax()] = ALWAYS
-            blocks[name] = block
-        return {name: blocks[name] for name in self.groups}
+    def _by_group(self, mask: Tensor) -> dict[str, NDArray[np.bool_]]:
+        parts = mask.split([group.size for group in self.groups.values()])
+        return {name: part.numpy() for name, part in zip(self.groups, parts, strict=True)}
 
-    def _fill(
-        self,
-        metric: Metric,
-        limit: float,
-        blocks: dict[str, NDArray[np.float64]],
-        kept: dict[str, NDArray[np.bool_]],
-        round_to: int,
-    ) -> dict[str, NDArray[np.bool_]]:
-        """Add the best blocks that are not kept and still fit, until half the tolerance is left."""
-        enough = limit - 0.5 * TOLERANCE * self.dense[metric]
-        cost = self.cost(metric, kept) - self._rest[metric]
-        if cost >= enough:
-            return kept
-        below = sorted({(float(v), name) for name, b in blocks.items() for v in b[~kept[name]]}, reverse=True)
-        for value, name in below[:256]:
-            trial = {**kept, name: kept[name] | (blocks[name] == value)}
-            odd = int(trial[name].sum()) % rounding_step(self.groups[name], round_to)
-            if odd and not trial[name].all():
-                continue  # the last block of a width that is no multiple
-            new = self.cost(metric, trial) - self._rest[metric]
-            if new <= limit:
-                kept, cost = trial, new
-            if cost >= enough:
-                break
-        return kept
-
-    def floor_share(self, metric: Metric, scores: Scores, *, floor: float = 0.1, round_to: int = 1) -> float:
+    def floor_share(self, metric: Metric, scores: NeuronScores, *, floor: float = 0.1, round_to: int = 1) -> float:
         """The smallest share of the dense cost that the floors allow, for these scores."""
-        blocks = self._all_blocks(metric, scores, floor, round_to)
-        return self.share(metric, {name: np.isinf(b) for name, b in blocks.items()})
+        selector = self.selector(metric, floor=floor, round_to=round_to)
+        return self.share(metric, self._by_group(selector.floors(self._flat(scores))))
 
     def _least(self, metric: Metric, group: NeuronGroup, floor: float, round_to: int) -> int:
         """Neurons that a group must keep: its floor, or all where removing them saves next to nothing.
@@ -236,10 +214,7 @@ class CostModel:
         """
         if self._saving(metric, group) < LEAST_SAVING:
             return group.size
-        least = at_least(floor, group.size)
-        step = rounding_step(group, round_to)
-        least = math.ceil(least / step) * step
-        return min(group.size, least)
+        return whole_blocks(at_least(floor, group.size), rounding_step(group, round_to), group.size)
 
     def saving_per_neuron(self, metric: Metric, group: str) -> float:
         """Share of the dense cost that goes with one neuron of a group, on average, all else being whole."""

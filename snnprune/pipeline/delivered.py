@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import layers
-from ..budget import TOLERANCE, CostModel, Metric, parse_target
+from ..budget import SLACK, CostModel, Metric, parse_target
 from ..errors import ExactnessError, TargetError
 from ..inputs import Inputs
 from ..macs import price
@@ -50,7 +50,7 @@ def check_delivered(
         whole, left = _macs(dense, compact, example)
     else:
         whole, left = (count_params(m) - _absent(m, sparse) for m in (dense, compact))
-    if left > (budget.share + TOLERANCE) * whole:
+    if left > (budget.share + SLACK) * whole:
         share = left / whole
         raise TargetError(
             f"{budget.metric}={budget.share:g} was asked for, but the compact model has {share:.3f} of the "
@@ -76,7 +76,7 @@ def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, exa
     counted: dict[Metric, float] = {"macs": _macs(dense, compact, example)[1], "params": count_params(compact)}
     for metric, left in counted.items():
         said = cost.cost(metric, kept)
-        if abs(said - left) > TOLERANCE * cost.dense[metric]:
+        if abs(said - left) > SLACK * cost.dense[metric]:
             raise ExactnessError(
                 f"the compact model has {left:.0f} {metric}, where {said:.0f} were predicted, so the target would "
                 f"be missed without a word. {_CURE}"

@@ -75,8 +75,8 @@ def test_a_run_whose_prices_are_wrong_gives_no_result(metric, monkeypatch):
     """As long as costs were only predicted, a wrong price meant a target that was missed in silence."""
     true = CostModel._sum
 
-    def cheap(self, which, scores, threshold):
-        return true(self, which, scores, threshold) * (0.5 if which == metric else 1.0)
+    def cheap(self, which, kept):
+        return true(self, which, kept) * (0.5 if which == metric else 1.0)
 
     monkeypatch.setattr(CostModel, "_sum", cheap)
     config = snnprune.PruneConfig(target={metric: 0.75}, epochs=2, round_to=1)
