@@ -64,15 +64,15 @@ def gate_neurons(
         cost.select(budget.metric, budget.share, alike(cost), floor=config.floor, round_to=config.round_to)
         if look is not None:
             found = measure_sensitivity(model, groups, look(), loss.hard)
-            evidence = Evidence.weigh(found, cost, budget.metric, trust=config.trust, thrift=config.thrift)
+            evidence = Evidence.weigh(found, cost, budget.metric, trust=config.search.trust, thrift=config.search.thrift)
     scorer = Scorer(
         model,
         groups,
-        scores=config.scores,
-        start=config.start,
+        scores=config.search.scores,
+        start=config.search.start,
         evidence=evidence,
-        fresh_mean=config.fresh_mean,
-        fresh_std=config.fresh_std,
+        fresh_mean=config.search.fresh_mean,
+        fresh_std=config.search.fresh_std,
         seed=config.seed,
     )
     return GatedModel(model, groups, cost=cost, scorer=scorer, floor=config.floor, round_to=config.round_to)
@@ -101,12 +101,12 @@ def switch_connections(
     scorer = ConnectionScorer(
         model,
         names,
-        scores=config.scores,
-        start=config.start,
+        scores=config.search.scores,
+        start=config.search.start,
         sensitivity=found,
-        trust=config.trust,
-        fresh_mean=config.fresh_mean,
-        fresh_std=config.fresh_std,
+        trust=config.search.trust,
+        fresh_mean=config.search.fresh_mean,
+        fresh_std=config.search.fresh_std,
         seed=config.seed,
     )
     return ConnectionModel(model, groups, names, scorer=scorer, floor=config.floor)

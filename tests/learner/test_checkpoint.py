@@ -55,7 +55,7 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, op
     def begin(event):
         nonlocal steps, job_began
         if event.stage == "trace" and not job_began:
-            steps, job_began = -config.probe, True
+            steps, job_began = -config.search.probe, True
 
     with pytest.raises(Interrupted):
         snnprune.optimize(trained, stopping, val, config, checkpoint=tmp_path, callbacks=[begin])

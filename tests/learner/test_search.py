@@ -25,7 +25,7 @@ from snnprune.switching.encoding import Scorer
 def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch: int = 6) -> SearchStage:
     x = problem()[0][:4]
     groups = trace(model, x)
-    gated = attach_groups(model, groups, x, scorer=Scorer(model, groups, scores=config.scores, start=config.start))
+    gated = attach_groups(model, groups, x, scorer=Scorer(model, groups, scores=config.search.scores, start=config.search.start))
     loss = TaskLoss(copy.deepcopy(model), distill=config.distill, temperature=2.0)
     return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None, extra={})
 
