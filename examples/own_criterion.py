@@ -47,7 +47,9 @@ def cut(model: nn.Module, images: torch.Tensor, share: float) -> nn.Module:
 
 def recover(small: nn.Module, teacher: nn.Module, train, steps: int, config: snnprune.PruneConfig) -> None:
     """The same optimiser, schedule and teacher as the package's own recovery, without its warm-up."""
-    sgd = torch.optim.SGD(small.parameters(), config.lr, config.recovery.momentum, weight_decay=config.weight_decay)
+    sgd = torch.optim.SGD(
+        small.parameters(), config.lr, config.recovery.momentum, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(sgd, lambda i: (1 + math.cos(math.pi * i / steps)) / 2)
     batches = itertools.chain.from_iterable(iter(train) for _ in itertools.count())
     t = config.recovery.temperature

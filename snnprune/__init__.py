@@ -1,7 +1,8 @@
 """snnprune: structured pruning of trained PyTorch models by learned switchers, exact to the last digit.
 
 A switcher reads a model's own weights and gives every neuron a scale >= 0. Switcher and model learn together, from
-the same batches; then neurons of scale 0 are removed, and the other scales are folded into the weights that read them.
+the same batches. Then neurons of scale 0 are removed, and the other scales are folded into the weights that read
+them.
 """
 
 from __future__ import annotations

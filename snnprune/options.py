@@ -4,7 +4,7 @@ A type such as `Share` says both: what a reader sees (`float`) and what a value 
 numbers and fractions of NumPy are taken like Python's own, and stored as those.
 
 A dataclass of options says everything about each of them in one place, its field: the type, the default, and by
-`option` what it means. Checks, the docstring, the help of the command line and the guide's table are made from that.
+`option` what it means. Checks, the docstring, the command line's help and the guide's table are made from that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 
 from .errors import ConfigError, SnnPruneError
 from .shown import brief_repr
-
 
 T = TypeVar("T")
 

@@ -101,14 +101,19 @@ class SearchStep:
     """A step of the search, by the code that runs it."""
 
     def __init__(
-        self, model: nn.Module, batch: tuple[Tensor, Tensor], teacher: nn.Module | None, **options: Any
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], teacher: nn.Module | None, **search: Any
     ) -> None:
-        options = {"target": {"macs": 0.5}, "floor": 0.02, "lr": 1e-4, **options}
-        config = snnprune.PruneConfig(distill=0.9 if teacher is not None else 0.0, **options)
+        config = snnprune.PruneConfig(
+            target={"macs": 0.5},
+            floor=0.02,
+            lr=1e-4,
+            distill=0.9 if teacher is not None else 0.0,
+            search=snnprune.SearchOptions(**search),
+        )
         self.batch = batch
         example = batch[0][:2]
         groups = snnprune.trace(model, example, input_neurons=config.input_neurons)
-        self.loss = TaskLoss(teacher, distill=config.distill, temperature=config.temperature)
+        self.loss = TaskLoss(teacher, distill=config.distill, temperature=config.recovery.temperature)
         self.gated = gate_neurons(model, groups, example, config, self.loss, None)
         self.stage = SearchStage(self.gated, self.loss, config, total=1000, per_epoch=1000, val=None, extra={})
         self.stage.step = 900  # the target itself, at the end of the ramp

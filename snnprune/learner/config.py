@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..budget import read_target
 from ..errors import ConfigError, TargetError
-from ..moved import moved
+from ..moved import in_groups, moved
 from ..options import Count, Names, Positive, Seed, Share, check_fields, described, option
 from .groups import Optimizer, RecoveryOptions, SearchOptions
 
@@ -27,10 +27,11 @@ MOVED = {  # until 0.2 all options stood side by side in PruneConfig
     **{name: ("search", name) for name in _SEARCH},
     **{name: ("recovery", name) for name in _RECOVERY},
 }
+_UNTIL = "0.3"
 
 
 @described
-@moved(GROUPS, MOVED, until="0.3")
+@moved(GROUPS, MOVED, until=_UNTIL)
 @dataclass(frozen=True, slots=True)
 class PruneConfig:
     """Options of a run. The defaults are the post-training recipe.
@@ -75,30 +76,31 @@ class PruneConfig:
     distill: Share = option(0.9, "weight of the original model's outputs against the labels.")
     precision: Precision = option(
         "float32",
-        "numbers that the network and its teacher learn in: float32, or bfloat16 (faster on recent GPUs). It is set by "
-        "`torch.autocast`; weights, switcher, threshold, proof and accuracies stay in float32 and above.",
+        "numbers that the network and its teacher learn in: float32, or bfloat16 (faster on recent GPUs). It is "
+        "set by `torch.autocast`; weights, switcher, threshold, proof and accuracies stay in float32 and above.",
     )
     channels_last: bool = option(
         False,
-        "learn in this memory format, in which many devices' convolutions are faster. The channels of a pixel then "
-        "lie next to each other; outputs change in their last bits alone.",
+        "learn in this memory format, in which many devices' convolutions are faster. The channels of a pixel "
+        "then lie next to each other; outputs change in their last bits alone.",
     )
     compile: bool = option(
         False,
-        "compile what recovers and its teacher by `torch.compile`, which pays in long runs. The first step of each "
-        "takes a minute or so.",
+        "compile what recovers and its teacher by `torch.compile`, which pays in long runs. The first step of "
+        "each takes a minute or so.",
     )
     freeze_norm: bool = option(False, "keep batch-norm statistics as they are.")
     floor: Share = option(0.1, "least kept share of every group under a budget.")
     round_to: Count = option(
         8,
-        "under a budget keep multiples of this many channels; 1 keeps any number. Groups less than four times as wide "
-        "keep multiples of a smaller power of two. Without a meaning for connections and in the free mode.",
+        "under a budget keep multiples of this many channels; 1 keeps any number. Groups less than four times "
+        "as wide keep multiples of a smaller power of two. Without a meaning for connections and in the free "
+        "mode.",
     )
     keep: Names = option(
         (),
-        "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or one "
-        "that it lies in: `layer4` protects all of `layer4.0`.",
+        "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
+        "one that it lies in: `layer4` protects all of `layer4.0`.",
     )
     input_neurons: bool = option(True, "also switch single inputs of fully connected layers.")
     seed: Seed = option(0, "seed of everything random.")
@@ -130,8 +132,8 @@ class PruneConfig:
         standardised per layer, and the rates fall along a cosine.
 
         Args:
-            changes: options that differ from the preset. `search` or `recovery` as a mapping changes what it names;
-                as an object it takes the place of all options of the preset's group.
+            changes: options that differ from the preset. `search` or `recovery` as a mapping changes what it
+                names; as an object it takes the place of all options of the preset's group.
 
         Example:
             >>> config = snnprune.PruneConfig.paper(epochs=25, search={"patience": 3})
@@ -157,10 +159,7 @@ class PruneConfig:
             ),
             recovery=RecoveryOptions(momentum=0.0),
         )
-        for name in GROUPS:
-            if isinstance(changes.get(name), Mapping):
-                changes[name] = replace(getattr(preset, name), **changes[name])
-        return replace(preset, **changes)
+        return replace(preset, **in_groups(cls, changes, GROUPS, MOVED, _UNTIL, preset))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""

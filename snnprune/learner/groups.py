@@ -31,60 +31,62 @@ class SearchOptions:
 
     share: Share = option(
         0.05,
-        "share of the training steps that the search takes. Afterwards the structure is fixed and the compact model "
-        "recovers.",
+        "share of the training steps that the search takes. Afterwards the structure is fixed and the compact "
+        "model recovers.",
     )
     probe: CountOrZero = option(
         4,
-        "training steps spent, before the search, on measuring how much the loss depends on each neuron. 0 starts "
-        "from the norms of the weights alone.",
+        "training steps spent, before the search, on measuring how much the loss depends on each neuron. 0 "
+        "starts from the norms of the weights alone.",
     )
     trust: NotNegative = option(0.5, "how strongly the start leans on that measurement, against the norm's 1.")
     thrift: NotNegative = option(0.5, "how strongly the start prefers to keep neurons that cost little.")
     ramp: Share = option(0.75, "share of the search over which the budget goes from dense to the target.")
     alternate: Count | Literal["epoch", "together"] = option(
         "together",
-        "steps for which one of switcher and network learns before it is the other's turn, `epoch` for a whole one, or "
-        "`together`. Then both learn at every step, which spends no batch on one of them alone.",
+        "steps for which one of switcher and network learns before it is the other's turn, `epoch` for a whole "
+        "one, or `together`. Then both learn at every step, which spends no batch on one of them alone.",
     )
     hold: Count = option(
         1,
-        "with `together`, the switcher runs and learns at every so many steps. Between them its scales are held as "
-        "constants, which makes those steps as cheap as plain training.",
+        "with `together`, the switcher runs and learns at every so many steps. Between them its scales are held "
+        "as constants, which makes those steps as cheap as plain training.",
     )
     decay: bool = option(False, "let the search's learning rates fall along a cosine; else they are constant.")
     gradient: Gradient = option(
         "through",
-        "whether the network's gradient also flows through the switcher (`through`, eqs. 5-6 of arXiv 2110.05954) or "
-        "scales are held as constants (`held`).",
+        "whether the network's gradient also flows through the switcher (`through`, eqs. 5-6 of arXiv "
+        "2110.05954) or scales are held as constants (`held`).",
     )
     scores: Scores = option(
         "switcher+offset",
-        "who orders the neurons: the switcher, the switcher with an offset of its own for each neuron, or offsets "
-        "alone (`free`).",
+        "who orders the neurons: the switcher, the switcher with an offset of its own for each neuron, or "
+        "offsets alone (`free`).",
     )
-    start: Start = option("post-training", "where scales begin: near 1 (`post-training`), or as the papers' (`fresh`).")
+    start: Start = option(
+        "post-training", "where scales begin: near 1 (`post-training`), or as the papers' (`fresh`)."
+    )
     fresh_mean: Finite = option(
         0.1, "after a fresh start, mean of the switcher's values over each layer, before the ReLU."
     )
     fresh_std: Positive = option(
         2**0.5,
-        "after a fresh start, standard deviation of those values. Together with the mean it sets how many neurons are "
-        "off.",
+        "after a fresh start, standard deviation of those values. Together with the mean it sets how many "
+        "neurons are off.",
     )
     switcher_optimizer: Optimizer = option("adamw", "optimiser of the switcher and the offsets.")
     switcher_lr: Positive = option(
         1e-4,
-        "learning rate of the switcher. After a post-training start and under a budget, this and `offset_lr` are "
-        "divided in searches in which the scorer takes more than 60 steps, so that their sum stays that of 60: else "
-        "neurons trade places faster than the network learns.",
+        "learning rate of the switcher. After a post-training start and under a budget, this and `offset_lr` "
+        "are divided in searches in which the scorer takes more than 60 steps, so that their sum stays that of "
+        "60: else neurons trade places faster than the network learns.",
     )
     offset_lr: Positive = option(2e-3, "learning rate of the offsets.")
     switcher_clip: Positive = option(5.0, "largest norm of the gradient of the switcher and the offsets.")
     patience: Count | None = option(
         None,
-        "in the free mode, epochs for which the validation loss may fail to fall before the search ends. None never "
-        "ends it early.",
+        "in the free mode, epochs for which the validation loss may fail to fall before the search ends. None "
+        "never ends it early.",
     )
 
     def __post_init__(self) -> None:

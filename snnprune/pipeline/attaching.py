@@ -64,7 +64,9 @@ def gate_neurons(
         cost.select(budget.metric, budget.share, alike(cost), floor=config.floor, round_to=config.round_to)
         if look is not None:
             found = measure_sensitivity(model, groups, look(), loss.hard)
-            evidence = Evidence.weigh(found, cost, budget.metric, trust=config.search.trust, thrift=config.search.thrift)
+            evidence = Evidence.weigh(
+                found, cost, budget.metric, trust=config.search.trust, thrift=config.search.thrift
+            )
     scorer = Scorer(
         model,
         groups,
