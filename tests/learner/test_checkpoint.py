@@ -160,7 +160,8 @@ def test_a_state_that_does_not_fit_is_an_error_of_ours(trained, tmp_path, key, v
     snnprune.optimize(trained, train, val, config, checkpoint=tmp_path)
     content = torch.load(tmp_path / "state.pt", weights_only=True)
     content["state"]["step"] -= 1
-    (content if key == "rng" else content["state"])[key] = {} if key == "rng" else value
+    place = {"rng": content, "scales": content["state"]["found"]}.get(key, content["state"])
+    place[key] = {} if key == "rng" else value
     _write(content, tmp_path / "state.pt")
     with pytest.raises(RunError, match="is malformed"):
         snnprune.optimize(trained, train, val, config, checkpoint=tmp_path, resume=True)

@@ -173,7 +173,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(model, said, here, monkeypa
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("snnprune.pipeline.job.trace", interrupt)
+    monkeypatch.setattr("snnprune.pipeline.setting.trace", interrupt)
     before = tree(here)
     assert said(optimize(model, *SHORT, "--output", "out"), 130) == "stopped"
     assert tree(here) == before
