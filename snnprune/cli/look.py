@@ -10,16 +10,20 @@ import typer
 
 from . import parse
 from .options import (
+    DEFAULT,
     Arch,
     BatchSize,
     Classes,
     Data,
     DataRoot,
     Device,
+    Floor,
     ImageSize,
     Json,
+    Keep,
     Mean,
     ModelFile,
+    RoundTo,
     Std,
     Trust,
     load_splits,
@@ -79,12 +83,10 @@ def inspect(
     num_classes: Classes = None,
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
-    ] = None,
+    keep: Keep = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
-    floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
-    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
+    floor: Floor = DEFAULT.floor,
+    round_to: RoundTo = DEFAULT.round_to,
     as_json: Json = False,
 ) -> None:
     """List what can be pruned, what cannot and why, and what a target would leave."""
