@@ -12,8 +12,8 @@ PAGE = Path(__file__).with_name("options.md")
 HEAD = """\
 # All options
 
-This page is made by `python docs/options.py` of what the classes say of themselves. Which options to look at first,
-and what was measured with them, is in [Choosing a target and the options](choosing.md).
+This page is made by `python docs/options.py` of what the classes say of themselves. Which options to look at
+first, and what was measured with them, is in [Choosing a target and the options](choosing.md).
 """
 PARTS = (
     (PruneConfig, "Everyday options: `PruneConfig`", ""),

@@ -1,4 +1,4 @@
-"""What a run would do: the cut it would start from, its steps, time and memory. Nothing is learned or written."""
+"""What a run would do: the cut it would start from, its steps, time and memory. Only copies learn a few steps."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Plan:
         memory: peak bytes of a search step: weights, gradients, optimisers, and what is kept for the backward
             pass (on a GPU: as its allocator counts them).
         device: where it was measured.
+        notes: sentences on what the figures leave open.
     """
 
     target: dict[str, float] | None
@@ -76,15 +77,22 @@ def plan(
 ) -> Plan:
     """Do a few steps of every stage on copies, and say what a whole run would take.
 
+    The copies learn in these steps and are thrown away; the caller's model stays as it is, and nothing is written.
+
     Args:
-        model: a trained network; it stays as it is.
+        model: a trained network.
         train: batches of (inputs, labels).
         val: validation batches.
         config: options of the run.
         example_inputs: what the model's forward takes; by default the first inputs of `train`.
         device: where to learn; by default where the model is.
 
+    Returns:
+        The cut that the search would start from, and estimates of steps, time and memory. Times are those of this
+        machine, as busy as it is.
+
     Raises:
+        ConfigError: the model does not run in the memory format that was asked for.
         TargetError: the target is below what the floors allow.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.

@@ -152,7 +152,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
-    from ..analysis.evaluating import evaluator, onnx_structure
+    from ..analysis.evaluating import evaluator, recorded_in
 
     where = parse.device(device)
     with scripted(as_json):
@@ -162,7 +162,7 @@ def evaluate(
             opened, measure = evaluator(
                 model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
             )
-            recorded = opened if opened is not None else onnx_structure(model)
+            recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(
                 data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
             )
