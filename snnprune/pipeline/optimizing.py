@@ -65,7 +65,8 @@ def optimize(
         train: batches of (inputs, labels); a loader that can be iterated many times.
         val: validation batches, for every decision and for progress.
         config: options; the defaults are the post-training recipe with `macs=0.5`.
-        test: test batches, evaluated once at the end. Without it the report's accuracy is on `val`.
+        test: test batches, for the report alone: the dense model is measured on them before anything is learned,
+            the compact one at the end. Without them the report's accuracies are on `val`.
         example_inputs: what the model's forward takes; by default the first inputs of `train`.
         loss_fn: `loss_fn(model, batch)` instead of cross-entropy with distillation.
         device: where to learn; by default where the model is.
