@@ -138,11 +138,8 @@ def _refuse_unknown(
 
 def _warn(cls: type, text: str, until: str) -> None:
     """Warn at the line of the caller, past the modules that stand between it and the option."""
+    between = {__name__, "dataclasses", cls.__module__}
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__") in (
-        __name__,
-        "dataclasses",
-        cls.__module__,
-    ):
+    while frame.f_back is not None and frame.f_globals.get("__name__") in between:
         level, frame = level + 1, frame.f_back
     warnings.warn(f"{cls.__name__}{text}. The old way goes in {until}.", DeprecationWarning, stacklevel=level)
