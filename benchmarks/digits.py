@@ -35,7 +35,11 @@ def main() -> None:
             copy.deepcopy(dense), train, steps=round(args.epochs * len(train)), lr=0.05, seed=seed + 100
         )
         config = snnprune.PruneConfig(
-            target={"params": args.target}, epochs=args.epochs, seed=seed, scores=args.scores, round_to=1
+            target={"params": args.target},
+            epochs=args.epochs,
+            seed=seed,
+            round_to=1,
+            search=snnprune.SearchOptions(scores=args.scores),
         )
         result = snnprune.optimize(dense, train, val, config, test=test)
         rows.append(

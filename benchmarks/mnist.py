@@ -45,7 +45,7 @@ def main() -> None:
                 epochs=options.epochs,
                 lr=options.lr,
                 seed=seed,
-                scores=options.scores,
+                search=snnprune.SearchOptions(scores=options.scores),
                 round_to=1,
             )
             result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)

@@ -51,17 +51,19 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
     dense = network(name, seed)
     trained = train_dense(network(name, seed), train, steps=steps, lr=0.05, device=options.device, seed=seed)
     baseline = snnprune.evaluate(trained, test).accuracy
-    settings: dict[str, Any] = {"epochs": options.epochs, "seed": seed, "patience": None}
+    settings: dict[str, Any] = {"epochs": options.epochs, "seed": seed}
+    search: dict[str, Any] = {"patience": None}
     if mode == "separate":
         dense = trained.requires_grad_(False)
-        settings |= {"fresh_mean": 1.0, "fresh_std": options.separate_std}
+        search |= {"fresh_mean": 1.0, "fresh_std": options.separate_std}
     if mode == "connections":
         settings |= {"granularity": "connection"}
     if mode == "together":  # fresh and free as published, but learned by our loop
-        settings |= {"alternate": "together", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fresh_mean": 0.0}
+        settings |= {"lr": 0.05, "weight_decay": 5e-4, "recovery": {"momentum": 0.9}}
+        search |= {"alternate": "together", "fresh_mean": 0.0}
     if options.fresh_mean is not None:
-        settings |= {"fresh_mean": options.fresh_mean}
-    config = snnprune.PruneConfig.paper(**settings)
+        search |= {"fresh_mean": options.fresh_mean}
+    config = snnprune.PruneConfig.paper(search=search, **settings)
     before = network(name, seed)
     result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
     report = result.report

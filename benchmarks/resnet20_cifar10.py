@@ -105,7 +105,7 @@ def main() -> None:
     options.add_argument("--lr", type=float, nargs="+", default=[0.05], help="peaks; the best on val is taken")
     options.add_argument("--scores", nargs="+", default=["switcher+offset"])
     options.add_argument("--adapted", default="", help="keep the adapted networks under this path, to go on later")
-    options.add_argument("--option", nargs="*", default=[], help="further options of PruneConfig: search=0.1 ...")
+    options.add_argument("--option", nargs="*", default=[], help="further options of the search: share=0.1 ...")
     options.add_argument(
         "--only", nargs="+", choices=["ours", "rivals", "dense"], default=["ours", "rivals", "dense"]
     )
@@ -167,9 +167,10 @@ def main() -> None:
                     epochs=args.steps / len(train),
                     lr=lr,
                     seed=seed,
-                    scores=scores,
                     round_to=1,
-                    **{k: float(v) for k, v in (o.split("=") for o in args.option)},
+                    search=snnprune.SearchOptions(
+                        scores=scores, **{k: float(v) for k, v in (o.split("=") for o in args.option)}
+                    ),
                 )
                 result = snnprune.optimize(dense, train, val, config, device=args.device)
                 searched = [h for h in result.report.history if h["stage"] == "search"]

@@ -47,10 +47,12 @@ def cut(model: nn.Module, images: torch.Tensor, share: float) -> nn.Module:
 
 def recover(small: nn.Module, teacher: nn.Module, train, steps: int, config: snnprune.PruneConfig) -> None:
     """The same optimiser, schedule and teacher as the package's own recovery, without its warm-up."""
-    sgd = torch.optim.SGD(small.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+    sgd = torch.optim.SGD(
+        small.parameters(), config.lr, config.recovery.momentum, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(sgd, lambda i: (1 + math.cos(math.pi * i / steps)) / 2)
     batches = itertools.chain.from_iterable(iter(train) for _ in itertools.count())
-    t = config.temperature
+    t = config.recovery.temperature
     for images, labels in itertools.islice(batches, steps):
         with torch.no_grad():
             soft = F.log_softmax(teacher(images) / t, 1)
@@ -59,7 +61,7 @@ def recover(small: nn.Module, teacher: nn.Module, train, steps: int, config: snn
         loss = (1 - config.distill) * F.cross_entropy(logits, labels) + config.distill * near
         sgd.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(small.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(small.parameters(), config.recovery.clip)
         sgd.step()
         schedule.step()
 

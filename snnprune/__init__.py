@@ -1,7 +1,8 @@
 """snnprune: structured pruning of trained PyTorch models by learned switchers, exact to the last digit.
 
-A switcher reads a model's own weights and gives every neuron a scale >= 0. Switcher and model learn
-alternately; neurons of scale 0 are removed, the other scales are folded into the next layer's weights.
+A switcher reads a model's own weights and gives every neuron a scale >= 0. Switcher and model learn together, from
+the same batches. Then neurons of scale 0 are removed, and the other scales are folded into the weights that read
+them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ _EXPORTS = {
     "IndexedLinear": "layers",
     "NeuronGroup": "graph",
     "PruneConfig": "learner",
+    "RecoveryOptions": "learner",
     "Report": "runs.report",
     "Result": "runs.result",
+    "SearchOptions": "learner",
     "SnnPruneError": "errors",
     "Switcher": "switching.switcher",
     "attach": "switching",
@@ -44,8 +47,10 @@ __all__ = [
     "IndexedLinear",
     "NeuronGroup",
     "PruneConfig",
+    "RecoveryOptions",
     "Report",
     "Result",
+    "SearchOptions",
     "SnnPruneError",
     "Switcher",
     "__version__",
@@ -71,7 +76,7 @@ if TYPE_CHECKING:
     from .export import export_onnx
     from .graph import NeuronGroup
     from .layers import IndexedLinear
-    from .learner import Event, PruneConfig
+    from .learner import Event, PruneConfig, RecoveryOptions, SearchOptions
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace

@@ -2,20 +2,21 @@
 
     SnnPruneError
     ├── ConfigError (ValueError)          a bad option or argument
-    │   ├── TargetError                   a target that cannot be met
+    │   ├── TargetError                   a target that makes no sense, or cannot be met
     │   └── AttachError (RuntimeError)    gates where a plain model is needed, or used after detach
     ├── DataError                         a data set that is missing, empty or malformed
     ├── ModelFileError                    a model file that cannot be read safely or fits nothing
     ├── UnsupportedModelError             nothing in the model can be pruned exactly
     ├── CollapsedLayerError               a whole layer would be removed
-    ├── DivergedError                     the loss or a scale is not finite
+    ├── DivergedError (ArithmeticError)   the loss, a gradient or a scale is not finite
     ├── ExactnessError                    gated, folded, removed and exported models disagree
     │   └── ExportError                   the ONNX file is not what the model computes
-    ├── StructureError                    a saved structure does not fit the model
-    └── RunError                          a run folder is in the way, missing or damaged
+    ├── StructureError (ValueError)       a saved structure does not fit the model
+    ├── CompilerError (RuntimeError)      torch.compile fails
+    └── RunError                          a run folder or checkpoint is in the way, missing or damaged
         └── LostRankError                 another process of a run on several GPUs has ended
 
-Every message names the path and the value, the cause, and the remedy. It is one line of characters that print,
+A message names the value and where it stands, the cause, and the remedy. It is one line of characters that print,
 whatever the names that it quotes hold.
 """
 
@@ -38,7 +39,7 @@ class ConfigError(SnnPruneError, ValueError):
 
 
 class TargetError(ConfigError):
-    """The requested size cannot be reached."""
+    """The target makes no sense, or what it asks for cannot be reached."""
 
 
 class DataError(SnnPruneError):
@@ -82,14 +83,14 @@ class CompilerError(SnnPruneError, RuntimeError):
 
 
 class RunError(SnnPruneError):
-    """A run folder exists already, is missing, or is damaged."""
+    """A run folder or a checkpoint is in the way, in use, missing, damaged, or of another run."""
+
+
+class LostRankError(RunError):
+    """Another process of this run has ended, so that this one cannot go on."""
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, shortened, for messages of our own."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
-
-
-class LostRankError(RunError):
-    """Another process of this run has ended, so that this one cannot go on."""

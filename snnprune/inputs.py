@@ -147,7 +147,7 @@ def in_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def still(model: nn.Module) -> Iterator[nn.Module]:
-    """Training mode for what decides which code runs, but norms and dropout as in evaluation.
+    """Put a model into training mode, in which some networks run other code, but leave norms and dropout at rest.
 
     Norms then take a batch of one value and keep their statistics, and nothing is drawn at random by
     modules that hold no state (dropout, stochastic depth). Afterwards every module is as it was.

@@ -2,24 +2,31 @@
 
 A type such as `Share` says both: what a reader sees (`float`) and what a value must be (a number in [0, 1]). Whole
 numbers and fractions of NumPy are taken like Python's own, and stored as those.
+
+A dataclass of options says everything about each of them in one place, its field: the type, the default, and by
+`option` what it means. Checks, the docstring, the command line's help and the guide's table are made from that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import math
 import os
 import types
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from .errors import ConfigError, SnnPruneError
 from .shown import brief_repr
+
+T = TypeVar("T")
 
 
 class _Misfit(Exception):
@@ -118,7 +125,7 @@ def checked(name: str, value: Any, kind: Any, error: type[SnnPruneError] = Confi
         shown = brief_repr(value)
         if get_origin(kind) is Literal:
             raise error(f"{name}={shown} is unknown; use one of {', '.join(get_args(kind))}.") from None
-        raise error(f"{name}={shown} must be {_wanted(kind)}.") from None
+        raise error(f"{name}={shown} must be {wanted(kind)}.") from None
 
 
 def path_of(name: str, value: object, error: type[SnnPruneError] = ConfigError) -> Path:
@@ -137,14 +144,77 @@ def each(name: str, values: Any, kind: Any, error: type[SnnPruneError] = ConfigE
     except TypeError:
         found = None
     if found is None:
-        raise error(f"{name}={brief_repr(values)} must be a sequence, each part {_wanted(kind)}.")
+        raise error(f"{name}={brief_repr(values)} must be a sequence, each part {wanted(kind)}.")
     return [checked(f"{name}[{at}]", value, kind, error) for at, value in enumerate(found)]
 
 
-def check_fields(instance: Any) -> None:
-    """Check every field of a (frozen) dataclass whose type says what it must be, and put the plain form in."""
+def check_fields(instance: Any, within: str = "") -> None:
+    """Check every field of a (frozen) dataclass whose type says what it must be, and put the plain form in.
+
+    Args:
+        instance: of the dataclass, as it was filled in.
+        within: what errors put before a field's name, such as `search.`.
+
+    Raises:
+        ConfigError: a value is something else.
+    """
     for name, kind in _kinds(type(instance)).items():
-        object.__setattr__(instance, name, checked(name, getattr(instance, name), kind))
+        object.__setattr__(instance, name, checked(f"{within}{name}", getattr(instance, name), kind))
+
+
+def option(default: Any, means: str, **more: Any) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        default: its value where none is given; of a dict or a group of options, the function that makes it.
+        means: what it does, in sentences. The first one has to be enough for the help of the command line.
+        more: what `dataclasses.field` takes besides.
+    """
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return dataclasses.field(**given, metadata={"means": means}, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a reader wants to know of an option.
+
+    Attributes:
+        name: of the field.
+        kind: what its value must be, in words; empty where its type does not say so.
+        default: its value where none is given.
+        means: what it does.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    means: str
+
+    @property
+    def help(self) -> str:
+        """The first sentence of what it does, without its full stop, for the command line."""
+        return self.means.partition(". ")[0].rstrip(".")
+
+
+def about(cls: type) -> dict[str, About]:
+    """All options of a dataclass, by name."""
+    kinds, found = _kinds(cls), {}
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+        kind = wanted(kinds[field.name]) if field.name in kinds else ""
+        found[field.name] = About(field.name, kind, default, field.metadata.get("means", ""))
+    return found
+
+
+def described(cls: type[T]) -> type[T]:
+    """Put the options of a dataclass into its docstring, as a section of attributes before that of the errors."""
+    lines = []
+    for one in about(cls).values():
+        said = f" ({one.kind}; by default {one.default!r})" if one.kind else ""
+        lines.append(f"    {one.name}: {one.means.rstrip('.')}{said}.")
+    text, errors, rest = inspect.cleandoc(cls.__doc__ or "").partition("\nRaises:")
+    cls.__doc__ = "\n".join([f"{text.rstrip()}\n\nAttributes:", *lines, "", f"{errors}{rest}".lstrip("\n")])
+    return cls
 
 
 @functools.cache
@@ -179,7 +249,8 @@ def _fit(value: Any, kind: Any) -> Any:
     raise _Misfit
 
 
-def _wanted(kind: Any) -> str:
+def wanted(kind: Any) -> str:
+    """What a value of a type must be, in words."""
     words = []
     for part in _parts(kind):
         if get_origin(part) is Annotated:

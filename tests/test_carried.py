@@ -12,7 +12,7 @@ from learner.conftest import Net, loaders, problem
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
 import snnprune
-from snnprune import PruneConfig
+from snnprune import PruneConfig, SearchOptions
 from snnprune.carried import generators_of, kept_carried, seed_carried
 from snnprune.learner import Interrupted
 
@@ -99,7 +99,7 @@ def test_pytorchs_usual_recipe_resumes_to_the_bit(tmp_path, stop_at):
 
     torch.manual_seed(0)
     model, (_, val) = Net().eval(), loaders()
-    config = PruneConfig(target={"params": 0.5}, epochs=4, search=0.4, seed=3)
+    config = PruneConfig(target={"params": 0.5}, epochs=4, search=SearchOptions(share=0.4), seed=3)
     loader = train()
     before = loader.generator.get_state()
     whole = snnprune.optimize(model, loader, val, config)

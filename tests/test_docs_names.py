@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import re
 
 import pytest
@@ -95,11 +96,22 @@ def test_messages_are_those_of_the_source(page):
 def test_reasons_are_those_of_the_source():
     text = (ROOT / "docs" / "own-models.md").read_text()
     rows = re.findall(r"^\| ([^|`]+?) \| [^|]*\|$", text.partition("| reason |")[2], re.MULTILINE)
-    parts = [ROOT / "snnprune" / folder for folder in ("graph", "surgery")]
+    parts = [ROOT / "snnprune" / folder for folder in ("graph", "surgery", "proof")]
     source = "".join(path.read_text() for part in parts for path in part.glob("*.py"))
     assert len(rows) >= 5
     for row in rows:
         assert row == "---" or re.split(r":? ?\(?\.\.", row)[0] in source, row
+
+
+def test_the_page_of_options_is_what_the_options_say():
+    """`python docs/options.py` writes it anew."""
+    spec = importlib.util.spec_from_file_location("options_page", ROOT / "docs" / "options.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    text = (ROOT / "docs" / "options.md").read_text()
+    assert made.page() == text
+    for name in ("`lr`, `--lr`", "`round_to`, `--round-to`", "`hold`", "`warmup`", "a number in [0, 1]"):
+        assert f"| {name} |" in text
 
 
 def test_every_event_is_explained():

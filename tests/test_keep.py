@@ -9,7 +9,7 @@ from torch import nn
 import snnprune
 from snnprune.errors import ConfigError
 from snnprune.graph import find_groups, named_by
-from snnprune.pipeline.job import Job
+from snnprune.pipeline.setting import Setting
 from snnprune.switching.connections import switched_layers
 
 X = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -116,12 +116,13 @@ def test_a_run_keeps_what_lies_in_a_named_module(net, granularity):
         assert len(weight) == len(net.get_submodule(name).weight)
         assert bool((weight != 0).all())
     assert found.report.config["keep"] == ["body"]
-    job = Job(net, DATA, DATA, None, config, None, torch.device("cpu"), [], None, dict)
-    free = Job(net, DATA, DATA, None, snnprune.PruneConfig(**options), None, torch.device("cpu"), [], None, dict)
-    assert job.least_share("params") > free.least_share("params") + 0.1
+    cpu = torch.device("cpu")
+    bound = Setting(net, DATA, DATA, None, config, cpu)
+    free = Setting(net, DATA, DATA, None, snnprune.PruneConfig(**options), cpu)
+    assert bound.least_share("params") > free.least_share("params") + 0.1
     if granularity == "connection":
         total = sum(p.numel() for p in net.parameters())
-        assert job.least_share("params") == (total - 48 + 1) / total
+        assert bound.least_share("params") == (total - 48 + 1) / total
 
 
 @pytest.mark.parametrize("granularity", ["neuron", "connection"])

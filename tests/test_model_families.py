@@ -170,7 +170,9 @@ def test_a_detector_is_pruned_by_its_own_loss(tmp_path):
     def loss(gated: Callable[..., Any], batch: Any) -> torch.Tensor:
         return torch.stack(tensors_in(gated(batch[0], batch[1]))).sum()
 
-    config = snnprune.PruneConfig(target={"macs": 0.6}, epochs=2, search=0.5, lr=1e-3)
+    config = snnprune.PruneConfig(
+        target={"macs": 0.6}, epochs=2, search=snnprune.SearchOptions(share=0.5), lr=1e-3
+    )
     result = snnprune.optimize(
         detector(), [(inputs, targets)] * 2, None, config, loss_fn=loss, example_inputs=(inputs, targets)
     )
@@ -234,7 +236,7 @@ def test_auxiliary_classifiers_learn_and_shrink():
     torch.manual_seed(0)
     model = torchvision.models.googlenet(weights=None, num_classes=5, init_weights=False)
     batches = [(images(64, 4), torch.tensor([0, 1, 2, 3]))] * 2
-    config = snnprune.PruneConfig(target={"params": 0.6}, epochs=2, search=0.5)
+    config = snnprune.PruneConfig(target={"params": 0.6}, epochs=2, search=snnprune.SearchOptions(share=0.5))
     result = snnprune.optimize(model, batches, batches, config)
     assert result.report.compact.params <= 0.6 * result.report.dense.params
     assert result.model.aux1.fc1.in_features < model.aux1.fc1.in_features or (

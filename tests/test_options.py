@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune import PruneConfig
+from snnprune import PruneConfig, RecoveryOptions, SearchOptions
 from snnprune.errors import ConfigError, DataError, TargetError
-from snnprune.options import Count, Names, Share, checked
+from snnprune.options import Count, Names, Share, about, checked
 
 X, Y = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
 DATA = [(X, Y)] * 4
@@ -33,44 +33,49 @@ def run(**given):
     return snnprune.optimize(**given)
 
 
-FIELDS = {field.name: field.default for field in dataclasses.fields(PruneConfig)}
+GROUPS = {"search": SearchOptions, "recovery": RecoveryOptions}
+FIELDS = {
+    **{(PruneConfig, name): one.default for name, one in about(PruneConfig).items() if name not in GROUPS},
+    **{(kind, name): one.default for kind in GROUPS.values() for name, one in about(kind).items()},
+}
 NEITHER = ["x", None, NAN, INF, -INF, 1j, [1], b"1", torch.tensor(1.0)]
-NUMBERS = {n: v for n, v in FIELDS.items() if type(v) in (int, float)}
+NUMBERS = {place: v for place, v in FIELDS.items() if type(v) in (int, float)}
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_option_is_checked_by_type(name):
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+def test_every_option_is_checked_by_type(kind, name):
     """Also one that is added later: its type has to say what it must be."""
     allowed = {"target": [None], "patience": [None], "keep": ["x"]}.get(name, [])
     for value in NEITHER:
         if any(value is one or value == one for one in allowed if type(value) is type(one)):
             continue
         with pytest.raises(ConfigError, match=name) as caught:
-            PruneConfig(**{name: value})
+            kind(**{name: value})
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_are_numbers(name):
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_numbers_are_numbers(kind, name):
     """Not True, not text; those of NumPy and fractions are stored as Python's own."""
-    for value in (True, np.True_, "0.5", str(NUMBERS[name])):
+    default = NUMBERS[kind, name]
+    for value in (True, np.True_, "0.5", str(default)):
         with pytest.raises(ConfigError, match=f"{name}=.* must be a"):
-            PruneConfig(**{name: value})
-    whole = type(NUMBERS[name]) is int
+            kind(**{name: value})
+    whole = type(default) is int
     for value in [np.int64(1), np.uint8(1)] if whole else [np.float64(0.5), np.float32(0.5), Fraction(1, 2)]:
-        config = PruneConfig(**{name: value})
+        config = kind(**{name: value})
         found = getattr(config, name)
-        assert type(found) is type(NUMBERS[name])
+        assert type(found) is type(default)
         assert found == value
-        assert config == PruneConfig(**{name: found})
-        assert config.to_dict()[name] == found
+        assert config == kind(**{name: found})
+        assert dataclasses.asdict(config)[name] == found
 
 
-@pytest.mark.parametrize("name", [n for n, v in NUMBERS.items() if type(v) is int and n != "epochs"])
-def test_whole_numbers_are_whole(name):
+@pytest.mark.parametrize(("kind", "name"), [place for place, v in NUMBERS.items() if type(v) is int])
+def test_whole_numbers_are_whole(kind, name):
     for value in (2.5, 1.0, -1, -3):
         with pytest.raises(ConfigError, match=f"{name}={value} must be a whole number"):
-            PruneConfig(**{name: value})
+            kind(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -80,17 +85,28 @@ def test_whole_numbers_are_whole(name):
         ({"round_to": 0}, "at least 1"),
         ({"seed": 2**64}, "seed=18446744073709551616 must be a whole number from 0 to 2\\^64 - 1"),
         ({"seed": -1}, "seed=-1"),
-        ({"patience": 0, "target": None}, "patience=0 must be a whole number of at least 1 or None"),
-        ({"alternate": "batch"}, "alternate='batch' must be a whole number of at least 1, 'epoch' or 'together'"),
+        (
+            {"search": {"patience": 0}, "target": None},
+            r"search\.patience=0 must be a whole number of at least 1 or None",
+        ),
+        (
+            {"search": {"alternate": "batch"}},
+            r"search\.alternate='batch' must be a whole number of at least 1, 'epoch' or 'together'",
+        ),
         ({"lr": 0}, "lr=0 must be a positive number"),
         ({"epochs": 10**400}, "epochs=1000.* must be a positive number"),
         ({"distill": 1.01}, r"distill=1.01 must be a number in \[0, 1\]"),
-        ({"scores": "magic"}, "scores='magic' is unknown; use one of switcher, switcher.offset, free"),
+        (
+            {"search": {"scores": "magic"}},
+            r"search\.scores='magic' is unknown; use one of switcher, switcher.offset, free",
+        ),
         ({"compile": 1}, "compile=1 must be True or False"),
         ({"keep": ("a", 1)}, "keep=.* must be a pattern of module names, or a sequence of them"),
         ({"keep": [""]}, "keep="),
         ({"keep": {"a": 1}}, "keep="),
-        ({"search": 0}, "search=0 leaves no step"),
+        ({"search": {"share": 0}}, r"search\.share=0 leaves no step"),
+        ({"recovery": {"clip": 0}}, r"recovery\.clip=0 must be a positive number"),
+        ({"recovery": 0.1}, "recovery is float; give a RecoveryOptions, or a mapping of its options"),
     ],
 )
 def test_bad_values_name_themselves(options, said):
@@ -100,8 +116,9 @@ def test_bad_values_name_themselves(options, said):
 
 def test_good_values_at_their_bounds():
     assert PruneConfig(seed=2**64 - 1).seed == 2**64 - 1
-    assert PruneConfig(probe=0, trust=0, distill=0, floor=1, momentum=1.0, fresh_mean=-2).probe == 0
-    assert PruneConfig(epochs=1e-3, patience=1, alternate=3).alternate == 3
+    assert PruneConfig(distill=0, floor=1, epochs=1e-3).floor == 1
+    assert SearchOptions(probe=0, trust=0, fresh_mean=-2, patience=1, alternate=3).alternate == 3
+    assert RecoveryOptions(momentum=1.0, warmup=0).momentum == 1
     assert PruneConfig(freeze_norm=np.True_).freeze_norm is True
 
 
@@ -199,7 +216,7 @@ def test_figures_need_data_that_can_be_read_again():
 @pytest.mark.filterwarnings("ignore:no gradient")
 def test_losses_of_another_form_say_what_is_wanted(loss, said):
     for probe in (0, 1):
-        config = PruneConfig(target={"params": 0.6}, epochs=2, round_to=1, probe=probe)
+        config = PruneConfig(target={"params": 0.6}, epochs=2, round_to=1, search=SearchOptions(probe=probe))
         with pytest.raises(ConfigError, match=said):
             run(loss_fn=loss, config=config)
 

@@ -27,6 +27,7 @@ RANK = {
     "layers": 2,
     "loaders": 2,
     "losses": 1,
+    "moved": 1,
     "options": 1,
     "plain": 1,
     "ranks": 1,

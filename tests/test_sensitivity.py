@@ -261,6 +261,8 @@ def test_optimize_starts_from_what_it_saw(change):
     loader = [tuple(t.float() if t.is_floating_point() else t for t in batch(8, 16))] * 8
     kept = []
     for options in ({}, change):
-        config = snnprune.PruneConfig(target={"params": 0.4}, epochs=2, search=1e-9, **options)
+        config = snnprune.PruneConfig(
+            target={"params": 0.4}, epochs=2, search=snnprune.SearchOptions(share=1e-9, **options)
+        )
         kept.append(snnprune.optimize(model, loader, loader[:1], config).report.groups)
     assert kept[0] != kept[1]

@@ -23,8 +23,8 @@ from snnprune.metrics import count_macs, count_params
 OURS: dict[str, dict[str, Any]] = {
     "switcher": {},
     "switcher, channels only": {"input_neurons": False, "floor": 0.05},
-    "free scales": {"scores": "free"},
-    "norm, our threshold": {"search": 1e-9, "probe": 0, "scores": "free"},
+    "free scales": {"search": {"scores": "free"}},
+    "norm, our threshold": {"search": {"share": 1e-9, "probe": 0, "scores": "free"}},
 }
 VARIANTS = {**OURS, **{name: {} for name in WITHOUT}, **ABLATIONS}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
@@ -39,9 +39,16 @@ def methods(task: Any) -> list[str]:
     return [*rivals(task), *(name for name, own in OURS.items() if flattens or own.get("input_neurons", True))]
 
 
+def flat(config: snnprune.PruneConfig) -> dict[str, Any]:
+    """All options side by side under the names that they had before there were groups, by which rows are known."""
+    options = config.to_dict()
+    search, recovery = options.pop("search"), options.pop("recovery")
+    return {**options, "search": search.pop("share"), **search, **recovery}
+
+
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
-    options = snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})).to_dict()
+    options = flat(snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})))
     if method in IMPORTANCE:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
@@ -53,7 +60,7 @@ def recipe(task: Any, method: str) -> str:
         options["start_version"] = START_VERSION
         config = snnprune.PruneConfig(**VARIANTS.get(method, {}))
         with without(method):
-            pace = scorer_pace(config, round(config.search * task.steps))
+            pace = scorer_pace(config, round(config.search.share * task.steps))
         if pace < 1:
             options["pace"] = pace
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]

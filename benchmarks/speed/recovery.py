@@ -40,7 +40,7 @@ class RecoverStep:
         loss = TaskLoss(
             teacher_of(model),
             distill=config.distill,
-            temperature=config.temperature,
+            temperature=config.recovery.temperature,
             precision=config.precision,
             compile=config.compile,
         )

@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import snnprune  # noqa: E402
+from snnprune.budget import CostModel  # noqa: E402
 from snnprune.files import write_json  # noqa: E402
 from snnprune.learner import TaskLoss  # noqa: E402
 from snnprune.learner.searching import SearchStage  # noqa: E402
@@ -101,15 +102,20 @@ class SearchStep:
     """A step of the search, by the code that runs it."""
 
     def __init__(
-        self, model: nn.Module, batch: tuple[Tensor, Tensor], teacher: nn.Module | None, **options: Any
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], teacher: nn.Module | None, **search: Any
     ) -> None:
-        options = {"target": {"macs": 0.5}, "floor": 0.02, "lr": 1e-4, **options}
-        config = snnprune.PruneConfig(distill=0.9 if teacher is not None else 0.0, **options)
+        config = snnprune.PruneConfig(
+            target={"macs": 0.5},
+            floor=0.02,
+            lr=1e-4,
+            distill=0.9 if teacher is not None else 0.0,
+            search=snnprune.SearchOptions(**search),
+        )
         self.batch = batch
         example = batch[0][:2]
         groups = snnprune.trace(model, example, input_neurons=config.input_neurons)
-        self.loss = TaskLoss(teacher, distill=config.distill, temperature=config.temperature)
-        self.gated = switch(model, groups, example, config, self.loss, None)
+        self.loss = TaskLoss(teacher, distill=config.distill, temperature=config.recovery.temperature)
+        self.gated = switch(model, groups, lambda: CostModel(model, groups, example), config, self.loss, None)
         self.stage = SearchStage(self.gated, self.loss, config, total=1000, per_epoch=1000, val=None, extra={})
         self.stage.step = 900  # the target itself, at the end of the ramp
 

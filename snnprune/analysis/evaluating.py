@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,20 @@ def evaluator(
     return opened, measure
 
 
-def onnx_structure(path: Path) -> Any:
-    """An object with the `structure` that an ONNX file tells of: its normalisation, and the shape of an input."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an ONNX file tells of the images that it takes, as an opened run does.
 
-    class _Meta:
-        structure = {  # noqa: RUF012
-            "normalization": onnx_metadata(path).get("snnprune.normalization"),
-            "input_shape": list(open_session(path).get_inputs()[0].shape[1:]),
-        }
+    Attributes:
+        structure: `normalization`, and `input_shape` without the batch.
+        model: none, because there is only the file.
+    """
 
-    return _Meta()
+    structure: dict[str, Any]
+    model: None = None
+
+
+def recorded_in(path: Path) -> Recorded:
+    """The normalisation and the shape of an input that an ONNX file was exported with."""
+    shape = list(open_session(path).get_inputs()[0].shape[1:])
+    return Recorded({"normalization": onnx_metadata(path).get("snnprune.normalization"), "input_shape": shape})

@@ -73,17 +73,17 @@ class Inspection:
 def inspect_model(
     opened: Opened,
     *,
-    image_size: int | None = None,
-    keep: Sequence[str] = (),
-    target: Mapping[str, float] | None = None,
-    floor: float = 0.1,
-    round_to: int = 8,
+    image_size: int | None,
+    keep: Sequence[str],
+    target: Mapping[str, float] | None,
+    floor: float,
+    round_to: int,
 ) -> Inspection:
     """Trace an opened model and price its groups.
 
     Args:
         opened: the model.
-        image_size: side of its images; by default recorded or found by trying.
+        image_size: side of its images; None: recorded, or found by trying.
         keep: shell patterns of module names whose channels must stay.
         target: `macs` or `params`, to see what it leaves.
         floor: least kept share of every group.

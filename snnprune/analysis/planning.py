@@ -1,4 +1,4 @@
-"""What a run would do: the cut it would start from, its steps, time and memory. Nothing is learned or written."""
+"""What a run would do: the cut it would start from, its steps, time and memory. Only copies learn a few steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import streams
 from ..budget import Metric, parse_drop, parse_latency
+from ..carried import kept_carried
 from ..inputs import Inputs, device_of, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.loop import first_batches
@@ -21,6 +22,7 @@ from ..learner.searching import SearchStage
 from ..metrics import count_macs, count_params
 from ..pipeline.attaching import working_copy
 from ..pipeline.job import Job
+from ..pipeline.setting import Setting
 from ..switching import GatedModel
 
 _TIMED = 3  # steps of each stage
@@ -43,6 +45,7 @@ class Plan:
         memory: peak bytes of a search step: weights, gradients, optimisers, and what is kept for the backward
             pass (on a GPU: as its allocator counts them).
         device: where it was measured.
+        notes: sentences on what the figures leave open.
     """
 
     target: dict[str, float] | None
@@ -74,15 +77,22 @@ def plan(
 ) -> Plan:
     """Do a few steps of every stage on copies, and say what a whole run would take.
 
+    The copies learn in these steps and are thrown away; the caller's model stays as it is, and nothing is written.
+
     Args:
-        model: a trained network; it stays as it is.
+        model: a trained network.
         train: batches of (inputs, labels).
         val: validation batches.
         config: options of the run.
         example_inputs: what the model's forward takes; by default the first inputs of `train`.
         device: where to learn; by default where the model is.
 
+    Returns:
+        The cut that the search would start from, and estimates of steps, time and memory. Times are those of this
+        machine, as busy as it is.
+
     Raises:
+        ConfigError: the model does not run in the memory format that was asked for.
         TargetError: the target is below what the floors allow.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.
@@ -101,39 +111,45 @@ def plan(
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
     if config.compile:
         notes.append("times are those without --compile")
-    with streams.kept():
-        streams.seed_all(config.seed)
+    with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
         options = replace(config, target=at, compile=False)
-        job = Job(dense, train, val, None, options, None, where, [], example_inputs, dict)
-        least = {metric: job.least_share(metric) for metric in _metrics(config)}
+        setting = Setting(dense, train, val, None, options, where, example_inputs=example_inputs)
+        job = Job(setting, options)
+        least = {metric: setting.least_share(metric) for metric in _metrics(config)}
         batches = [
-            map_tensors(lambda x: x.to(where), b) for b in first_batches(job.train, config.seed, "plan", _TIMED)
+            map_tensors(lambda x: x.to(where), b)
+            for b in first_batches(setting.train, config.seed, "plan", _TIMED)
         ]
         with job.attach(copy.deepcopy(dense)) as gated:
             stage = SearchStage(
-                gated, job.loss, job.config, total=job.search_steps, per_epoch=job.per_epoch, val=None, extra={}
+                gated,
+                setting.loss,
+                options,
+                total=job.steps.search,
+                per_epoch=setting.per_epoch,
+                val=None,
+                extra={},
             )
             gated.set_budget(at)
             cut = gated.compact()
             counts = {c.id: (c.size, c.kept) for c in gated.counts()}
             search = _timed(stage.train_step, batches)
-            memory = _memory(lambda: stage.train_step(batches[0]), _lasting(stage, job, gated), where)
-        recovery = RecoverStage(cut, job.loss, job.config, total=1, val=None, extra={}, sparse=())
+            memory = _memory(lambda: stage.train_step(batches[0]), _lasting(stage, setting, gated), where)
+        recovery = RecoverStage(cut, setting.loss, options, total=1, val=None, extra={}, sparse=())
         recover = _timed(recovery.train_step, batches)
-        check = 0.0 if val is None or not job.has_labels else _looking(cut, job.val, where)
-    left = job.total - job.probe_steps - job.search_steps
-    steps = {"probe": job.probe_steps, "search": job.search_steps, "recover": left}
+        check = 0.0 if val is None or not setting.has_labels else _looking(cut, setting.val, where)
+    steps = asdict(job.steps)
     trials = config.trials if drop is not None else 1
     each = {"probe": search, "search": search, "recover": recover}
     seconds = {name: each[name] * count for name, count in steps.items()}
-    seconds["validation"] = check * job.total / job.per_epoch
+    seconds["validation"] = check * job.steps.total / setting.per_epoch
     seconds = {name: trials * value for name, value in seconds.items()}
     return Plan(
         None if config.target is None else dict(config.target),
         at,
         least,
         {
-            "macs": count_macs(cut, job.example) / count_macs(dense, job.example),
+            "macs": count_macs(cut, setting.example) / setting.price.total,
             "params": count_params(cut) / count_params(dense),
         },
         counts,
@@ -176,9 +192,9 @@ def _looking(model: nn.Module, val: Any, where: torch.device) -> float:
     return _timed(lambda b: model(b[0]), [batch]) * len(val) if hasattr(val, "__len__") else 0.0
 
 
-def _lasting(stage: SearchStage, job: Job, gated: Any) -> list[Any]:
+def _lasting(stage: SearchStage, setting: Setting, gated: Any) -> list[Any]:
     """What lives between steps."""
-    teacher = [] if job.loss.teacher is None else [job.loss.teacher.state_dict()]
+    teacher = [] if setting.loss.teacher is None else [setting.loss.teacher.state_dict()]
     scorer = gated.scorer.state_dict() if isinstance(gated, GatedModel) and gated.scorer is not None else {}
     optimizers = [o.state_dict() for o in (stage.optimizer, stage.scorer_optimizer) if o is not None]
     gradients = [p.grad for p in [*gated.network_parameters(), *gated.scorer_parameters()] if p.grad is not None]

@@ -10,16 +10,20 @@ import typer
 
 from . import parse
 from .options import (
+    DEFAULT,
     Arch,
     BatchSize,
     Classes,
     Data,
     DataRoot,
     Device,
+    Floor,
     ImageSize,
     Json,
+    Keep,
     Mean,
     ModelFile,
+    RoundTo,
     Std,
     Trust,
     load_splits,
@@ -79,12 +83,10 @@ def inspect(
     num_classes: Classes = None,
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
-    ] = None,
+    keep: Keep = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
-    floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
-    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
+    floor: Floor = DEFAULT.floor,
+    round_to: RoundTo = DEFAULT.round_to,
     as_json: Json = False,
 ) -> None:
     """List what can be pruned, what cannot and why, and what a target would leave."""
@@ -150,7 +152,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
-    from ..analysis.evaluating import evaluator, onnx_structure
+    from ..analysis.evaluating import evaluator, recorded_in
 
     where = parse.device(device)
     with scripted(as_json):
@@ -160,7 +162,7 @@ def evaluate(
             opened, measure = evaluator(
                 model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
             )
-            recorded = opened if opened is not None else onnx_structure(model)
+            recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(
                 data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
             )

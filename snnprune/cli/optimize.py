@@ -11,19 +11,24 @@ import typer
 
 from . import parse
 from .options import (
+    DEFAULT,
     Arch,
     BatchSize,
     Classes,
     Data,
     DataRoot,
     Device,
+    Floor,
     ImageSize,
     Json,
+    Keep,
     Mean,
     ModelFile,
+    RoundTo,
     Std,
     Trust,
     load_splits,
+    of,
 )
 from .progress import Display
 from .session import find_folder, session
@@ -44,16 +49,10 @@ def optimize(
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,
-    granularity: Annotated[
-        str, typer.Option(help="switch each neuron, or each connection of fully connected layers")
-    ] = "neuron",
-    epochs: Annotated[
-        float, typer.Option(help="passes over the training data, search and recovery together")
-    ] = 20,
-    trials: Annotated[
-        int | None, typer.Option(help="runs of so many epochs by which drop= is bisected", show_default="5")
-    ] = None,
-    lr: Annotated[float, typer.Option(help="learning rate of the network")] = 0.05,
+    granularity: Annotated[str, of("granularity")] = DEFAULT.granularity,
+    epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
+    trials: Annotated[int | None, of("trials", show_default=str(DEFAULT.trials))] = None,
+    lr: Annotated[float, of("lr")] = DEFAULT.lr,
     output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
     data_root: DataRoot = Path("data"),
@@ -63,22 +62,13 @@ def optimize(
     batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="of everything random", min=0, max=2**64 - 1)] = 0,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
-    ] = None,
-    floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
-    round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
-    precision: Annotated[
-        str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
-    ] = "float32",
-    channels_last: Annotated[
-        bool,
-        typer.Option("--channels-last", help="learn in this memory format (faster convolutions on many devices)"),
-    ] = False,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile what recovers (pays in long runs)")
-    ] = False,
+    seed: Annotated[int, of("seed")] = DEFAULT.seed,
+    keep: Keep = None,
+    floor: Floor = DEFAULT.floor,
+    round_to: RoundTo = DEFAULT.round_to,
+    precision: Annotated[str, of("precision")] = DEFAULT.precision,
+    channels_last: Annotated[bool, of("channels_last", "--channels-last")] = DEFAULT.channels_last,
+    compile: Annotated[bool, of("compile", "--compile")] = DEFAULT.compile,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -122,7 +112,7 @@ def optimize(
         target=goal,
         granularity=granularity,  # type: ignore[arg-type]  # checked by the config
         epochs=epochs,
-        trials=PruneConfig().trials if trials is None else trials,
+        trials=DEFAULT.trials if trials is None else trials,
         lr=lr,
         seed=seed,
         keep=tuple(keep or ()),

@@ -1,4 +1,7 @@
-"""What several commands share: their options, and how data are loaded."""
+"""What several commands share: their options, and how data are loaded.
+
+Options of `PruneConfig` have their help and their defaults from there.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
+from ..learner import PruneConfig
+from ..options import about
 from . import parse
 from .progress import Display
 from .show import say
+
+DEFAULT = PruneConfig()
+_ABOUT = about(PruneConfig)
+
+
+def of(name: str, *flags: str, **more: Any) -> Any:
+    """An option of `PruneConfig` on the command line; a switch needs its flag, or it gets one that negates it."""
+    return typer.Option(*flags, help=_ABOUT[name].help, **more)
+
 
 ModelFile = Annotated[Path, typer.Argument(help="state dict, safetensors, whole model, or a run folder")]
 Data = Annotated[
@@ -28,6 +42,9 @@ ImageSize = Annotated[int | None, typer.Option(help="side of the square images, 
 BatchSize = Annotated[int, typer.Option(help="images per step")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
+Keep = Annotated[list[str] | None, of("keep")]
+Floor = Annotated[float, of("floor")]
+RoundTo = Annotated[int, of("round_to")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]
 
 

@@ -18,6 +18,7 @@ from .options import (
     Device,
     ImageSize,
     Json,
+    Keep,
     Mean,
     ModelFile,
     Std,
@@ -41,9 +42,7 @@ def sensitivity(
     batch_size: BatchSize = 128,
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
-    keep: Annotated[
-        list[str] | None, typer.Option(help="module names whose channels must stay, * allowed")
-    ] = None,
+    keep: Keep = None,
     html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
     trust_pickle: Trust = False,
     as_json: Json = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +36,6 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kind: str = "named"
-    notes: tuple[str, ...] = field(default=())
 
 
 class ArrayLoader:

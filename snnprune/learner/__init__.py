@@ -3,6 +3,7 @@
 from .checkpoint import Checkpoint, Interrupted, reading
 from .config import PruneConfig
 from .events import Callback, Event
+from .groups import RecoveryOptions, SearchOptions
 from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
 from .recovering import recover
@@ -15,6 +16,8 @@ __all__ = [
     "Interrupted",
     "LossFunction",
     "PruneConfig",
+    "RecoveryOptions",
+    "SearchOptions",
     "TaskLoss",
     "check_same_run",
     "reading",

@@ -21,7 +21,9 @@ from ..registry import first_bytes, read_scanned
 from .identity import check_same_run, differences
 
 logger = logging.getLogger(__name__)
-FORMAT = 3  # 2: with a fingerprint that told nothing; 1: without the states of all generators, and other seeds
+FORMAT = 4
+# 3: what a search found stood in eight places; 2: with a fingerprint that told nothing; 1: without the states of
+# all generators, and other seeds.
 _MARK, _DIGEST = b"snnprune", 32  # what follows a checkpoint's content: a mark, then its SHA-256
 
 

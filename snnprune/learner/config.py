@@ -3,85 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..budget import read_target
 from ..errors import ConfigError, TargetError
-from ..options import Count, CountOrZero, Finite, Names, NotNegative, Positive, Seed, Share, check_fields
-from ..switching import Gradient, ScoreSource, Start
+from ..moved import in_groups, moved
+from ..options import Count, Names, Positive, Seed, Share, check_fields, described, option
+from .groups import Optimizer, RecoveryOptions, SearchOptions
 
-Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
 Precision = Literal["float32", "bfloat16"]
 
 
+GROUPS: dict[str, type] = {"search": SearchOptions, "recovery": RecoveryOptions}
+_SEARCH = (
+    "probe", "trust", "thrift", "ramp", "alternate", "hold", "decay", "gradient", "scores", "start", "fresh_mean",
+    "fresh_std", "switcher_optimizer", "switcher_lr", "offset_lr", "switcher_clip", "patience",
+)  # fmt: skip
+_RECOVERY = ("warmup", "momentum", "clip", "temperature")
+MOVED = {  # until 0.2 all options stood side by side in PruneConfig
+    "search": ("search", "share"),
+    **{name: ("search", name) for name in _SEARCH},
+    **{name: ("recovery", name) for name in _RECOVERY},
+}
+_UNTIL = "0.3"
+
+
+@described
+@moved(GROUPS, MOVED, until=_UNTIL)
 @dataclass(frozen=True, slots=True)
 class PruneConfig:
     """Options of a run. The defaults are the post-training recipe.
 
-    Attributes:
-        target: `{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1];
-            `{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that;
-            `{"latency": share}`: the most MACs that run in that share of the dense time in ONNX Runtime;
-            None is the papers' free mode, in which the switcher alone decides.
-        granularity: what is switched: `neuron` (channels, units, inputs; removed physically) or `connection`
-            (single weights of fully connected layers, arXiv 2103.15590; they become exact zeros).
-        epochs: passes over the training data, search and recovery together (of each trial, under `drop`).
-        trials: runs by which a `drop` is bisected.
-        search: share of the steps in which switcher and network alternate; afterwards the structure is
-            fixed and the compact model recovers.
-        probe: training steps spent, before the search, on measuring how much the loss depends on each
-            neuron; 0 starts from the norms of the weights alone.
-        trust: how strongly the start leans on that, against the norm's 1; >= 0.
-        thrift: how strongly it prefers to keep neurons that cost little; >= 0.
-        ramp: share of the search over which the budget goes from dense to the target.
-        alternate: iterations in a block before the other one's turn, `epoch`, or `together`: both learn
-            at every step, which spends no batch on one of them alone.
-        hold: with `together`, the switcher runs and learns at every so many steps; between them its scales are
-            held as constants, which makes those steps as cheap as plain training.
-        decay: let the search's learning rates fall along a cosine; else they are constant.
-        gradient: whether the network's gradient also flows through the switcher (`through`,
-            eqs. 5-6 of arXiv 2110.05954) or scales are held as constants (`held`).
-        scores: who orders the neurons: `switcher`, `switcher+offset` or `free`.
-        start: `post-training` (scales near 1) or `fresh` (the papers').
-        fresh_mean: after a fresh start, mean of the switcher's values over each layer, before the ReLU.
-        fresh_std: their standard deviation; together they set how many neurons are off.
-        switcher_optimizer: `adamw` or `sgd`.
-        switcher_lr: learning rate of the switcher. After a post-training start and under a budget, this and
-            `offset_lr` are divided in searches in which the scorer takes more than 60 steps, so that their
-            sum stays that of 60: else neurons trade places faster than the network learns.
-        offset_lr: learning rate of the per-neuron offsets.
-        optimizer: of the network: `sgd` (with momentum) or `adamw`.
-        lr: the network's learning rate, in the search and as the peak of the recovery.
-        momentum: of SGD.
-        weight_decay: of the network's optimiser.
-        warmup: share of the recovery over which the learning rate rises.
-        clip: largest gradient norm of the network.
-        switcher_clip: largest gradient norm of the switcher and the offsets.
-        distill: weight of the original model's outputs against the labels, in [0, 1].
-        temperature: of the distillation.
-        precision: in which the network and its teacher compute while they learn, by `torch.autocast`. Weights,
-            switcher, threshold, proof and accuracies stay in float32 and above.
-        channels_last: learn with the channels of an image next to each other in memory, which many convolutions
-            are faster on; outputs change in their last bits alone.
-        compile: let `torch.compile` speed up the recovery and the teacher; the first step of each then takes a
-            minute or so, which long runs earn back.
-        freeze_norm: keep batch-norm statistics as they are.
-        floor: least kept share of every group under a budget.
-        round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
-            power of two in groups less than four times as wide; 1 keeps any number. Without a meaning for
-            connections and in the free mode.
-        keep: shell patterns of module names whose channels (or connections) must stay. A pattern names a module,
-            or one that it lies in: `layer4` protects all of `layer4.0`.
-        input_neurons: also switch single inputs of fully connected layers.
-        patience: stop rule of the free mode: end the search when the validation loss has not fallen
-            for this many epochs; None never stops early.
-        seed: of everything random.
+    `dataclasses.replace` changes options: `replace(config, lr=0.01)`, and of a group
+    `replace(config, search=replace(config.search, hold=4))`.
 
     Raises:
-        ConfigError: a value makes no sense; the message names it.
-        TargetError: so does the target.
+        ConfigError: a value makes no sense, or a name is no option; the message names it.
+        TargetError: the target makes no sense.
 
     Example:
         >>> config = snnprune.PruneConfig(target={"params": 0.3}, epochs=5, keep=("features.0",))
@@ -89,62 +49,78 @@ class PruneConfig:
         {'params': 0.3}
     """
 
-    target: Mapping[str, float] | None = field(default_factory=lambda: {"macs": 0.5})
-    granularity: Granularity = "neuron"
-    epochs: Positive = 20
-    trials: Count = 5
-    search: Share = 0.05
-    probe: CountOrZero = 4
-    trust: NotNegative = 0.5
-    thrift: NotNegative = 0.5
-    ramp: Share = 0.75
-    alternate: Count | Literal["epoch", "together"] = "together"
-    hold: Count = 1
-    decay: bool = False
-    gradient: Gradient = "through"
-    scores: ScoreSource = "switcher+offset"
-    start: Start = "post-training"
-    fresh_mean: Finite = 0.1
-    fresh_std: Positive = 2**0.5
-    switcher_optimizer: Optimizer = "adamw"
-    switcher_lr: Positive = 1e-4
-    offset_lr: Positive = 2e-3
-    optimizer: Optimizer = "sgd"
-    lr: Positive = 0.05
-    momentum: Share = 0.9
-    weight_decay: Share = 5e-4
-    warmup: Share = 0.05
-    clip: Positive = 5.0
-    switcher_clip: Positive = 5.0
-    distill: Share = 0.9
-    temperature: Positive = 2.0
-    precision: Precision = "float32"
-    channels_last: bool = False
-    compile: bool = False
-    freeze_norm: bool = False
-    floor: Share = 0.1
-    round_to: Count = 8
-    keep: Names = ()
-    input_neurons: bool = True
-    patience: Count | None = None
-    seed: Seed = 0
+    target: Mapping[str, float] | None = option(
+        lambda: {"macs": 0.5},
+        '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
+        '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
+        '`{"latency": share}`: the most MACs that run in that share of the dense time in ONNX Runtime. '
+        "None is the papers' free mode, in which the switcher alone decides.",
+    )
+    _: KW_ONLY
+    granularity: Granularity = option(
+        "neuron",
+        "what is switched: each neuron, or each connection of fully connected layers. Neurons (channels, units, "
+        "inputs) are removed physically; connections (single weights, arXiv 2103.15590) become exact zeros.",
+    )
+    epochs: Positive = option(
+        20.0,
+        "passes over the training data, search and recovery together. Under `drop` of each trial.",
+    )
+    trials: Count = option(5, "runs of so many epochs by which `drop` is bisected.")
+    lr: Positive = option(
+        0.05,
+        "learning rate of the network. In the search it is constant; of the recovery it is the peak.",
+    )
+    optimizer: Optimizer = option("sgd", "optimiser of the network: SGD with momentum, or AdamW.")
+    weight_decay: Share = option(5e-4, "weight decay of the network's optimiser.")
+    distill: Share = option(0.9, "weight of the original model's outputs against the labels.")
+    precision: Precision = option(
+        "float32",
+        "numbers that the network and its teacher learn in: float32, or bfloat16 (faster on recent GPUs). It is "
+        "set by `torch.autocast`; weights, switcher, threshold, proof and accuracies stay in float32 and above.",
+    )
+    channels_last: bool = option(
+        False,
+        "learn in this memory format, in which many devices' convolutions are faster. The channels of a pixel "
+        "then lie next to each other; outputs change in their last bits alone.",
+    )
+    compile: bool = option(
+        False,
+        "compile what recovers and its teacher by `torch.compile`, which pays in long runs. The first step of "
+        "each takes a minute or so.",
+    )
+    freeze_norm: bool = option(False, "keep batch-norm statistics as they are.")
+    floor: Share = option(0.1, "least kept share of every group under a budget.")
+    round_to: Count = option(
+        8,
+        "under a budget keep multiples of this many channels; 1 keeps any number. Groups less than four times "
+        "as wide keep multiples of a smaller power of two. Without a meaning for connections and in the free "
+        "mode.",
+    )
+    keep: Names = option(
+        (),
+        "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
+        "one that it lies in: `layer4` protects all of `layer4.0`.",
+    )
+    input_neurons: bool = option(True, "also switch single inputs of fully connected layers.")
+    seed: Seed = option(0, "seed of everything random.")
+    search: SearchOptions = option(SearchOptions, "options of the search, a `SearchOptions`.")
+    recovery: RecoveryOptions = option(
+        RecoveryOptions, "further options of the network's learning, a `RecoveryOptions`."
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", read_target(self.target))
         check_fields(self)
+        for name, kind in GROUPS.items():
+            if not isinstance(getattr(self, name), kind):
+                given = type(getattr(self, name)).__name__
+                raise ConfigError(f"{name} is {given}; give a {kind.__name__}, or a mapping of its options.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
                 "multiply-adds on common hardware; use params=..., drop=... or free."
             )
-        if self.gradient == "held" and self.alternate == "together":
-            raise ConfigError(
-                "gradient='held' has a meaning where the network learns alone: set alternate, to 2 for one."
-            )
-        if self.hold > 1 and self.alternate != "together":
-            raise ConfigError("hold has a meaning where both learn at every step: set alternate='together'.")
-        if self.search == 0:
-            raise ConfigError("search=0 leaves no step in which anything could be learned about the neurons.")
 
     @classmethod
     def paper(cls, **changes: Any) -> PruneConfig:
@@ -156,29 +132,37 @@ class PruneConfig:
         standardised per layer, and the rates fall along a cosine.
 
         Args:
-            changes: options that differ from the preset.
+            changes: options that differ from the preset. `search` or `recovery` as a mapping changes what it
+                names; as an object it takes the place of all options of the preset's group.
+
+        Example:
+            >>> config = snnprune.PruneConfig.paper(epochs=25, search={"patience": 3})
+            >>> config.search.patience, config.search.start
+            (3, 'fresh')
         """
         preset = cls(
             target=None,
-            search=1.0,
-            probe=0,
-            alternate=1,
-            scores="switcher",
-            start="fresh",
-            switcher_optimizer="sgd",
-            switcher_lr=0.1,
             lr=0.1,
-            momentum=0.0,
             weight_decay=0.0,
-            switcher_clip=0.5,
-            decay=True,
             distill=0.0,
-            patience=5,
+            search=SearchOptions(
+                share=1.0,
+                probe=0,
+                alternate=1,
+                scores="switcher",
+                start="fresh",
+                switcher_optimizer="sgd",
+                switcher_lr=0.1,
+                switcher_clip=0.5,
+                decay=True,
+                patience=5,
+            ),
+            recovery=RecoveryOptions(momentum=0.0),
         )
-        return replace(preset, **changes)
+        return replace(preset, **in_groups(cls, changes, GROUPS, MOVED, _UNTIL, preset))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for reports and checkpoints."""
+        """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
         values["keep"] = list(self.keep)
         values["target"] = None if self.target is None else dict(self.target)

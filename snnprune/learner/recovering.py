@@ -51,7 +51,7 @@ class RecoverStage:
             config.optimizer,
             [{"params": trainable}] if trainable else [],
             config.lr,
-            momentum=config.momentum,
+            momentum=config.recovery.momentum,
             weight_decay=config.weight_decay,
         )
         self.trainable = trainable
@@ -68,13 +68,13 @@ class RecoverStage:
             self.ranks.average_statistics_(self.model, share)
             return value
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.warmup)
+            group["lr"] = self.config.lr * cosine(self.step, self.total, self.config.recovery.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         if math.isfinite(value):
             with self.compiling():
                 backward(loss)
             self.ranks.average_gradients_(self.trainable, share)
-            clip_gradients(self.trainable, self.config.clip)
+            clip_gradients(self.trainable, self.config.recovery.clip)
             self.optimizer.step()
             self._keep_zeros()
         self.ranks.average_statistics_(self.model, share)

@@ -35,9 +35,9 @@ def scorer_pace(config: PruneConfig, total: int) -> float:
         config: target, start, and how often the scorer learns.
         total: steps of the search.
     """
-    if config.target is None or config.start == "fresh":
+    if config.target is None or config.search.start == "fresh":
         return 1.0
-    steps = total / (config.hold if config.alternate == "together" else 2)
+    steps = total / (config.search.hold if config.search.alternate == "together" else 2)
     return min(1.0, STEPS_AT_FULL_RATE / max(1.0, steps))
 
 
@@ -67,22 +67,22 @@ class SearchStage:
         self.gated, self.loss, self.config = gated, loss, config
         self.total, self.step, self.per_epoch = total, 0, per_epoch
         self.val, self.extra = val, extra
-        self.block = config.alternate if isinstance(config.alternate, int) else per_epoch
+        self.block = config.search.alternate if isinstance(config.search.alternate, int) else per_epoch
         self.best, self.waited = math.inf, 0
         self.ranks = current()
         assert gated.scorer is not None
         scorer = gated.scorer
         pace = scorer_pace(config, total)
         groups = [
-            {"params": scorer.switcher_parameters(), "lr": pace * config.switcher_lr},
-            {"params": scorer.offset_parameters(), "lr": pace * config.offset_lr},
+            {"params": scorer.switcher_parameters(), "lr": pace * config.search.switcher_lr},
+            {"params": scorer.offset_parameters(), "lr": pace * config.search.offset_lr},
         ]
         chosen = [g for g in groups if g["params"]]
         self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time
         self.scorer_optimizer = make_optimizer(
-            config.switcher_optimizer,
+            config.search.switcher_optimizer,
             chosen,
-            config.switcher_lr,
+            config.search.switcher_lr,
             momentum=0.0,
             weight_decay=0.0,
             fused=can_fuse(self.learned[0]) or None,
@@ -91,7 +91,7 @@ class SearchStage:
             config.optimizer,
             [{"params": self.learned[1]}] if self.learned[1] else [],
             config.lr,
-            momentum=config.momentum,
+            momentum=config.recovery.momentum,
             weight_decay=config.weight_decay,
         )
 
@@ -102,16 +102,16 @@ class SearchStage:
         gated.model.train()
         if config.freeze_norm:
             freeze_norm_(gated.model)
-        holding = phase == "network" and config.alternate == "together"
+        holding = phase == "network" and config.search.alternate == "together"
         if not holding:
-            gated.set_phase(phase, gradient=config.gradient)
+            gated.set_phase(phase, gradient=config.search.gradient)
         if config.target is not None and not holding:
             self._set_budget(self.step + 1)
         movers = []
         if phase != "network" and self.scorer_optimizer is not None:
-            movers.append((self.scorer_optimizer, self.learned[0], config.switcher_clip))
+            movers.append((self.scorer_optimizer, self.learned[0], config.search.switcher_clip))
         if phase != "switcher" and self.optimizer is not None:
-            movers.append((self.optimizer, self.learned[1], config.clip))
+            movers.append((self.optimizer, self.learned[1], config.recovery.clip))
         for optimizer, _, _ in movers:
             optimizer.zero_grad(set_to_none=True)
         with gated.running() as model:
@@ -126,7 +126,7 @@ class SearchStage:
             for optimizer, _, _ in movers:
                 self._schedule(optimizer)
                 optimizer.step()
-        if phase == "both" and config.hold > 1:
+        if phase == "both" and config.search.hold > 1:
             gated.hold()
         self.ranks.average_statistics_(gated.model, share)
         return value
@@ -134,16 +134,16 @@ class SearchStage:
     def _phase(self) -> Phase:
         if self.optimizer is None:
             return "switcher"
-        if self.config.alternate == "together":
-            return "both" if self.step % self.config.hold == 0 else "network"
+        if self.config.search.alternate == "together":
+            return "both" if self.step % self.config.search.hold == 0 else "network"
         return "switcher" if (self.step // self.block) % 2 == 0 else "network"
 
     def _set_budget(self, step: int) -> None:
-        ramp = max(1.0, self.config.ramp * self.total)
+        ramp = max(1.0, self.config.search.ramp * self.total)
         self.gated.set_budget(self.config.target, progress=step / ramp)
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.config.decay:
+        if self.config.search.decay:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * cosine(self.step, self.total, 0.0)
 
@@ -154,10 +154,10 @@ class SearchStage:
             return {"counts": counts}
         result = evaluate(self.gated, self.val, ranks=self.ranks)
         accuracy, loss = result.accuracy, result.loss
-        if self.config.patience is not None:
+        if self.config.search.patience is not None:
             self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
             self.best = min(self.best, loss)
-            if self.waited >= self.config.patience:
+            if self.waited >= self.config.search.patience:
                 self.total = self.step
         return {"val_accuracy": accuracy, "val_loss": loss, "counts": counts}
 

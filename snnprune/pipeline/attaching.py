@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from ..budget import CostModel, parse_target
 from ..graph import NeuronGroup
-from ..inputs import Inputs, unwrap
+from ..inputs import unwrap
 from ..learner import PruneConfig, TaskLoss
 from ..switching import Look, Options, Switched, switch_connections, switch_neurons
 
@@ -28,7 +28,7 @@ def working_copy(model: nn.Module, where: torch.device, config: PruneConfig) -> 
 def switch(
     model: nn.Module,
     groups: Sequence[NeuronGroup],
-    cost: CostModel | Inputs,
+    cost: Callable[[], CostModel],
     config: PruneConfig,
     loss: TaskLoss,
     look: Look | None,
@@ -38,7 +38,7 @@ def switch(
     Args:
         model: the network.
         groups: its groups.
-        cost: its cost model, or example inputs from which it is made.
+        cost: gives its cost model, where neurons are switched.
         config: options of the run.
         loss: of the batches to look at.
         look: gives them; None for a start from the weights alone.
@@ -49,18 +49,20 @@ def switch(
     """
     budget = parse_target(config.target)
     options = Options(
-        scores=config.scores,
-        start=config.start,
+        scores=config.search.scores,
+        start=config.search.start,
         budget=budget,
         floor=config.floor,
         round_to=config.round_to,
         keep=config.keep,
-        trust=config.trust,
-        thrift=config.thrift,
-        fresh_mean=config.fresh_mean,
-        fresh_std=config.fresh_std,
+        trust=config.search.trust,
+        thrift=config.search.thrift,
+        fresh_mean=config.search.fresh_mean,
+        fresh_std=config.search.fresh_std,
         seed=config.seed,
     )
     if config.granularity == "connection":
         return switch_connections(model, groups, options, look=look, loss=loss.hard)
-    return switch_neurons(model, groups, cost, options, look=look if budget is not None else None, loss=loss.hard)
+    return switch_neurons(
+        model, groups, cost(), options, look=look if budget is not None else None, loss=loss.hard
+    )

@@ -10,7 +10,7 @@ from .. import layers
 from ..budget import SLACK, CostModel, Metric, parse_target
 from ..errors import ExactnessError, TargetError
 from ..inputs import Inputs
-from ..macs import price
+from ..macs import MacCount, price
 from ..metrics import count_params
 from ..switching import GatedModel
 from ..switching.connections import weight_of
@@ -28,6 +28,7 @@ def check_delivered(
     example: Inputs,
     *,
     sparse: Sequence[str] = (),
+    priced: MacCount | None = None,
 ) -> None:
     """Refuse a compact model that is larger than its target allows.
 
@@ -37,6 +38,7 @@ def check_delivered(
         compact: the one that goes out.
         example: what their forward takes.
         sparse: names of weights of which single connections were switched: those that are 0 do not count.
+        priced: what the dense model costs, if that is known.
 
     Raises:
         TargetError: the target is missed by more than 0.01 of the dense cost.
@@ -47,7 +49,7 @@ def check_delivered(
     whole: float
     left: float
     if budget.metric == "macs":
-        whole, left = _macs(dense, compact, example)
+        whole, left = _macs(dense, compact, example, priced)
     else:
         whole, left = (count_params(m) - _absent(m, sparse) for m in (dense, compact))
     if left > (budget.share + SLACK) * whole:
@@ -59,7 +61,9 @@ def check_delivered(
         )
 
 
-def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, example: Inputs) -> None:
+def check_predicted(
+    gated: GatedModel, dense: nn.Module, compact: nn.Module, example: Inputs, *, priced: MacCount | None = None
+) -> None:
     """Refuse a compact model that does not cost what the threshold was chosen by.
 
     Args:
@@ -67,13 +71,17 @@ def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, exa
         dense: the model that came in, from which costs were predicted.
         compact: what the gated model was compacted to.
         example: what their forward takes.
+        priced: what the dense model costs, if that is known.
 
     Raises:
         ExactnessError: MACs or params as counted and as predicted differ by more than 0.01 of the dense cost.
     """
     cost: CostModel = gated.cost
     kept = {name: (scale > 0).cpu().numpy() for name, scale in gated.scales.items()}
-    counted: dict[Metric, float] = {"macs": _macs(dense, compact, example)[1], "params": count_params(compact)}
+    counted: dict[Metric, float] = {
+        "macs": _macs(dense, compact, example, priced)[1],
+        "params": count_params(compact),
+    }
     for metric, left in counted.items():
         said = cost.cost(metric, kept)
         if abs(said - left) > SLACK * cost.dense[metric]:
@@ -83,14 +91,14 @@ def check_predicted(gated: GatedModel, dense: nn.Module, compact: nn.Module, exa
             )
 
 
-def _macs(dense: nn.Module, compact: nn.Module, example: Inputs) -> tuple[float, float]:
+def _macs(dense: nn.Module, compact: nn.Module, example: Inputs, priced: MacCount | None) -> tuple[float, float]:
     """Multiply-adds of both models, counted, for the same work.
 
     How often a layer is at work may depend on what the network computes: a detector's second stage sees as many
     boxes as the first one finds, and another network finds others. Layers of the compact model are therefore taken
     at as many places as those of the dense one.
     """
-    whole, left = price(dense, example), price(compact, example)
+    whole, left = priced or price(dense, example), price(compact, example)
     total = float(left.total)
     for name, before in whole.layers.items():
         if name in left.layers and not layers.is_customized(dense.get_submodule(name)):

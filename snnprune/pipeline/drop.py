@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ from torch import nn
 from ..errors import CollapsedLayerError, ConfigError, DivergedError, RunError, TargetError
 from ..files import read_json, write_json
 from ..learner import PruneConfig, check_same_run
-from ..metrics import evaluate
 from ..ranks import current
 from ..runs.places import BOOK, remove_checkpoint
 from .job import Job
-
-MakeJob = Callable[[PruneConfig], Job]
+from .setting import Setting
 
 
 class DropSearch:
@@ -28,49 +25,50 @@ class DropSearch:
     their figures and the best one's last checkpoint are kept.
 
     Args:
-        make: a job for these options.
-        config: with a `drop` target.
+        setting: what the trials share; its options have a `drop` target.
         drop: the fraction of accuracy that may go.
         folder: for checkpoints; None keeps none.
         resume: go on with what lies there.
+
+    Attributes:
+        trials: what each trial kept and lost, so far.
     """
 
-    def __init__(
-        self, make: MakeJob, config: PruneConfig, drop: float, folder: Path | None, *, resume: bool
-    ) -> None:
-        self.make, self.config, self.drop = make, config, drop
-        self.metric = "params" if config.granularity == "connection" else "macs"
+    def __init__(self, setting: Setting, drop: float, folder: Path | None, *, resume: bool) -> None:
+        self.setting, self.config, self.drop = setting, setting.config, drop
+        self.metric = "params" if self.config.granularity == "connection" else "macs"
         self.folder, self.resume = folder, resume
+        self.identity: dict[str, Any] = {}
         self.trials: list[dict[str, Any]] = []
         self.best: tuple[Job, nn.Module] | None = None
 
     def run(self) -> tuple[Job, nn.Module]:
-        """The job and the compact model of the smallest share that keeps the accuracy.
+        """The trial of the smallest share that keeps the accuracy, and its compact model.
 
         Raises:
             ConfigError: there are no labelled validation data to judge by.
             TargetError: no trial kept the accuracy.
             RunError: the trials on file belong to another run.
         """
-        first = self.make(self._at(1.0))
-        if first.val is None or not first.has_labels:
+        if self.setting.val is None or not self.setting.has_labels:
             raise ConfigError(
                 "target drop=... is judged by the accuracy on labelled validation data: give `val` and no "
                 "loss_fn, or a target macs=... or params=...."
             )
-        known = self._open(first)
+        known = self.known()
         current().wait()  # until all have read what rank 0 is about to write
-        reference = evaluate(first.dense, first.val, ranks=current()).accuracy
-        low, high = first.least_share(), 1.0
+        self.setting.prepare()
+        reference = self.setting.validated.accuracy
+        low, high = self.setting.least_share(), 1.0
         for at in range(self.config.trials):
             share = round((low + high) / 2, 6)
-            first.tell("trial", step=at + 1, total=self.config.trials, **{self.metric: share})
+            self._tell(at, {self.metric: share})
             trial = known.get(share)
             self.trials.append(trial or self._try(share, reference))
             if trial is None:  # the book of a run that goes on is whole already, and stays so if it is killed
                 self._note()
             trial = self.trials[-1]
-            first.tell("trial", step=at + 1, total=self.config.trials, **trial)
+            self._tell(at, trial)
             low, high = (low, share) if trial["passed"] else (share, high)
         passed = [trial[self.metric] for trial in self.trials if trial["passed"]]
         if not passed:
@@ -85,34 +83,12 @@ class DropSearch:
             )
         return self.best or self._run(min(passed))  # its checkpoint holds the end of the run
 
-    def _try(self, share: float, reference: float) -> dict[str, Any]:
-        """One trial; one in which a layer collapses or the learning diverges has not kept the accuracy."""
-        try:
-            job, compact = self._run(share)
-        except (CollapsedLayerError, DivergedError) as error:
-            return {self.metric: share, "val_accuracy": None, "drop": None, "passed": False, "why": str(error)}
-        accuracy = evaluate(compact, job.val or (), ranks=current()).accuracy
-        lost = reference - accuracy
-        passed = lost <= self.drop + 1e-9
-        if passed:
-            self.best = job, compact
-        return {self.metric: share, "val_accuracy": accuracy, "drop": lost, "passed": passed}
+    def known(self) -> dict[float, dict[str, Any]]:
+        """Trials that an interrupted run has written down, by their share.
 
-    def _at(self, share: float) -> PruneConfig:
-        return replace(self.config, target={self.metric: share})
-
-    def _run(self, share: float) -> tuple[Job, nn.Module]:
-        job = self.make(self._at(share))
-        place = None if self.folder is None else self._place(share)
-        store = job.checkpoint(place)
-        return job, job.run(store, store.load() if store and self.resume else None)
-
-    def _place(self, share: float) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{self.metric}-{share:.6f}"
-
-    def _open(self, job: Job) -> dict[float, dict[str, Any]]:
-        """Trials of an interrupted run, by their share."""
+        Raises:
+            RunError: they are of another run, or malformed.
+        """
         if self.folder is not None and self.resume and (self.folder / "state.pt").exists():
             raise RunError(
                 f"{self.folder} holds a run with another kind of target. Repeat the command of the interrupted "
@@ -120,13 +96,16 @@ class DropSearch:
             )
         if self.folder is None:
             return {}
-        self.identity = {**job.identity(), "drop": self.drop, "trials": self.config.trials}
-        if not self.resume or not (self.folder / BOOK).exists():
+        self.identity = {
+            **self.setting.identity(self._at(1.0)),
+            "drop": self.drop,
+            "trials": self.config.trials,
+        }
+        path = self.folder / BOOK
+        if not self.resume or not path.exists():
             return {}
-        content = read_json(self.folder / BOOK)
-        check_same_run(
-            self.folder / BOOK, content.get("identity") if isinstance(content, dict) else None, self.identity
-        )
+        content = read_json(path)
+        check_same_run(path, content.get("identity") if isinstance(content, dict) else None, self.identity)
         try:
             trials = list(content["trials"])
             for t in trials:
@@ -136,9 +115,35 @@ class DropSearch:
                     raise ValueError("a trial is none")
             return {t[self.metric]: t for t in trials}
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{self.folder / BOOK} is malformed ({error!r}). Remove its folder to start anew."
-            ) from error
+            raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
+
+    def _try(self, share: float, reference: float) -> dict[str, Any]:
+        """One trial; one in which a layer collapses or the learning diverges has not kept the accuracy."""
+        try:
+            job, compact = self._run(share)
+        except (CollapsedLayerError, DivergedError) as error:
+            return {self.metric: share, "val_accuracy": None, "drop": None, "passed": False, "why": str(error)}
+        accuracy = self.setting.validate(compact).accuracy
+        lost = reference - accuracy
+        passed = lost <= self.drop + 1e-9
+        if passed:
+            self.best = job, compact
+        return {self.metric: share, "val_accuracy": accuracy, "drop": lost, "passed": passed}
+
+    def _run(self, share: float) -> tuple[Job, nn.Module]:
+        job = Job(self.setting, self._at(share))
+        job.open(None if self.folder is None else self._place(share), resume=self.resume)
+        return job, job.run()
+
+    def _at(self, share: float) -> PruneConfig:
+        return replace(self.config, target={self.metric: share})
+
+    def _place(self, share: float) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.metric}-{share:.6f}"
+
+    def _tell(self, at: int, values: dict[str, Any]) -> None:
+        self.setting.tell("trial", step=at + 1, total=self.config.trials, **values)
 
     def _note(self) -> None:
         """Write the book, then remove the checkpoints of trials that are not the best."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from ..errors import ConfigError, RunError, TargetError
 from ..export import export_onnx
 from ..files import read_json, write_json
 from ..inputs import Inputs
-from ..learner import PruneConfig, check_same_run
+from ..learner import check_same_run
 from ..ranks import current
 from ..runs.places import LATENCY
 from ..switching import Switched
 from .job import Job
+from .setting import Setting
 
 _CUTS, _CALLS = 6, 30
 
@@ -33,25 +33,19 @@ class LatencySearch:
     measuring. The share that was found is written down, because a second measurement might find another one.
 
     Args:
-        make: a job for these options.
-        config: with a `latency` target.
+        setting: what the cuts and the run share; its options have a `latency` target.
         wanted: share of the dense model's time, at batch size 1 in ONNX Runtime.
         folder: of the checkpoints; None keeps nothing.
         resume: take the share that lies there.
+
+    Attributes:
+        trials: what each cut kept and took, so far; last the final model.
     """
 
-    def __init__(
-        self,
-        make: Callable[[PruneConfig], Job],
-        config: PruneConfig,
-        wanted: float,
-        folder: Path | None,
-        *,
-        resume: bool,
-    ) -> None:
-        self.make, self.config, self.wanted = make, config, wanted
+    def __init__(self, setting: Setting, wanted: float, folder: Path | None, *, resume: bool) -> None:
+        self.setting, self.wanted, self.resume = setting, wanted, resume
         self.path = None if folder is None else folder / LATENCY
-        self.resume = resume
+        self.identity: dict[str, Any] = {}
         self.trials: list[dict[str, Any]] = []
 
     def share(self) -> float:
@@ -63,26 +57,28 @@ class LatencySearch:
             RunError: the share on file belongs to another run.
             TargetError: even the smallest cut that the floors allow takes longer.
         """
-        if self.config.granularity == "connection":
+        setting = self.setting
+        if setting.config.granularity == "connection":
             raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
-        job = self.make(replace(self.config, target={"macs": 1.0}))
+        job = Job(setting, replace(setting.config, target={"macs": 1.0}))
         if self.path is not None:
-            self.identity = {**job.identity(), "latency": self.wanted}
+            self.identity = {**setting.identity(job.config), "latency": self.wanted}
             if self.resume and self.path.exists():
-                return self._known()
-        ranks = current()
-        with job.attach(copy.deepcopy(job.dense)) as gated:
-            found = self._search(job, gated)
-        if self.path is not None and ranks.first:
+                return self.known(self.path)
+        setting.prepare()
+        with job.attach(copy.deepcopy(setting.dense)) as gated:
+            found = self._search(gated)
+        if self.path is not None and current().first:
             write_json(self.path, {"identity": self.identity, "share": found, "trials": self.trials})
         return found
 
-    def _search(self, job: Job, gated: Switched) -> float:
-        low, high = job.least_share(), 1.0
+    def _search(self, gated: Switched) -> float:
+        setting = self.setting
+        low, high = setting.least_share(), 1.0
         share, best = min(max(self.wanted, low), high), None
-        clock, ranks = Clock(job.dense, job.sample), current()
+        clock, ranks = Clock(setting.dense, setting.sample), current()
         for at in range(_CUTS):
-            job.tell("latency", step=at + 1, total=_CUTS)
+            setting.tell("latency", step=at + 1, total=_CUTS)
             gated.set_budget({"macs": share})
             cut = gated.compact()  # by all processes, which exchange what is kept; only the first one times it
             trial = {"macs": round(share, 6), **(clock(cut) if ranks.first else {"latency": 0.0, "provider": ""})}
@@ -103,16 +99,20 @@ class LatencySearch:
             )
         return best
 
-    def note(self, dense: nn.Module, compact: nn.Module, sample: Inputs) -> None:
+    def note(self, compact: nn.Module) -> None:
         """Add what the final model takes."""
         if current().first:
-            self.trials.append({"final": True, **Clock(dense, sample)(compact)})
+            self.trials.append({"final": True, **Clock(self.setting.dense, self.setting.sample)(compact)})
 
-    def _known(self) -> float:
-        assert self.path is not None
-        content = read_json(self.path)
+    def known(self, path: Path) -> float:
+        """The share that an interrupted run has written down.
+
+        Raises:
+            RunError: it is of another run, or malformed.
+        """
+        content = read_json(path)
         try:
-            check_same_run(self.path, content["identity"], self.identity)
+            check_same_run(path, content["identity"], self.identity)
             self.trials = list(content["trials"])
             share = content["share"]
             if (
@@ -123,7 +123,7 @@ class LatencySearch:
                 raise ValueError("the share is none")
             return float(share)
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.path} is malformed ({error!r}). Remove its folder to start anew.") from error
+            raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
 
 
 class Clock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Iterable
@@ -16,23 +15,24 @@ from torch import nn
 
 from .. import streams
 from ..budget import parse_drop, parse_latency
-from ..carried import kept_carried, seed_carried
+from ..carried import kept_carried
 from ..errors import ConfigError, RunError
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
-from ..metrics import Evaluation
 from ..options import path_of
 from ..ranks import current
 from ..runs.lock import locked
+from ..runs.places import BOOK
 from ..runs.result import Result
 from ..shown import brief_repr
 from .arguments import checked_arguments
 from .attaching import working_copy
 from .contents import why_not_again
-from .drop import BOOK, DropSearch
-from .identity import data_identity
+from .drop import DropSearch
 from .job import Job
 from .latency import LatencySearch
+from .reporting import result_of
+from .setting import Setting
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def optimize(
     resume: bool = False,
     data_name: str | None = None,
 ) -> Result:
-    """Prune a trained model: learn scales and weights alternately, cut, and let the rest recover.
+    """Prune a trained model: learn scales and weights together, cut, and let the rest recover.
 
     The caller's model is copied and stays as it is. The compact model is returned only after the
     proof, on real inputs in float64, that gated, folded and removed models agree. Everything random is set by
@@ -65,7 +65,8 @@ def optimize(
         train: batches of (inputs, labels); a loader that can be iterated many times.
         val: validation batches, for every decision and for progress.
         config: options; the defaults are the post-training recipe with `macs=0.5`.
-        test: test batches, evaluated once at the end. Without it the report's accuracy is on `val`.
+        test: test batches, for the report alone: the dense model is measured on them before anything is learned,
+            the compact one at the end. Without them the report's accuracies are on `val`.
         example_inputs: what the model's forward takes; by default the first inputs of `train`.
         loss_fn: `loss_fn(model, batch)` instead of cross-entropy with distillation.
         device: where to learn; by default where the model is.
@@ -106,56 +107,39 @@ def optimize(
     if not isinstance(data_name, (str, NoneType)):
         raise ConfigError(f"data_name={brief_repr(data_name)} must be a text for the report, or None.")
     loaders = [loader for loader in (train, val, test) if loader is not None]
-    measured: list[Evaluation | None] = []
-    data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
     with streams.kept(), kept_carried(loaders), locked(place):
         if place is not None:
             _warn_of_other_epochs(train)
-
-        def make(options: PruneConfig) -> Job:
-            _seed(config.seed, loaders)
-            job = Job(dense, train, val, test, options, loss_fn, where, callbacks, example_inputs, data)
-            if not measured:
-                measured.append(job.evaluate(dense, "dense"))
-            job.reference = measured[0]
-            return job
-
-        drop = parse_drop(config.target)
+        setting = Setting(
+            dense,
+            train,
+            val,
+            test,
+            config,
+            where,
+            loss_fn=loss_fn,
+            callbacks=callbacks,
+            example_inputs=example_inputs,
+        )
+        drop, wanted = parse_drop(config.target), parse_latency(config.target)
         if drop is not None:
-            trials = DropSearch(make, config, drop, place, resume=resume)
+            trials = DropSearch(setting, drop, place, resume=resume)
             job, compact = trials.run()
-            result = job.finish(compact, began, data_name)
-            result.report.target, result.report.config = config.target, config.to_dict()
-            result.report.trials = trials.trials
-            return result
-        latency, wanted = None, parse_latency(config.target)
-        options = config
-        if wanted is not None:
-            latency = LatencySearch(make, config, wanted, place, resume=resume)
-            options = replace(config, target={"macs": latency.share()})
-        job = make(options)
+            return result_of(job, compact, began, data_name, trials.trials)
         if place is not None and resume and (place / BOOK).exists():
             raise RunError(
                 f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
                 "interrupted run, or remove its folder to start anew."
             )
-        store = job.checkpoint(place)
-        saved = store.load() if store and resume else None
-        _check_alike(saved)
-        compact = job.run(store, saved)
-        result = job.finish(compact, began - (store.seconds if saved and store else 0.0), data_name)
-        if latency is not None:
-            latency.note(job.dense, compact, job.sample)
-            result.report.target, result.report.config = config.target, config.to_dict()
-            result.report.trials = latency.trials
-        return result
-
-
-def _seed(seed: int, loaders: Iterable[Any]) -> None:
-    """Begin all streams of random numbers anew, those of the program and those that loaders carry."""
-    streams.seed_all(seed)
-    for at, loader in enumerate(loaders):
-        seed_carried(loader, seed, "begin", at)
+        cuts = None if wanted is None else LatencySearch(setting, wanted, place, resume=resume)
+        options = config if cuts is None else replace(config, target={"macs": cuts.share()})
+        job = Job(setting, options)
+        job.open(place, resume=resume)
+        setting.prepare()
+        compact = job.run()
+        if cuts is not None:
+            cuts.note(compact)
+        return result_of(job, compact, began - job.seconds, data_name, cuts.trials if cuts is not None else ())
 
 
 def _warn_of_other_epochs(train: Iterable[Any]) -> None:
@@ -165,16 +149,4 @@ def _warn_of_other_epochs(train: Iterable[Any]) -> None:
             "the training loader cannot draw an epoch again: %s. The run can be resumed, but will not end with "
             "the same bits as one that nothing has stopped",
             why,
-        )
-
-
-def _check_alike(saved: dict[str, Any] | None) -> None:
-    """Several processes must go on from the same point."""
-    ranks = current()
-    own = -1.0 if saved is None else saved["state"]["step"] + (1e9 if saved["stage"] == "recover" else 0.0)
-    (first,) = ranks.same_values(own)
-    if ranks.any(own != first)[0]:
-        raise RunError(
-            "the processes of this run do not see the same checkpoint. Its folder has to lie on storage that all "
-            "of them share; put --output there."
         )

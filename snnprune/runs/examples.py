@@ -56,6 +56,8 @@ def image_channels(opened: Any, image_size: int | None = None) -> int | None:
     if isinstance(recorded, list) and recorded:
         return recorded[0] if type(recorded[0]) is int and recorded[0] in (1, 3) else None
     model = opened.model
+    if model is None:
+        return None
     where = device_of(model)
     for side in (image_size,) if image_size is not None else _SIDES:
         fits = [c for c in (1, 3) if _runs(model, torch.zeros(2, c, side, side, device=where))]

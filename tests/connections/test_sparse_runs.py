@@ -101,7 +101,7 @@ def test_the_papers_free_mode_switches_connections_too():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10))
     train, val, _ = snnprune.load_data("digits", batch_size=64, augment=False)
-    config = PruneConfig.paper(granularity="connection", epochs=12, lr=0.05, switcher_lr=0.01)
+    config = PruneConfig.paper(granularity="connection", epochs=12, lr=0.05, search={"switcher_lr": 0.01})
     result = snnprune.optimize(net, train, val, config)
     assert 0.2 < result.report.compact.nonzero / result.report.dense.params < 0.95
     assert result.report.compact.accuracy > 0.8

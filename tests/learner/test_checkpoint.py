@@ -14,25 +14,26 @@ from torch.utils.data import DataLoader
 import snnprune
 from learner.conftest import Net, loaders
 from snnprune.errors import RunError
-from snnprune.learner import Checkpoint, Interrupted, PruneConfig
+from snnprune.learner import Checkpoint, Interrupted, PruneConfig, SearchOptions
 from snnprune.learner.checkpoint import FORMAT, _write
 
 HELD = {"alternate": 3, "gradient": "held", "ramp": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("stop_at", "options"),
+    ("stop_at", "options", "granularity"),
     [
-        *[(stop_at, {}) for stop_at in (3, 7, 9, 14, 25)],
-        *[(stop_at, {"hold": 3}) for stop_at in (6, 7, 8, 9)],
-        *[(stop_at, HELD) for stop_at in (8, 10, 11, 12, 13)],
-        *[(stop_at, {"hold": 3, "granularity": "connection"}) for stop_at in (7, 8, 9)],
+        *[(stop_at, {}, "neuron") for stop_at in (3, 7, 9, 14, 25)],
+        *[(stop_at, {"hold": 3}, "neuron") for stop_at in (6, 7, 8, 9)],
+        *[(stop_at, HELD, "neuron") for stop_at in (8, 10, 11, 12, 13)],
+        *[(stop_at, {"hold": 3}, "connection") for stop_at in (7, 8, 9)],
     ],
 )
-def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, options):
+def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, options, granularity):
     """Bit-equal, with shuffling, augmentation and dropout, in the search and in the recovery."""
     train, val = loaders()
-    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3, **options)
+    search = SearchOptions(share=0.4, **options)
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=search, granularity=granularity, seed=3)
     whole = snnprune.optimize(trained, train, val, config)
     steps = 0
 
@@ -55,7 +56,7 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, op
     def begin(event):
         nonlocal steps, job_began
         if event.stage == "trace" and not job_began:
-            steps, job_began = -config.probe, True
+            steps, job_began = -config.search.probe, True
 
     with pytest.raises(Interrupted):
         snnprune.optimize(trained, stopping, val, config, checkpoint=tmp_path, callbacks=[begin])
@@ -71,7 +72,7 @@ def test_interrupted_and_resumed_is_uninterrupted(trained, tmp_path, stop_at, op
 def test_ctrl_c_inside_a_step_waits_for_its_end(trained, tmp_path, stop_at):
     """A real signal, also in the last step of an epoch and of the search; dropout draws on afterwards."""
     train, val = loaders()
-    config = PruneConfig(target={"params": 0.4}, epochs=6, search=0.4, seed=3, distill=0.0)
+    config = PruneConfig(target={"params": 0.4}, epochs=6, search=SearchOptions(share=0.4), seed=3, distill=0.0)
     whole = snnprune.optimize(trained, train, val, config)
     calls = 0
 
@@ -155,11 +156,12 @@ def test_a_checkpoint_is_looked_through_before_it_is_loaded(tmp_path, monkeypatc
 @pytest.mark.parametrize("value", [None, 3, {"x": 1}])
 def test_a_state_that_does_not_fit_is_an_error_of_ours(trained, tmp_path, key, value):
     train, val = loaders()
-    config = PruneConfig(target={"params": 0.4}, epochs=2, search=0.5)
+    config = PruneConfig(target={"params": 0.4}, epochs=2, search=SearchOptions(share=0.5))
     snnprune.optimize(trained, train, val, config, checkpoint=tmp_path)
     content = torch.load(tmp_path / "state.pt", weights_only=True)
     content["state"]["step"] -= 1
-    (content if key == "rng" else content["state"])[key] = {} if key == "rng" else value
+    place = {"rng": content, "scales": content["state"]["found"]}.get(key, content["state"])
+    place[key] = {} if key == "rng" else value
     _write(content, tmp_path / "state.pt")
     with pytest.raises(RunError, match="is malformed"):
         snnprune.optimize(trained, train, val, config, checkpoint=tmp_path, resume=True)

@@ -75,7 +75,7 @@ def test_a_run_may_go_on_without_the_compiler():
     assert PruneConfig(channels_last=True).identity() != without
 
 
-@pytest.mark.parametrize("name", ["compile", "channels_last", "decay", "freeze_norm", "input_neurons"])
+@pytest.mark.parametrize("name", ["compile", "channels_last", "freeze_norm", "input_neurons"])
 @pytest.mark.parametrize("value", ["no", 1, None])
 def test_switches_are_true_or_false(name, value):
     with pytest.raises(ConfigError, match=f"{name}=.* must be True or False"):

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import snnprune
 from learner.conftest import loaders, problem
 from snnprune.errors import DataError, DivergedError
-from snnprune.learner import Checkpoint, Interrupted, PruneConfig, loop
+from snnprune.learner import Checkpoint, Interrupted, PruneConfig, SearchOptions, loop
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
 
-CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search=0.4, seed=3)
+CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search=SearchOptions(share=0.4), seed=3)
 
 
 class Batches(list):

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import snnprune
 from learner.conftest import loaders, problem
-from snnprune.learner import PruneConfig, TaskLoss
+from snnprune.learner import PruneConfig, SearchOptions, TaskLoss
 
 
 def test_distillation_alone_needs_no_labels(trained):
@@ -37,7 +37,9 @@ def test_a_loss_of_the_users_own_may_call_parts_of_the_model(trained, granularit
     for loss_fn in (as_a_whole, by_parts):
         torch.manual_seed(0)
         train, val = loaders()
-        config = PruneConfig(target={"params": 0.5}, granularity=granularity, epochs=3, search=0.5)
+        config = PruneConfig(
+            target={"params": 0.5}, granularity=granularity, epochs=3, search=SearchOptions(share=0.5)
+        )
         results.append(snnprune.optimize(trained, train, val, config, loss_fn=loss_fn))
     whole, parts = (result.model.state_dict() for result in results)
     assert results[0].report.steps == results[1].report.steps
@@ -61,7 +63,9 @@ def test_checkpointed_parts_learn_the_same(trained, granularity):
     for loss_fn in (plain, checkpointed):
         torch.manual_seed(0)
         train, val = loaders()
-        config = PruneConfig(target={"params": 0.5}, granularity=granularity, epochs=3, search=0.5)
+        config = PruneConfig(
+            target={"params": 0.5}, granularity=granularity, epochs=3, search=SearchOptions(share=0.5)
+        )
         results.append(snnprune.optimize(trained, train, val, config, loss_fn=loss_fn))
     first, second = (result.model.state_dict() for result in results)
     for name in first:

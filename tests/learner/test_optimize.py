@@ -10,7 +10,7 @@ from conftest import make_network
 
 import snnprune
 from learner.conftest import Net, loaders
-from snnprune.learner import PruneConfig
+from snnprune.learner import PruneConfig, SearchOptions
 
 
 @pytest.mark.parametrize("scores", ["switcher", "switcher+offset", "free"])
@@ -18,7 +18,7 @@ from snnprune.learner import PruneConfig
 def test_optimize_meets_the_budget_and_keeps_accuracy(trained, scores, metric):
     train, val = loaders()
     state = copy.deepcopy(trained.state_dict())
-    config = PruneConfig(target={metric: 0.4}, epochs=10, scores=scores)
+    config = PruneConfig(target={metric: 0.4}, epochs=10, search=SearchOptions(scores=scores))
     result = snnprune.optimize(trained, train, val, config, test=val)
     report = result.report
     kept = getattr(report.compact, metric) / getattr(report.dense, metric)

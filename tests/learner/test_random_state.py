@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import snnprune
 from learner.conftest import loaders, problem
-from snnprune.learner import Interrupted, PruneConfig, loop
+from snnprune.learner import Interrupted, PruneConfig, SearchOptions, loop
 from snnprune.ranks import Ranks
 from snnprune.streams import rng_state
 
-CONFIG = PruneConfig(target={"params": 0.4}, epochs=3, search=0.4, seed=3)
+CONFIG = PruneConfig(target={"params": 0.4}, epochs=3, search=SearchOptions(share=0.4), seed=3)
 
 
 class Foreign(TensorDataset):

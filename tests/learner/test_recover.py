@@ -16,7 +16,7 @@ from snnprune.learner.recovering import RecoverStage
 @pytest.mark.parametrize(("steepness", "length"), [(100.0, 0.02), (1e-3, 1e-3 * math.sqrt(12 + 3))])
 def test_a_step_is_as_long_as_the_gradient_but_no_longer_than_its_limit(steepness, length):
     """Plain SGD at rate 1 moves by the gradient: ones for three biases, and for weights that read ones."""
-    config = PruneConfig.paper(lr=1.0, clip=0.02, warmup=0.0, momentum=0.0, weight_decay=0.0)
+    config = PruneConfig.paper(lr=1.0, recovery={"clip": 0.02, "warmup": 0.0}, weight_decay=0.0)
     model = nn.Linear(4, 3)
     before = [p.detach().clone() for p in model.parameters()]
     loss = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=lambda m, batch: steepness * m(batch).sum())

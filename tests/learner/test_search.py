@@ -13,7 +13,7 @@ from torch import nn
 import snnprune
 from learner.conftest import Net, loaders, problem
 from snnprune.errors import CollapsedLayerError, DivergedError
-from snnprune.learner import PruneConfig, TaskLoss
+from snnprune.learner import PruneConfig, SearchOptions, TaskLoss
 from snnprune.learner.searching import SearchStage, scorer_pace
 from snnprune.metrics import Evaluation
 from snnprune.pipeline.attaching import switch
@@ -24,7 +24,7 @@ from snnprune.switching import Options, switch_neurons
 def stage_for(model: nn.Module, config: PruneConfig, total: int = 12, per_epoch: int = 6) -> SearchStage:
     x = problem()[0][:4]
     groups = trace(model, x)
-    gated = switch_neurons(model, groups, x, Options(scores=config.scores, start=config.start))
+    gated = switch_neurons(model, groups, x, Options(scores=config.search.scores, start=config.search.start))
     loss = TaskLoss(copy.deepcopy(model), distill=config.distill, temperature=2.0)
     return SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=None, extra={})
 
@@ -40,7 +40,7 @@ def moved(before: list[torch.Tensor], module: nn.Module) -> bool:
 @pytest.mark.parametrize(("alternate", "pattern"), [(1, "SNSNSN"), (2, "SSNNSS"), ("epoch", "SSSNNN")])
 @pytest.mark.parametrize("gradient", ["through", "held"])
 def test_switcher_and_network_move_in_turn(trained, alternate, pattern, gradient):
-    config = PruneConfig(alternate=alternate, gradient=gradient, target={"params": 0.5})
+    config = PruneConfig(target={"params": 0.5}, search=SearchOptions(alternate=alternate, gradient=gradient))
     stage = stage_for(copy.deepcopy(trained), config, total=6, per_epoch=3)
     batch = tuple(t[:16] for t in problem())
     done = ""
@@ -56,7 +56,7 @@ def test_switcher_and_network_move_in_turn(trained, alternate, pattern, gradient
 
 @pytest.mark.parametrize("scores", ["switcher", "switcher+offset", "free"])
 def test_together_moves_both_by_the_gradients_of_one_pass(trained, scores):
-    config = PruneConfig(alternate="together", target={"params": 0.5}, scores=scores, optimizer="adamw")
+    config = PruneConfig(target={"params": 0.5}, optimizer="adamw", search=SearchOptions(scores=scores))
     stage = stage_for(copy.deepcopy(trained), config, total=6, per_epoch=3)
     batch = tuple(t[:16] for t in problem())
     calls = []
@@ -79,13 +79,13 @@ def test_together_moves_both_by_the_gradients_of_one_pass(trained, scores):
 
 @pytest.mark.parametrize("granularity", ["neuron", "connection"])
 def test_with_hold_the_switcher_runs_at_some_steps_and_its_scales_stand_between_them(trained, granularity):
-    config = PruneConfig(hold=3, target={"params": 0.5}, granularity=granularity)
+    config = PruneConfig(search=SearchOptions(hold=3), target={"params": 0.5}, granularity=granularity)
     if granularity == "neuron":
         stage = stage_for(copy.deepcopy(trained), config, total=7, per_epoch=7)
     else:
         model, x = copy.deepcopy(trained), problem()[0][:4]
         loss = TaskLoss(None, distill=0.0, temperature=1.0)
-        gated = switch(model, trace(model, x), x, config, loss, None)
+        gated = switch(model, trace(model, x), lambda: None, config, loss, None)
         stage = SearchStage(gated, loss, config, total=7, per_epoch=7, val=None, extra={})
     batch = tuple(t[:16] for t in problem())
     calls = []
@@ -108,11 +108,17 @@ def test_with_hold_the_switcher_runs_at_some_steps_and_its_scales_stand_between_
 def test_a_long_search_takes_smaller_steps_of_the_scorer(trained):
     assert scorer_pace(PruneConfig(), 60) == 1.0
     assert scorer_pace(PruneConfig(), 240) == 0.25
-    assert scorer_pace(PruneConfig(hold=4), 240) == 1.0
-    assert scorer_pace(PruneConfig(alternate=2), 240) == 0.5
+    assert scorer_pace(PruneConfig(search=SearchOptions(hold=4)), 240) == 1.0
+    assert scorer_pace(PruneConfig(search=SearchOptions(alternate=2)), 240) == 0.5
     assert scorer_pace(PruneConfig(target=None), 240) == 1.0, "the papers' rates are as published"
-    assert scorer_pace(PruneConfig(start="fresh"), 240) == 1.0, "a fresh start has a long way to go"
-    stage = stage_for(copy.deepcopy(trained), PruneConfig(switcher_lr=1e-3, offset_lr=2e-3, lr=0.04), total=120)
+    assert scorer_pace(PruneConfig(search=SearchOptions(start="fresh")), 240) == 1.0, (
+        "a fresh start has a long way to go"
+    )
+    stage = stage_for(
+        copy.deepcopy(trained),
+        PruneConfig(search=SearchOptions(switcher_lr=1e-3, offset_lr=2e-3), lr=0.04),
+        total=120,
+    )
     assert [group["lr"] for group in stage.scorer_optimizer.param_groups] == [0.5e-3, 1e-3]
     assert stage.optimizer.param_groups[0]["lr"] == 0.04
 
@@ -140,7 +146,9 @@ def test_neurons_settle_in_a_long_search(trained, monkeypatch):
 
 
 def test_rates_fall_along_a_cosine_when_asked_to(trained):
-    stage = stage_for(copy.deepcopy(trained), PruneConfig(decay=True, lr=0.04, switcher_lr=0.002), total=4)
+    stage = stage_for(
+        copy.deepcopy(trained), PruneConfig(search=SearchOptions(decay=True, switcher_lr=0.002), lr=0.04), total=4
+    )
     batch = tuple(t[:16] for t in problem())
     seen = []
     for step in range(4):
@@ -153,7 +161,7 @@ def test_rates_fall_along_a_cosine_when_asked_to(trained):
 
 def test_switcher_and_network_have_limits_of_their_own(trained):
     """Plain SGD moves by rate x gradient, so the limit shows in the length of the step."""
-    config = PruneConfig.paper(lr=1.0, switcher_lr=1.0, clip=0.02, switcher_clip=0.01)
+    config = PruneConfig.paper(lr=1.0, search={"switcher_lr": 1.0, "switcher_clip": 0.01}, recovery={"clip": 0.02})
     stage = stage_for(copy.deepcopy(trained), config)
     batch = tuple(t[:16] for t in problem())
     lengths = []
@@ -169,7 +177,7 @@ def test_switcher_and_network_have_limits_of_their_own(trained):
 
 def test_every_part_of_the_scorer_learns(trained):
     """Also the U-Net behind a head that starts at zero."""
-    stage = stage_for(copy.deepcopy(trained), PruneConfig(alternate=1))
+    stage = stage_for(copy.deepcopy(trained), PruneConfig(search=SearchOptions(alternate=1)))
     before = {n: p.detach().clone() for n, p in stage.gated.scorer.named_parameters()}
     batch = tuple(t[:16] for t in problem())
     for step in range(0, 12, 2):
@@ -192,7 +200,7 @@ def test_dense_accuracy_is_kept_at_step_0(trained):
 def test_free_mode_that_collapses_names_the_layer(trained):
     """Trap 2: a learning rate that kills a layer ends in our error, not in a dead result."""
     train, val = loaders()
-    config = PruneConfig.paper(lr=1e5, switcher_lr=1e5, epochs=20)
+    config = PruneConfig.paper(lr=1e5, search={"switcher_lr": 1e5}, epochs=20)
     with pytest.raises((CollapsedLayerError, DivergedError)):
         snnprune.optimize(trained, train, val, config)
 
@@ -211,7 +219,7 @@ def test_trap_2_paper_preset_survives_its_learning_rate(seed):
 
 def test_patience_stops_the_free_mode(trained):
     train, val = loaders()
-    config = PruneConfig.paper(epochs=60, patience=1, lr=1e-6, switcher_lr=1e-6)
+    config = PruneConfig.paper(epochs=60, lr=1e-6, search={"patience": 1, "switcher_lr": 1e-6})
     report = snnprune.optimize(trained, train, val, config).report
     assert len([h for h in report.history if h["stage"] == "search"]) < 10
 
@@ -228,7 +236,7 @@ def test_patience_stops_the_free_mode(trained):
 )
 @pytest.mark.parametrize("resumed", [False, True])
 def test_patience_counts_epochs_without_a_fall_also_across_a_resume(trained, monkeypatch, losses, epochs, resumed):
-    config = PruneConfig(target=None, patience=2)
+    config = PruneConfig(target=None, search=SearchOptions(patience=2))
     stage = stage_for(copy.deepcopy(trained), config, total=1000)
     coming = iter(losses)
     monkeypatch.setattr(
@@ -259,7 +267,11 @@ def test_what_the_caller_froze_is_never_learned(trained, granularity):
     train, val = loaders()
     for options in ({"alternate": 1}, {"hold": 2}):
         config = PruneConfig(
-            target={"params": 0.6}, epochs=2, search=0.5, keep="conv", granularity=granularity, **options
+            target={"params": 0.6},
+            epochs=2,
+            search=SearchOptions(share=0.5, **options),
+            keep="conv",
+            granularity=granularity,
         )
         found = snnprune.optimize(model, train, val, config).model
         for name, parameter in found.named_parameters():

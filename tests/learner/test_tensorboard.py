@@ -9,7 +9,7 @@ import pytest
 import snnprune
 from learner.conftest import loaders
 from snnprune.errors import ConfigError
-from snnprune.learner import PruneConfig
+from snnprune.learner import PruneConfig, SearchOptions
 from snnprune.learner.tensorboard import TensorBoard
 
 
@@ -17,7 +17,7 @@ def test_scalars_of_both_stages_are_on_file(trained, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train, val = loaders()
     board = TensorBoard(tmp_path / "board")
-    config = PruneConfig(target={"params": 0.5}, epochs=4, search=0.5)
+    config = PruneConfig(target={"params": 0.5}, epochs=4, search=SearchOptions(share=0.5))
     result = snnprune.optimize(trained, train, val, config, callbacks=[board])
     board.close()
     read = accumulator.EventAccumulator(str(tmp_path / "board"))

@@ -31,7 +31,7 @@ MADE = {
 PAGE = {"plots", "report.html"}
 # 10 steps an epoch: some steps of search, then a recovery with borders of epochs
 SHORT = ["--data", "digits", "--arch", DIGITS, "--epochs", "3", "--device", "cpu", "--target", "macs=0.4"]
-SEARCH = round(30 * PruneConfig().search)
+SEARCH = round(30 * PruneConfig().search.share)
 
 
 def optimize(*args: object) -> int:

@@ -12,16 +12,20 @@ from snnprune.errors import RunError
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
 
-JOB = SimpleNamespace(identity=lambda: {"weights": "f"})
+
+def setting(target):
+    return SimpleNamespace(config=PruneConfig(target=target), identity=lambda config: {"weights": "f"})
+
+
 TRIAL = {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True}
 
 
 def trials(folder, content):
-    search = DropSearch(lambda options: JOB, PruneConfig(target={"drop": 0.01}), 0.01, folder, resume=True)
+    search = DropSearch(setting({"drop": 0.01}), 0.01, folder, resume=True)
     (folder / BOOK).unlink(missing_ok=True)
-    search._open(JOB)
+    search.known()
     (folder / BOOK).write_text(json.dumps({"identity": search.identity, "trials": content}))
-    return search._open(JOB)
+    return search.known()
 
 
 @pytest.mark.parametrize(
@@ -44,13 +48,12 @@ def test_trials_of_another_form_are_refused(tmp_path, content):
 
 
 def share(folder, **content):
-    config = PruneConfig(target={"latency": 0.5})
-    search = LatencySearch(lambda options: JOB, config, 0.5, folder, resume=True)
+    search = LatencySearch(setting({"latency": 0.5}), 0.5, folder, resume=True)
     search.identity = {"weights": "f"}
     (folder / LATENCY).write_text(
         json.dumps({"identity": {"weights": "f"}, "share": 0.4, "trials": [], **content})
     )
-    return search._known()
+    return search.known(folder / LATENCY)
 
 
 @pytest.mark.parametrize(

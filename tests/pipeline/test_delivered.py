@@ -86,7 +86,7 @@ def test_a_run_whose_prices_are_wrong_gives_no_result(metric, monkeypatch):
 
 def test_the_last_word_is_the_count_on_the_result(monkeypatch):
     """Whatever the search believes: a compact model that is too large is no result."""
-    monkeypatch.setattr("snnprune.pipeline.job.check_predicted", lambda *_: None)
+    monkeypatch.setattr("snnprune.pipeline.job.check_predicted", lambda *_, **__: None)
     monkeypatch.setattr("snnprune.switching.GatedModel.compact", lambda self: copy.deepcopy(self.plain_copy()))
     config = snnprune.PruneConfig(target={"params": 0.5}, epochs=2)
     with pytest.raises(TargetError, match=r"params=0\.5 was asked for, but the compact model has 1\.000"):

@@ -31,7 +31,7 @@ def judged(monkeypatch):
 
         class Found:
             def __init__(self, accuracy):
-                self.accuracy = accuracy
+                self.accuracy, self.loss = accuracy, 0.0
 
         made = module.Job.run
 
@@ -43,7 +43,7 @@ def judged(monkeypatch):
             return Found(wanted(asked[-1]) if asked else 0.9)
 
         monkeypatch.setattr(module.Job, "run", run)
-        monkeypatch.setattr(module, "evaluate", evaluate)
+        monkeypatch.setattr("snnprune.pipeline.setting.evaluate", evaluate)
         return asked
 
     return judge

@@ -19,34 +19,36 @@ def search(monkeypatch):
     def begin(accuracy, **options):
         seen = []
 
-        class Job:
-            train, val, has_labels, dense = "training data", "validation data", True, "dense"
+        class Shared:
+            config = PruneConfig(target={"drop": 0.05}, **options)
+            val, has_labels, validated = "validation data", True, SimpleNamespace(accuracy=0.9)
 
-            def __init__(self, config) -> None:
-                self.config = config
+            def prepare(self) -> None:
+                seen.append("dense")
 
             def least_share(self) -> float:
                 return 0.0
 
-            def identity(self) -> dict:
-                return {"weights": "f"}
-
             def tell(self, *args, **values) -> None:
                 pass
 
-            def checkpoint(self, place) -> None:
-                return None
+            def validate(self, model) -> SimpleNamespace:
+                seen.append(model)
+                return SimpleNamespace(accuracy=accuracy(model))
 
-            def run(self, store, saved) -> float:
+        class Job:
+            def __init__(self, setting, config) -> None:
+                self.config = config
+
+            def open(self, place, *, resume) -> None:
+                assert place is None
+                assert not resume
+
+            def run(self) -> float:
                 return self.config.target["macs"]
 
-        def evaluate(model, data, ranks):
-            seen.append((model, data))
-            return SimpleNamespace(accuracy=0.9 if model == "dense" else accuracy(model))
-
-        monkeypatch.setattr(module, "evaluate", evaluate)
-        config = PruneConfig(target={"drop": 0.05}, **options)
-        return DropSearch(Job, config, 0.05, None, resume=False), seen
+        monkeypatch.setattr(module, "Job", Job)
+        return DropSearch(Shared(), 0.05, None, resume=False), seen
 
     return begin
 
@@ -70,7 +72,7 @@ def test_every_trial_that_passes_is_better_than_the_one_before(search):
 def test_the_dense_model_and_every_trial_are_judged_on_validation_data(search):
     trials, seen = search(lambda share: 0.9, trials=3)
     trials.run()
-    assert seen == [("dense", "validation data")] + [(s, "validation data") for s in (0.5, 0.25, 0.125)]
+    assert seen == ["dense", 0.5, 0.25, 0.125]
 
 
 @pytest.mark.parametrize(("accuracy", "passes"), [(0.95, True), (0.85, True), (0.8499, False)])

@@ -116,7 +116,7 @@ def test_a_second_sigterm_does_not_cost_the_checkpoint(model, said, monkeypatch)
 
 def test_sigterm_before_the_first_step_leaves_nothing(model, said, here, monkeypatch):
     before = tree(here)
-    raised(monkeypatch, snnprune.pipeline.job, "trace", 1)
+    raised(monkeypatch, snnprune.pipeline.setting, "trace", 1)
     assert said(optimize(model, *SHORT, "--output", "out"), 143) == "stopped"
     assert tree(here) == before
 

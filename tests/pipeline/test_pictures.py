@@ -67,7 +67,7 @@ def test_what_cannot_be_drawn_costs_no_result(monkeypatch, caplog):
     def broken(*_):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("snnprune.pipeline.job.feature_maps", broken)
+    monkeypatch.setattr("snnprune.pipeline.reporting.feature_maps", broken)
     _, model, _ = make_network("digits_cnn")
     train, val, _ = snnprune.load_data("digits", batch_size=128)
     config = snnprune.PruneConfig(target={"params": 0.5}, epochs=0.5)

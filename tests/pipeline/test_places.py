@@ -55,7 +55,7 @@ def test_what_is_put_beside_an_unfinished_run_outlives_its_failure(model, said, 
         fill(Path("out.partial"), "notes.txt", "checkpoint/notes/x")
         raise snnprune.DataError("it fails")
 
-    monkeypatch.setattr(sys.modules["snnprune.pipeline.optimizing"], "Job", fails)
+    monkeypatch.setattr(sys.modules["snnprune.pipeline.optimizing"], "Setting", fails)
     said(optimize(model, *SHORT, "--output", "out"))
     assert (
         Path("out.partial/notes.txt").read_text() == Path("out.partial/checkpoint/notes/x").read_text() == "mine"

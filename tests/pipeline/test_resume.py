@@ -135,7 +135,7 @@ def test_a_compiler_that_fails_late_costs_nothing(made, model, said, monkeypatch
 
 @pytest.mark.usefixtures("quick")
 def test_the_history_of_a_run_that_was_stopped_in_the_search_is_whole(model, said, monkeypatch):
-    epochs = 5 / (3 * PruneConfig().search)  # 3 steps an epoch, 5 of search
+    epochs = 5 / (3 * PruneConfig().search.share)  # 3 steps an epoch, 5 of search
     options = [*SHORT, "--epochs", str(epochs), "--batch-size", "20", "--limit", "60"]
     with monkeypatch.context() as patch:
         stop_at(patch, SearchStage, 4)
@@ -173,7 +173,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(model, said, here, monkeypa
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("snnprune.pipeline.job.trace", interrupt)
+    monkeypatch.setattr("snnprune.pipeline.setting.trace", interrupt)
     before = tree(here)
     assert said(optimize(model, *SHORT, "--output", "out"), 130) == "stopped"
     assert tree(here) == before

@@ -10,7 +10,7 @@ from snnprune.proof import random_scales, relative_difference
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(0, 5, (16,), generator=torch.Generator().manual_seed(1))
-CONFIG = snnprune.PruneConfig(target={"macs": 0.5}, epochs=4, search=0.5)
+CONFIG = snnprune.PruneConfig(target={"macs": 0.5}, epochs=4, search=snnprune.SearchOptions(share=0.5))
 
 
 def cnn() -> nn.Sequential:

@@ -84,7 +84,7 @@ class Auxiliary(nn.Module):
 
 
 def test_heads_that_run_only_in_training_are_seen():
-    config = snnprune.PruneConfig(target={"macs": 0.7}, epochs=4, search=0.5)
+    config = snnprune.PruneConfig(target={"macs": 0.7}, epochs=4, search=snnprune.SearchOptions(share=0.5))
     result = snnprune.optimize(Auxiliary(), [(X, Y)], None, config)
     result.model.train()(X)
     assert result.report.compact.macs <= 0.7 * result.report.dense.macs

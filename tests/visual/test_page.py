@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import snnprune
 from snnprune.errors import RunError
 from snnprune.files import write_json
 from snnprune.runs.visual import figures, write_page
@@ -65,6 +66,20 @@ def test_all_that_is_on_file_is_on_the_page(folder):
         "snnprune optimize model.pt", "probe 2, search 4, recover 6", "it is an output of the model", "lr",
     ):  # fmt: skip
         assert words in read.words, words
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (snnprune.PruneConfig().to_dict(), ["search.hold", "recovery.warmup", "round_to"]),
+        ({"search": 0.05, "hold": 3, "warmup": 0.05}, ["search", "hold", "warmup"]),  # of before there were groups
+        ({"search": [1], "recovery": {}}, ["search"]),
+    ],
+)
+def test_options_are_listed_with_the_names_of_their_groups(folder, config, words):
+    report(config=config).to_json(folder / "report.json")
+    read = Reader(write_page(folder).read_text())
+    assert all(word in read.words for word in words)
 
 
 def test_the_page_needs_nothing_but_itself(folder):

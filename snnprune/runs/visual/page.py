@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import RunError, first_line
 from ...files import file_errors, path_inside, write_atomically
@@ -137,12 +138,21 @@ def _making(material: Material) -> str:
         for table in (report.steps, report.versions)
     )
     command = f"<pre>{html.text(report.command, _COMMAND)}</pre>" if report.command else ""
-    chosen, rest = first(list(report.config.items()), ROWS, "options")
+    chosen, rest = first(list(_options(report.config)), ROWS, "options")
     table = html.table((), [(name, _cell(value)) for name, value in chosen], words=True)
     options = f"<details><summary>All options</summary>{table}{html.note(rest)}</details>" if chosen else ""
     lines = [f"Training steps: {steps}."] if steps else []
     lines.append(f"Versions: {versions}.")
     return f"{command}{''.join(f'<p>{html.text(line, _COMMAND)}</p>' for line in lines)}{options}"
+
+
+def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Options by name, those of a group behind the group's name; a run of before 0.2 has no groups."""
+    for name, value in config.items():
+        if name in ("search", "recovery") and isinstance(value, dict):
+            yield from ((f"{name}.{inner}", one) for inner, one in value.items())
+        else:
+            yield name, value
 
 
 def _cell(value: object) -> str:

@@ -45,18 +45,19 @@ def feed_checkpoint(data: bytes) -> Any:
     return content
 
 
-JOB = SimpleNamespace(identity=lambda: {"weights": "f"})
+def setting(target: dict[str, float]) -> Any:
+    """As much of a run's setting as its books look at."""
+    return SimpleNamespace(config=PruneConfig(target=target), identity=lambda config: {"weights": "f"})
 
 
 def drop_search() -> DropSearch:
-    config = PruneConfig(target={"drop": 0.01})
-    return DropSearch(lambda options: JOB, config, 0.01, place() / "books", resume=True)  # type: ignore[arg-type,return-value]
+    return DropSearch(setting({"drop": 0.01}), 0.01, place() / "books", resume=True)
 
 
 @functools.cache
 def trial_files() -> list[bytes]:
     search = drop_search()
-    search._open(JOB)  # type: ignore[arg-type]
+    search.known()
     trials = [
         {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True},
         {"macs": 0.25, "val_accuracy": None, "drop": None, "passed": False, "why": "it collapsed"},
@@ -66,7 +67,7 @@ def trial_files() -> list[bytes]:
 
 def feed_trials(data: bytes) -> Any:
     written(f"books/{BOOK}", data)
-    known = drop_search()._open(JOB)  # type: ignore[arg-type]
+    known = drop_search().known()
     assert all(type(share) is float and type(t["passed"]) is bool for share, t in known.items())
     return known
 
@@ -81,9 +82,8 @@ def latency_files() -> list[bytes]:
 
 def feed_latency(data: bytes) -> Any:
     path = written(f"books/{LATENCY}", data)
-    config = PruneConfig(target={"latency": 0.5})
-    search = LatencySearch(lambda options: JOB, config, 0.5, path.parent, resume=True)  # type: ignore[arg-type,return-value]
+    search = LatencySearch(setting({"latency": 0.5}), 0.5, path.parent, resume=True)
     search.identity = {"weights": "f"}
-    share = search._known()
+    share = search.known(path)
     assert 0 < share <= 1
     return share

@@ -1,0 +1,223 @@
+"""Setting: what a run has once, however many trials it takes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import streams
+from ..budget import CostModel, Metric
+from ..carried import seed_carried
+from ..data import loader_on
+from ..graph import NeuronGroup
+from ..inputs import Inputs, first_images, map_tensors
+from ..learner import Callback, Event, LossFunction, PruneConfig, TaskLoss
+from ..learner.loop import steps_per_epoch
+from ..macs import MacCount, price
+from ..metrics import Evaluation, count_params, evaluate
+from ..proof.tracing import trace
+from ..ranks import current
+from ..registry import check_finite
+from ..switching import alike
+from ..switching.connections import switched_layers, weight_of
+from .checks import check_classes, check_parts, check_runs, warn_of_zeros
+from .identity import data_identity, run_identity
+
+_SAMPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Training steps of one trial, by stage."""
+
+    probe: int
+    search: int
+    recover: int
+
+    @property
+    def total(self) -> int:
+        """Of all stages."""
+        return self.probe + self.search + self.recover
+
+
+class Setting:
+    """The model, the data and what is known of them before anything is learned; trials share it.
+
+    Making one checks model and data, and takes little time. What takes more (groups, costs, the dense model's
+    figures) is done when it is first asked for, and kept. So a checkpoint of another run is refused before that.
+
+    Args:
+        dense: the model to prune, on the device `where`, in eval mode; it stays as it is.
+        train: batches to learn from.
+        val: validation batches, if there are any.
+        test: test batches, if there are any.
+        config: as the user asked; trials differ from it in their target alone.
+        where: the device to learn on.
+        loss_fn: a loss of the user's own.
+        callbacks: observers.
+        example_inputs: what the model's forward takes, if that is not one tensor of a batch.
+
+    Attributes:
+        train, val, test: the loaders, which make their batches on the device where they can.
+        example: two inputs on the device, by which the model is traced and priced.
+        sample: a few real inputs, for the proof and the export.
+        has_labels: whether accuracy can be measured.
+        per_epoch: training steps in an epoch.
+
+    Raises:
+        ConfigError: the model does not run in the memory format that was asked for.
+        DataError: the data do not fit the model.
+        ModelFileError: a weight is not finite.
+        UnsupportedModelError: the model does not run.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        train: Iterable[Any],
+        val: Iterable[Any] | None,
+        test: Iterable[Any] | None,
+        config: PruneConfig,
+        where: torch.device,
+        *,
+        loss_fn: LossFunction | None = None,
+        callbacks: Sequence[Callback] = (),
+        example_inputs: Inputs | None = None,
+    ) -> None:
+        self.dense, self.config, self.where = dense, config, where
+        self.loss_fn, self.callbacks, self.ranks = loss_fn, list(callbacks), current()
+        self.given = train, val, test
+        self.begin()
+        self.train, self.val, self.test = (loader_on(loader, where) for loader in self.given)
+        check_finite(dense.state_dict(), "the model")
+        given = example_inputs is not None
+        small: Inputs = example_inputs if given else first_images(train, 2)
+        self.example: Inputs = map_tensors(lambda x: x.to(where), small)
+        # Inputs that the caller gave are taken as they are.
+        self.sample: Inputs = small if given else first_images(train if val is None else val, _SAMPLE)
+        outputs: int | None = None
+        if isinstance(self.example, Tensor):
+            check_runs(dense, self.example, config)
+            if loss_fn is None:  # which alone would know what else outputs mean
+                outputs = check_classes(dense, self.example, train)
+        parts = {"training": train, "validation": val, "test": test}
+        self.has_labels = loss_fn is None and check_parts(dense, parts, outputs, where)
+        self.per_epoch = steps_per_epoch(train)
+
+    def begin(self) -> None:
+        """Set all streams of random numbers to their beginning, the program's and those that loaders carry."""
+        streams.seed_all(self.config.seed)
+        for at, loader in enumerate(loader for loader in self.given if loader is not None):
+            seed_carried(loader, self.config.seed, "begin", at)
+
+    def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
+        """Tell the observers of a stage that is not the loop's."""
+        for callback in self.callbacks:
+            callback(Event(stage, step, total, values or None))
+
+    def prepare(self) -> None:
+        """Trace and prove the model and measure it, so that what is of no use is found before anything is learned.
+
+        Raises:
+            DataError: the data to measure on cannot be used.
+            UnsupportedModelError: nothing in the model can be pruned exactly.
+        """
+        _ = self.groups, self.reference
+
+    @functools.cached_property
+    def groups(self) -> list[NeuronGroup]:
+        """The groups of the model, proved."""
+        self.tell("trace")
+        config = self.config
+        found = trace(self.dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
+        if config.granularity == "neuron":
+            warn_of_zeros(self.dense)
+        return found
+
+    @functools.cached_property
+    def reference(self) -> Evaluation | None:
+        """The dense model on the data that the report's figures are of; None where nothing can be compared."""
+        data = self.val if self.test is None else self.test
+        if data is None or not self.has_labels:
+            return None
+        self.tell("dense")
+        return self._evaluate(self.dense, data)
+
+    @functools.cached_property
+    def validated(self) -> Evaluation:
+        """The dense model on the validation data, which have labels."""
+        if self.test is None and self.reference is not None:
+            return self.reference
+        return self._evaluate(self.dense, self.val or ())
+
+    @functools.cached_property
+    def price(self) -> MacCount:
+        """What the dense model costs."""
+        return price(self.dense, self.example)
+
+    @functools.cached_property
+    def cost(self) -> CostModel:
+        """What each of its neurons costs."""
+        return CostModel(self.dense, self.groups, self.example)
+
+    @functools.cached_property
+    def loss(self) -> TaskLoss:
+        """The loss of all trials, with a copy of the dense model as the teacher."""
+        return TaskLoss(
+            copy.deepcopy(self.dense).requires_grad_(False),
+            distill=self.config.distill,
+            temperature=self.config.recovery.temperature,
+            precision=self.config.precision,
+            compile=self.config.compile,
+            loss_fn=self.loss_fn,
+        )
+
+    @functools.cached_property
+    def data(self) -> dict[str, Any]:
+        """What sets the data apart from others."""
+        return data_identity(*self.given, self.loss_fn)
+
+    def identity(self, config: PruneConfig) -> dict[str, Any]:
+        """What a run with these options depends on, for checkpoints."""
+        return run_identity(self.dense, config, self.data, self.example, self.per_epoch)
+
+    def validate(self, model: nn.Module) -> Evaluation:
+        """A compact model on the validation data, which have labels."""
+        return self._evaluate(model, self.val or ())
+
+    def measure(self, model: nn.Module) -> Evaluation | None:
+        """The compact model on the data that `reference` is of; None where nothing can be compared."""
+        data = self.val if self.test is None else self.test
+        if data is None or not self.has_labels:
+            return None
+        self.tell("test")
+        return self._evaluate(model, data)
+
+    def _evaluate(self, model: nn.Module, data: Iterable[Any]) -> Evaluation:
+        with streams.kept():
+            return evaluate(model, data, ranks=self.ranks)
+
+    def least_share(self, metric: Metric = "macs") -> float:
+        """The smallest share of the dense cost that can be asked for, for neurons that are all alike."""
+        if self.config.granularity == "connection":
+            names = switched_layers(self.dense, self.config.keep)
+            total = count_params(self.dense)
+            weights = sum(weight_of(self.dense, name).numel() for name in names)
+            return (total - weights + len(names)) / total
+        floor, round_to = self.config.floor, self.config.round_to
+        return self.cost.floor_share(metric, alike(self.cost), floor=floor, round_to=round_to)
+
+    def steps(self, config: PruneConfig) -> Steps:
+        """Training steps of a trial with these options: the probe's are taken from the recovery."""
+        total = max(2, round(config.epochs * self.per_epoch))
+        search = min(total, max(1, round(config.search.share * total)))
+        looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
+        # At most a quarter of what is left for the recovery, and no batch twice.
+        probe = min(looks, self.per_epoch, (total - search) // 4)
+        return Steps(probe, search, total - search - probe)
