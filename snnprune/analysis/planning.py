@@ -99,12 +99,14 @@ def plan(
     elif latency is not None:
         at = {"macs": latency}
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
-    if config.compile:
+    if config.compile is True:
         notes.append("times are those without --compile")
     with streams.kept():
         streams.seed_all(config.seed)
         options = replace(config, target=at, compile=False)
         job = Job(dense, train, val, None, options, None, where, [], example_inputs, dict)
+        if job.loss.teaching is not None:
+            job.loss.teaching.keep(0)  # a look at a few steps need not ask it about all data
         least = {metric: job.least_share(metric) for metric in _metrics(config)}
         batches = [
             map_tensors(lambda x: x.to(where), b) for b in first_batches(job.train, config.seed, "plan", _TIMED)

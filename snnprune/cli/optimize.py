@@ -70,15 +70,22 @@ def optimize(
     floor: Annotated[float, typer.Option(help="least kept share of every group")] = 0.1,
     round_to: Annotated[int, typer.Option(help="keep multiples of this many channels; 1: any number")] = 8,
     precision: Annotated[
-        str, typer.Option(help="of the learning: float32, or bfloat16 (faster on recent GPUs)")
-    ] = "float32",
+        str, typer.Option(help="of the learning: float32, bfloat16, or auto: what is faster on the GPU at hand")
+    ] = "auto",
     channels_last: Annotated[
-        bool,
-        typer.Option("--channels-last", help="learn in this memory format (faster convolutions on many devices)"),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--channels-last/--no-channels-last",
+            help="learn in this memory format; by default where it is faster on the GPU at hand",
+        ),
+    ] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile what recovers (pays in long runs)")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile what recovers; by default on a GPU, in long runs that it makes faster",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -128,8 +135,8 @@ def optimize(
         keep=tuple(keep or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
-        channels_last=channels_last,
-        compile=compile,
+        channels_last="auto" if channels_last is None else channels_last,
+        compile="auto" if compile is None else compile,
         floor=floor,
     )
     where = parse.device(device)

@@ -15,6 +15,7 @@ from ..switching.encoding import Scores, Start
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
 Precision = Literal["float32", "bfloat16"]
+Auto = Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,14 @@ class PruneConfig:
         distill: weight of the original model's outputs against the labels, in [0, 1].
         temperature: of the distillation.
         precision: in which the network and its teacher compute while they learn, by `torch.autocast`. Weights,
-            switcher, threshold, proof and accuracies stay in float32 and above.
+            switcher, threshold, proof and accuracies stay in float32 and above. `auto`: float32 on the CPU and in
+            the search; on a GPU the recovery first takes a few steps in each of the ways to compute that are not
+            fixed by this and the next two options, and goes on in the fastest.
         channels_last: learn with the channels of an image next to each other in memory, which many convolutions
-            are faster on; outputs change in their last bits alone.
+            are faster on; outputs change in their last bits alone. `auto`: as above, else no.
         compile: let `torch.compile` speed up the recovery and the teacher; the first step of each then takes a
-            minute or so, which long runs earn back.
+            minute or so, which long runs earn back. `auto`: on a GPU where at least ten minutes are left to learn
+            and it is measured to be faster, else no.
         freeze_norm: keep batch-norm statistics as they are.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget, which fast kernels need, or of a smaller
@@ -119,9 +123,9 @@ class PruneConfig:
     switcher_clip: Positive = 5.0
     distill: Share = 0.9
     temperature: Positive = 2.0
-    precision: Precision = "float32"
-    channels_last: bool = False
-    compile: bool = False
+    precision: Precision | Auto = "auto"
+    channels_last: bool | Auto = "auto"
+    compile: bool | Auto = "auto"
     freeze_norm: bool = False
     floor: Share = 0.1
     round_to: Count = 8

@@ -18,7 +18,18 @@ from ..budget import CostModel, Metric, rounding_step
 from ..data import info_of, loader_on
 from ..errors import first_line
 from ..inputs import Inputs, first_images, map_tensors
-from ..learner import Callback, Checkpoint, Event, LossFunction, PruneConfig, TaskLoss, reading, recover, search
+from ..learner import (
+    Callback,
+    Checkpoint,
+    Event,
+    LossFunction,
+    PruneConfig,
+    Speed,
+    TaskLoss,
+    reading,
+    recover,
+    search,
+)
 from ..learner.loop import first_batches, steps_per_epoch
 from ..macs import price
 from ..metrics import Evaluation, count_nonzero, count_params, evaluate
@@ -87,15 +98,9 @@ class Job:
         looks = config.probe if config.target is not None and config.start == "post-training" else 0
         # At most a quarter of what is left for the recovery, and no batch twice.
         self.probe_steps = min(looks, self.per_epoch, (self.total - self.search_steps) // 4)
-        self.loss = TaskLoss(
-            copy.deepcopy(dense).requires_grad_(False),
-            distill=config.distill,
-            temperature=config.temperature,
-            precision=config.precision,
-            compile=config.compile,
-            loss_fn=loss_fn,
-        )
-        if config.compile:  # what other runs compiled counts against the limit of a model's class
+        self.loss = TaskLoss.of(config, copy.deepcopy(dense).requires_grad_(False), loss_fn)
+        self.speed: Speed | None = None
+        if config.compile is True:  # what other runs compiled counts against the limit of a model's class
             torch.compiler.reset()
         self.sparse: list[str] = []
         self.scales: dict[str, Tensor] = {}
@@ -174,7 +179,7 @@ class Job:
                 "searched": self.searched,
                 "sparse": self.sparse,
             }
-            recover(
+            self.speed = recover(
                 compact,
                 self.train,
                 self.loss,
@@ -273,6 +278,7 @@ class Job:
             split="val" if self.test is None else "test",
             seconds=round(time.monotonic() - began, 1),
             device=device_name(self.where),
+            speed=None if self.speed is None else self.speed.to_dict(),
             config=self.config.to_dict(),
             kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in self.groups if not g.prunable],
             history=self.history,

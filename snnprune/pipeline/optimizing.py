@@ -19,7 +19,7 @@ from ..budget import parse_drop, parse_latency
 from ..carried import kept_carried, seed_carried
 from ..errors import ConfigError, RunError
 from ..inputs import Inputs
-from ..learner import Callback, LossFunction, PruneConfig
+from ..learner import Callback, LossFunction, PruneConfig, Teacher
 from ..metrics import Evaluation
 from ..options import path_of
 from ..ranks import current
@@ -107,6 +107,7 @@ def optimize(
         raise ConfigError(f"data_name={brief_repr(data_name)} must be a text for the report, or None.")
     loaders = [loader for loader in (train, val, test) if loader is not None]
     measured: list[Evaluation | None] = []
+    taught: list[Teacher | None] = []
     data = functools.cache(lambda: data_identity(train, val, test, loss_fn))
     with streams.kept(), kept_carried(loaders), locked(place):
         if place is not None:
@@ -115,6 +116,9 @@ def optimize(
         def make(options: PruneConfig) -> Job:
             _seed(config.seed, loaders)
             job = Job(dense, train, val, test, options, loss_fn, where, callbacks, example_inputs, data)
+            if not taught:
+                taught.append(job.loss.teaching)
+            job.loss.teaching = taught[0]  # trials ask one teacher, which keeps what it has said
             if not measured:
                 measured.append(job.evaluate(dense, "dense"))
             job.reference = measured[0]
