@@ -74,7 +74,7 @@ class TaskLoss:
         """
         speed = speed_of(config)
         if not isinstance(teacher, Teacher):
-            # to ask it about every sample first would take longer than an epoch in which it is asked about each once
+            # within a single epoch nothing is saved by asking it about every sample first
             limit = KEPT_BYTES if config.epochs > 1 else 0
             teacher = Teacher(teacher, precision=speed.precision, limit=limit)
         return cls(
@@ -92,7 +92,7 @@ class TaskLoss:
         return None if self.teaching is None else self.teaching.model
 
     def at(self, speed: Speed) -> TaskLoss:
-        """The same loss in another precision, memory format and compiler; the teacher's kept outputs are shared."""
+        """The same loss in another precision, format and compiler; what the teacher keeps is shared."""
         other = copy.copy(self)
         other.precision = speed.precision
         other.teaching = None if self.teaching is None else self.teaching.at(speed)

@@ -162,7 +162,7 @@ class RecoverStage:
         return figures_of(value, norms)
 
     def _pass(self, batch: Any) -> tuple[Tensor, Tensor | float, bool]:
-        """Loss and gradients; the mean loss, this process's share of the inputs, and whether the loss is finite."""
+        """Gradients; returns the mean loss, this process's share of the inputs, and whether the step goes on."""
         compiling = self.speed is not None and self.speed.compile
         if compiling:
             begin_step(self.device)

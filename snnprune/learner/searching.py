@@ -50,9 +50,9 @@ def scorer_pace(config: PruneConfig, total: int) -> float:
 class SearchStage:
     """Search of one gated model: its switcher and its network learn.
 
-    With `alternate="together"` both move at every step, from the gradients of one pass: no batch is spent on one of
-    them alone; with `hold` the scorer does so at some steps, and its scales are held between them. Else they take
-    turns. In even blocks the network is fixed and the scorer learns; in odd ones the scorer is fixed and the
+    With `alternate="together"` both move at every step, from the gradients of one pass: no batch is spent on one
+    of them alone; with `hold` the scorer does so at some steps, and its scales are held between them. Else they
+    take turns. In even blocks the network is fixed and the scorer learns; in odd ones the scorer is fixed and the
     network learns, with its gradient through the scorer or with held scales. Under a budget the threshold moves at
     every step of the scorer, on a ramp that ends at the target.
     """

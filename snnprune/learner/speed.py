@@ -67,7 +67,7 @@ def is_open(config: PruneConfig, device: torch.device) -> bool:
 
 
 def candidates(config: PruneConfig, model: nn.Module) -> list[Speed]:
-    """What `auto` has to choose from, without the compiler: the plain one first, then the ones that change more."""
+    """What `auto` has to choose from, without the compiler: the plain way first, then what changes more."""
     start = speed_of(config)
     formats, precisions = [start.channels_last], [start.precision]
     if config.channels_last == "auto" and any(p.dim() == 4 for p in model.parameters()):

@@ -21,10 +21,10 @@ KEPT_BYTES = 256 * 2**20
 class Teacher:
     """Outputs of the original model for batches.
 
-    Batches that say what samples they hold (`inputs.Batch`, from our own loaders without augmentation) are answered
-    from outputs that are computed once: at first need, over all samples in the order in which they are stored, in
-    the loader's batch size, without the compiler. So they depend on nothing but the sample, whenever a run stopped
-    and went on. For all other batches the model runs.
+    Batches that say what samples they hold (`inputs.Batch`, from our own loaders without augmentation) are
+    answered from outputs that are computed once: at first need, over all samples in the order in which they are
+    stored, in the loader's batch size, without the compiler. So they depend on nothing but the sample, wherever a
+    run stopped and went on. For all other batches the model runs.
 
     Args:
         model: the original, in evaluation mode; it stays as it is.

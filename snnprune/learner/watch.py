@@ -17,7 +17,7 @@ BAD_GRADIENT = "a gradient is not finite. Lower the learning rate (--lr), or che
 
 
 def figures_of(loss: Tensor, norms: list[Tensor]) -> Tensor:
-    """What a step tells, in one tensor (1 + norms,) without a gradient: its loss and the norms of its gradients."""
+    """What a step tells, as one tensor (1 + norms,) without a gradient: its loss, the norms of its gradients."""
     kind = torch.float64 if torch.float64 in (loss.dtype, *(norm.dtype for norm in norms)) else torch.float32
     return torch.stack([figure.detach().to(kind) for figure in (loss, *norms)])
 
