@@ -97,6 +97,8 @@ class RecoverStage:
     def _use(self, speed: Speed) -> None:
         if speed.channels_last:
             channels_last_(self.model)
+        if speed.compile and self.config.compile == "auto":  # what was compiled before counts against a limit
+            torch.compiler.reset()
         self.forward = compiled(self.model) if speed.compile else self.model
         self.loss = self.task.at(speed)
         self.speed = speed

@@ -137,7 +137,7 @@ def seconds_of(make: Callable[[], Callable[[], torch.Tensor]], clock: Callable[[
         clock: gives the time in seconds, and waits for the device before.
         name: of what is measured.
     """
-    looks = []
+    looks, step = [], None
     try:
         step = make()
         for _ in range(_WARM):
@@ -153,6 +153,7 @@ def seconds_of(make: Callable[[], Callable[[], torch.Tensor]], clock: Callable[[
         logger.info("%s is out of the question (%s: %s)", name, type(error).__name__, first_line(error))
         return math.inf
     finally:
+        step = None  # with its copies, whose memory the next one needs
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
     return min(looks)
