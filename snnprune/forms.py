@@ -30,6 +30,7 @@ def malformed(report: Any) -> str | None:
         "target": lambda v: v is None or (len(v) == 1 and all(map(is_number, v.values()))),
         "seconds": is_number,
         "stored": lambda v: not v or all(type(v[name]) is int and v[name] > 0 for name in ("dense", "compact")),
+        "speed": lambda v: v is None or (type(v) is dict and all(map(is_number, v["measured"].values()))),
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
         "config": lambda v: type(v) is dict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,33 @@ from .errors import ConfigError, DataError, first_line
 from .shown import brief_repr
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+_AHEAD = ("cuda",)  # kinds of devices that compute while the CPU goes on
+
+
+class Batch(tuple[Any, ...]):
+    """The fields of a batch, which also says what samples of its loader's data it holds.
+
+    It is a tuple for everybody who unpacks it as (inputs, labels), and stays what it is where it is moved to a
+    device.
+
+    Attributes:
+        places: (batch,) int64, of its samples in the loader's data; None where nothing is known of them.
+        source: the loader that made it; its samples are always the same.
+    """
+
+    places: Tensor | None
+    source: Any
+
+    def __new__(cls, fields: Iterable[Any], places: Tensor | None = None, source: Any = None) -> Batch:
+        """A batch of these fields."""
+        made = super().__new__(cls, fields)
+        made.places, made.source = places, source
+        return made
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the CPU may run ahead of what is computed there, so that to read a number makes it wait."""
+    return device.type in _AHEAD
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
@@ -37,6 +64,9 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         return [map_tensors(function, item) for item in value]
     if isinstance(value, tuple):
         items = [map_tensors(function, item) for item in value]
+        if isinstance(value, Batch):
+            places = None if value.places is None else function(value.places)
+            return Batch(items, places, value.source)
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
 
@@ -147,10 +177,11 @@ def in_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def still(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model into training mode, in which some networks run other code, but leave norms and dropout at rest.
+    """A model in training mode, but with its norms and dropout in evaluation mode.
 
-    Norms then take a batch of one value and keep their statistics, and nothing is drawn at random by
-    modules that hold no state (dropout, stochastic depth). Afterwards every module is as it was.
+    Models that return something else while they train (auxiliary outputs) do so here. But norms take a batch of
+    one value and keep their statistics, and modules without any state (dropout, stochastic depth) draw nothing at
+    random. Afterwards every module is as it was.
     """
     modes = {module: module.training for module in model.modules()}
     model.train()

@@ -44,13 +44,40 @@ def targets_of(logits: Any, labels: Tensor) -> Tensor:
     Raises:
         DataError: the outputs are not (batch, classes), or the labels do not go with them.
     """
+    _check_shapes(logits, labels)
+    return _like(logits, read_labels(labels, logits.shape[1]))
+
+
+def unread_targets(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What `targets_of` gives, without a look at the labels' values: on a GPU that would make the CPU wait.
+
+    Args:
+        logits: what the model returned.
+        labels: of the same inputs.
+
+    Returns:
+        The targets, with classes out of range replaced by the nearest class, and a tensor of one bool that says
+        whether some labels are of no use; `targets_of` then says why.
+
+    Raises:
+        DataError: as `targets_of`, where shapes and types tell it.
+    """
+    _check_shapes(logits, labels)
+    found, wrong = _read(labels, logits.shape[1])
+    found = found.clamp(0, logits.shape[1] - 1) if found.dim() == 1 else found
+    return _like(logits, found), wrong
+
+
+def _check_shapes(logits: Any, labels: Tensor) -> None:
     check_logits(logits)
     if logits.dim() != 2 or not labels.dim() or len(logits) != len(labels):
         raise DataError(
             f"the model's output has shape {tuple(logits.shape)} for {_described(labels)}; a classifier's (batch, "
             "classes) is needed. For anything else give optimize() a loss_fn."
         )
-    targets = read_labels(labels, logits.shape[1])
+
+
+def _like(logits: Tensor, targets: Tensor) -> Tensor:
     return targets.to(torch.promote_types(logits.dtype, torch.float32)) if targets.dim() == 2 else targets
 
 
@@ -70,54 +97,74 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
     Raises:
         DataError: they are neither, or a class is out of range. It names shape and type.
     """
+    found, wrong = _read(labels, classes)
+    if bool(wrong):
+        raise DataError(_what_is_wrong(labels, classes))
+    return found
+
+
+def _read(labels: Tensor, classes: int | None) -> tuple[Tensor, Tensor]:
+    """What the labels are by shape and type, and whether their values make no sense: a tensor of one bool."""
     if labels.is_complex():
         raise DataError(f"{_described(labels)} are no classes. {_OWN}.")
     soft = labels.is_floating_point()
-    if soft and not bool(labels.isfinite().all()):
-        raise DataError("there are labels that are not finite. Mend or leave out those inputs.")
     if labels.dim() == 2 and labels.shape[1] > 1:
-        return _rows(labels, classes)
+        if classes not in (None, labels.shape[1]):
+            _refuse_infinite(labels)
+            raise DataError(f"{_described(labels)} do not go with the model's {classes} outputs. {_OWN}.")
+        rows = _rows(labels)
+        wrong = ((rows < 0) | ~rows.isfinite()).any() | ((rows.sum(1) - 1).abs() > _SLACK).any()
+        return rows if soft else rows.argmax(1), wrong
     if soft:
+        _refuse_infinite(labels)
         raise DataError(
             f"{_described(labels)} are fractions, not classes; classes are integers (labels.long()). {_OWN}."
         )
     if labels.dim() != 1 and labels.shape[1:] != (1,):
         raise DataError(f"{_described(labels)} are not one class for each input. {_OWN}.")
     found = labels.reshape(-1).long()
-    low, high = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
+    wrong = (found < 0).any()
+    return found, wrong if classes is None else wrong | (found >= classes).any()
+
+
+def _rows(labels: Tensor) -> Tensor:
+    """Probabilities, one row an input."""
+    soft = labels.is_floating_point()
+    return labels.to(torch.promote_types(labels.dtype, torch.float32)) if soft else labels.long()
+
+
+def _refuse_infinite(labels: Tensor) -> None:
+    if labels.is_floating_point() and not bool(labels.isfinite().all()):
+        raise DataError("there are labels that are not finite. Mend or leave out those inputs.")
+
+
+def _what_is_wrong(labels: Tensor, classes: int | None) -> str:
+    """In words, of labels whose shape and type are as they should be."""
+    _refuse_infinite(labels)
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        rows = _rows(labels)
+        wrong = (rows < 0).any(1) | ((rows.sum(1) - 1).abs() > _SLACK)
+        row = int(wrong.nonzero()[0])
+        return (
+            f"{_described(labels)} are no class probabilities: row {row} sums to {float(rows[row].sum()):g} and "
+            f"its least is {float(rows[row].min()):g}. {_OWN}."
+        )
+    low, high = torch.stack(labels.reshape(-1).long().aminmax()).tolist()
     if low < 0:
-        raise DataError(
+        return (
             f"{_described(labels)} hold the label {low}, and go up to {high}; classes count from 0, and none is "
             "passed over (as ignore_index does). Leave out those inputs, or give optimize() a loss_fn."
         )
-    if classes is not None and high >= classes:
-        raise DataError(
-            f"the data has labels up to {high}, but the model has {classes} outputs, for classes from 0 to "
-            f"{classes - 1} (the smallest label is {low}). Use the data set that the model was trained on, or "
-            "give --num-classes."
-        )
-    return found
+    return (
+        f"the data has labels up to {high}, but the model has {classes} outputs, for classes from 0 to "
+        f"{(classes or 1) - 1} (the smallest label is {low}). Use the data set that the model was trained on, or "
+        "give --num-classes."
+    )
 
 
 def classes_of(targets: Tensor) -> Tensor:
     """The class of every input, of probabilities the likeliest; what accuracy is measured against."""
     return targets.argmax(1) if targets.dim() == 2 else targets
-
-
-def _rows(labels: Tensor, classes: int | None) -> Tensor:
-    """Probabilities, one row an input."""
-    if classes not in (None, labels.shape[1]):
-        raise DataError(f"{_described(labels)} do not go with the model's {classes} outputs. {_OWN}.")
-    soft = labels.is_floating_point()
-    rows = labels.to(torch.promote_types(labels.dtype, torch.float32)) if soft else labels.long()
-    wrong = (rows < 0).any(1) | ((rows.sum(1) - 1).abs() > _SLACK)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise DataError(
-            f"{_described(labels)} are no class probabilities: row {row} sums to {float(rows[row].sum()):g} and "
-            f"its least is {float(rows[row].min()):g}. {_OWN}."
-        )
-    return rows if soft else rows.argmax(1)
 
 
 def _described(labels: Tensor) -> str:

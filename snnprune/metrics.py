@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import DataError
-from .inputs import device_of, logits_of, split_batch, usable_device
-from .labels import classes_of, targets_of
+from .inputs import device_of, logits_of, runs_ahead, split_batch, usable_device
+from .labels import classes_of, read_labels, targets_of, unread_targets
 from .loaders import bounded, loader_of
 from .macs import count_macs as count_macs
 from .plain import Mark, plain
@@ -85,8 +85,10 @@ def evaluate(
     modes = {m: m.training for m in module.modules()} if module else {}
     if module:
         module.eval()
-    correct = total = 0
-    loss = 0.0
+    total = 0
+    hits: list[Tensor] = []  # numbers of all batches are read together at the end: each would make the CPU wait
+    losses: list[Tensor] = []
+    doubtful: list[tuple[Tensor, Tensor, Tensor]] = []
     ranks = ranks or Ranks()
     try:
         for batch in itertools.islice(bounded(loader, "the data to evaluate on"), ranks.rank, None, ranks.world):
@@ -100,19 +102,24 @@ def evaluate(
                 )
             images, labels = images.to(where), labels.to(where)
             logits = logits_of(model(images))[0]
-            targets = targets_of(logits, labels)
-            loss += float(
-                F.cross_entropy(
-                    logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="sum"
-                )
-            )
-            correct += int((logits.argmax(1) == classes_of(targets)).sum())
+            if isinstance(logits, Tensor) and runs_ahead(logits.device):
+                targets, wrong = unread_targets(logits, labels)
+                doubtful.append((wrong, logits[:0], labels))
+            else:
+                targets = targets_of(logits, labels)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            losses.append(F.cross_entropy(logits, targets, reduction="sum"))
+            hits.append((logits.argmax(1) == classes_of(targets)).sum())
             total += len(labels)
             if on_batch:
                 on_batch()
     finally:
         for m, mode in modes.items():
             m.training = mode
+    if doubtful and any(torch.stack([wrong for wrong, _, _ in doubtful]).tolist()):
+        for _, logits, labels in doubtful:
+            read_labels(labels, logits.shape[1])
+    correct, loss = (sum(torch.stack(found).tolist()) if found else 0 for found in (hits, losses))
     correct, loss, total = ranks.total(correct, loss, total)
     if not total:
         raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")

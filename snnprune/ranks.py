@@ -57,14 +57,24 @@ class Ranks:
 
     # -- exchange ------------------------------------------------------------------------------
 
-    def mean(self, value: float, weight: float) -> tuple[float, float]:
-        """Weighted mean over all processes, and this one's share of the weight."""
+    def mean(self, value: Tensor, weight: float) -> tuple[Tensor, Tensor | float]:
+        """Weighted mean over all processes, and this one's share of the weight.
+
+        Args:
+            value: of this process, a number on any device.
+            weight: of it, such as its inputs; >= 0.
+
+        Returns:
+            Both as float64 tensors on the value's device, so that nobody waits for them; alone, what was given
+            and 1.
+        """
         if self.world == 1:
             return value, 1.0
-        both = torch.tensor([value * weight, weight], dtype=torch.float64)
+        value = value.double()
+        own = torch.full_like(value, weight)
         with _exchange():
-            both = _sum(both)
-        return float(both[0] / both[1]), weight / float(both[1])
+            both = _sum(torch.stack([value * own, own]))
+        return both[0] / both[1], own / both[1]
 
     def total(self, *values: float) -> tuple[float, ...]:
         """Each number's sum over all processes."""
@@ -80,7 +90,7 @@ class Ranks:
         with _exchange():
             return tuple(bool(v) for v in _sum(torch.tensor([float(f) for f in flags])))
 
-    def average_gradients_(self, parameters: Iterable[Tensor], share: float) -> None:
+    def average_gradients_(self, parameters: Iterable[Tensor], share: Tensor | float) -> None:
         """Replace gradients by their mean over all processes, each weighted by its share of the inputs."""
         if self.world == 1:
             return
@@ -95,7 +105,7 @@ class Ranks:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad.mul_(share)
         self.sum_([p.grad for p in chosen if p.grad is not None])
 
-    def average_statistics_(self, model: nn.Module, share: float) -> None:
+    def average_statistics_(self, model: nn.Module, share: Tensor | float) -> None:
         """Replace the running statistics of norms by their weighted mean over all processes."""
         if self.world == 1:
             return

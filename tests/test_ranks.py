@@ -59,7 +59,8 @@ from snnprune.ranks import launched
 with launched("cpu") as (ranks, device):
     me = ranks.rank
     assert (ranks.world, device) == (3, "cpu")
-    assert ranks.mean(float(me), me + 1.0) == ((0 * 1 + 1 * 2 + 2 * 3) / 6, (me + 1) / 6)
+    mean, share = ranks.mean(torch.tensor(float(me)), me + 1.0)
+    assert (mean.item(), share.item()) == ((0 * 1 + 1 * 2 + 2 * 3) / 6, (me + 1) / 6)
     assert ranks.any(me == 2, False) == (True, False)
     assert ranks.same_values(me + 7.5, -me) == [7.5, 0.0]
     flag, numbers = torch.tensor([me == 0, True]), torch.arange(3) * (me + 1)
@@ -68,7 +69,7 @@ with launched("cpu") as (ranks, device):
     odd = [torch.nn.Parameter(torch.zeros(s)) for s in ((2, 3), (4,), (5,))]
     odd[0].grad = torch.full((2, 3), float(me))
     odd[1].grad = torch.ones(4) if me == 1 else None
-    ranks.average_gradients_(odd, (me + 1) / 6)
+    ranks.average_gradients_(odd, share)
     assert torch.allclose(odd[0].grad, torch.full((2, 3), 8 / 6))
     assert torch.allclose(odd[1].grad, torch.full((4,), 2 / 6))
     assert odd[2].grad is None
@@ -162,7 +163,10 @@ def test_alone_nothing_is_exchanged():
     ranks = current()
     assert ranks == Ranks(0, 1)
     assert ranks.first
-    assert ranks.mean(0.3, 5) == (0.3, 1.0)
+    value = torch.tensor(0.3)
+    mean, share = ranks.mean(value, 5)
+    assert mean is value
+    assert share == 1.0
     p = torch.nn.Parameter(torch.ones(2))
     ranks.average_gradients_([p], 0.5)
     assert p.grad is None

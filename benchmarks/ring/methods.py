@@ -54,7 +54,7 @@ def recipe(task: Any, method: str) -> str:
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
-        for name, before in (("hold", 1), ("precision", "float32"), ("channels_last", False), ("compile", False)):
+        for name, before in (("hold", 1), ("precision", "auto"), ("channels_last", "auto"), ("compile", "auto")):
             if options[name] == before:
                 del options[name]  # as it always was, before there was a choice
         options["start_version"] = START_VERSION

@@ -76,7 +76,8 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
     distill = 0.9 if teacher is not None else 0.0
     config = PruneConfig(lr=knobs["lr"], seed=bout.seed, distill=distill)
     loss = TaskLoss(teacher, distill=distill, temperature=config.recovery.temperature)
-    return recover(model.requires_grad_(True), bout.train, loss, config, total=total - spent), spent
+    recover(model.requires_grad_(True), bout.train, loss, config, total=total - spent)
+    return model, spent
 
 
 def _pruner(

@@ -109,12 +109,14 @@ def plan(
     elif latency is not None:
         at = {"macs": latency}
         notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
-    if config.compile:
+    if config.compile is True:
         notes.append("times are those without --compile")
     with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
         options = replace(config, target=at, compile=False)
         setting = Setting(dense, train, val, None, options, where, example_inputs=example_inputs)
         job = Job(setting, options)
+        if setting.loss.teaching is not None:
+            setting.loss.teaching.keep(0)  # a look at a few steps need not ask it about all data
         least = {metric: setting.least_share(metric) for metric in _metrics(config)}
         batches = [
             map_tensors(lambda x: x.to(where), b)

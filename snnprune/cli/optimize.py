@@ -67,8 +67,10 @@ def optimize(
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
-    channels_last: Annotated[bool, of("channels_last", "--channels-last")] = DEFAULT.channels_last,
-    compile: Annotated[bool, of("compile", "--compile")] = DEFAULT.compile,
+    channels_last: Annotated[
+        bool | None, of("channels_last", "--channels-last/--no-channels-last", show_default="auto")
+    ] = None,
+    compile: Annotated[bool | None, of("compile", "--compile/--no-compile", show_default="auto")] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -118,8 +120,8 @@ def optimize(
         keep=tuple(keep or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
-        channels_last=channels_last,
-        compile=compile,
+        channels_last="auto" if channels_last is None else channels_last,
+        compile="auto" if compile is None else compile,
         floor=floor,
     )
     where = parse.device(device)

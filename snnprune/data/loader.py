@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError
+from ..inputs import Batch
 from ..labels import read_labels
 from ..options import Count, Seed, checked
 from ..streams import seed_of
@@ -97,6 +98,7 @@ class ArrayLoader:
         self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
         self.drop_last = drop_last and len(images) >= batch_size
         self.seed, self.epoch = seed, 0
+        self.origin = object()  # tells these samples from others; copies for another device share it
         self.device = images.device
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(info.mean).reshape(shape)
@@ -122,14 +124,16 @@ class ArrayLoader:
         full, rest = divmod(len(self.images), self.batch_size)
         return full + bool(rest and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         yield from self.batches(self.epoch)
         self.epoch += 1
 
     def batches(
         self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Any, ...]]:
         """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, and their labels.
+
+        Without augmentation they are `Batch`es, which say what samples they hold.
 
         Args:
             epoch: sets order and augmentation.
@@ -143,17 +147,33 @@ class ArrayLoader:
         for step in range(start, len(self)):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             own = slice(None) if part is None else part(len(chosen))
-            x = self._take(self.images, chosen[own]).float() / 255
-            x = (x - self._mean) / self._std
-            if self.augment:
-                moves = _moves(len(chosen), x.shape, _generator(self.seed, epoch, step + 1))
-                x = _augment(x, *(move[own].to(self.device, non_blocking=True) for move in moves))
-            yield x, self._take(self.labels, chosen[own])
+            index = chosen[own]
+            if self.images.device == self.device:  # where the samples lie, the index is sent once
+                index = index.to(self.device, non_blocking=True)
+            x, labels = self._normalised(index), self._take(self.labels, index)
+            if not self.augment:
+                yield Batch((x, labels), index, self)
+                continue
+            moves = _moves(len(chosen), x.shape, _generator(self.seed, epoch, step + 1))
+            yield _augment(x, *(move[own].to(self.device, non_blocking=True) for move in moves)), labels
 
-    def _take(self, values: Tensor, chosen: Tensor) -> Tensor:
+    def in_order(self) -> Iterator[Tensor]:
+        """All inputs in the order in which they are stored, normalised but not augmented, in batches.
+
+        Yields:
+            (batch, channels, height, width) float32 on the loader's device; the last batch may be smaller.
+        """
+        for start in range(0, len(self.images), self.batch_size):
+            stop = min(start + self.batch_size, len(self.images))
+            yield self._normalised(torch.arange(start, stop, device=self.images.device))
+
+    def _normalised(self, index: Tensor) -> Tensor:
+        return (self._take(self.images, index).float() / 255 - self._mean) / self._std
+
+    def _take(self, values: Tensor, index: Tensor) -> Tensor:
         if values.device == self.device:
-            return values[chosen.to(self.device, non_blocking=True)]
-        return values[chosen].pin_memory().to(self.device, non_blocking=True)
+            return values[index]
+        return values[index].pin_memory().to(self.device, non_blocking=True)
 
 
 def loader_on(loader: Any, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""Alternating learning of switcher and network, and recovery of the compact model."""
+"""Search, in which switcher and network learn together, and recovery of the compact model."""
 
 from .checkpoint import Checkpoint, Interrupted, reading
 from .config import PruneConfig
@@ -8,6 +8,8 @@ from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
 from .recovering import recover
 from .searching import search
+from .speed import Speed, speed_of
+from .teacher import Teacher
 
 __all__ = [
     "Callback",
@@ -18,9 +20,12 @@ __all__ = [
     "PruneConfig",
     "RecoveryOptions",
     "SearchOptions",
+    "Speed",
     "TaskLoss",
+    "Teacher",
     "check_same_run",
     "reading",
     "recover",
     "search",
+    "speed_of",
 ]

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
 
 from ..errors import CompilerError, first_line
+from ..inputs import device_of
+
+
+def compiled(model: nn.Module) -> Callable[..., Any]:
+    """A model through `torch.compile`, on a GPU with CUDA graphs, which take a whole pass in one launch."""
+    if device_of(model).type == "cuda":
+        return torch.compile(model, mode="reduce-overhead")
+    return torch.compile(model)
+
+
+def begin_step(device: torch.device) -> None:
+    """Say that a step begins: what CUDA graphs returned in the last one may be written over."""
+    if device.type == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from .groups import Optimizer, RecoveryOptions, SearchOptions
 
 Granularity = Literal["neuron", "connection"]
 Precision = Literal["float32", "bfloat16"]
+Auto = Literal["auto"]
 
 
 GROUPS: dict[str, type] = {"search": SearchOptions, "recovery": RecoveryOptions}
@@ -74,20 +75,23 @@ class PruneConfig:
     optimizer: Optimizer = option("sgd", "optimiser of the network: SGD with momentum, or AdamW.")
     weight_decay: Share = option(5e-4, "weight decay of the network's optimiser.")
     distill: Share = option(0.9, "weight of the original model's outputs against the labels.")
-    precision: Precision = option(
-        "float32",
-        "numbers that the network and its teacher learn in: float32, or bfloat16 (faster on recent GPUs). It is "
-        "set by `torch.autocast`; weights, switcher, threshold, proof and accuracies stay in float32 and above.",
+    precision: Precision | Auto = option(
+        "auto",
+        "numbers that network and teacher learn in: float32, bfloat16, or auto, the faster on the GPU at hand. It "
+        "is set by `torch.autocast`; weights, switcher, threshold, proof and accuracies stay in float32 and more. "
+        "`auto` is float32 on the CPU and in the search. On a GPU the recovery first takes a few steps in each of "
+        "the ways to compute that are not fixed by this and the next two options, and goes on in the fastest.",
     )
-    channels_last: bool = option(
-        False,
-        "learn in this memory format, in which many devices' convolutions are faster. The channels of a pixel "
-        "then lie next to each other; outputs change in their last bits alone.",
+    channels_last: bool | Auto = option(
+        "auto",
+        "learn in this memory format, in which many devices' convolutions are faster; auto: where they are. The "
+        "channels of a pixel then lie next to each other; outputs change in their last bits alone.",
     )
-    compile: bool = option(
-        False,
-        "compile what recovers and its teacher by `torch.compile`, which pays in long runs. The first step of "
-        "each takes a minute or so.",
+    compile: bool | Auto = option(
+        "auto",
+        "compile what recovers and its teacher by `torch.compile`; auto: on a GPU, in long runs that it makes "
+        "faster. The first step of each takes a minute or so, so `auto` does it where at least ten minutes are "
+        "left to learn.",
     )
     freeze_norm: bool = option(False, "keep batch-norm statistics as they are.")
     floor: Share = option(0.1, "least kept share of every group under a budget.")

@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from ..carried import seed_carried
-from ..errors import DataError, DivergedError
-from ..inputs import inputs_in, is_samples, moved, tensors_in
+from ..errors import DataError
+from ..inputs import inputs_in, is_samples, moved
 from ..loaders import bounded, length_of, refuse_lost_worker
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state
 from .checkpoint import Checkpoint, Interrupted, reading
 from .events import Callback, Event
 from .pause import Pause
+from .watch import Watch
 
 _CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.1
@@ -34,8 +35,12 @@ class Stage(Protocol):
     total: int
     step: int
 
-    def train_step(self, batch: Any) -> float:
-        """Learn from one batch; returns the loss."""
+    def train_step(self, batch: Any) -> Tensor:
+        """Learn from one batch; returns its figures (`figures_of`), which a GPU may still be about to compute."""
+        ...
+
+    def check(self, batch: Any) -> None:
+        """Raise where a batch, of which the loss is not finite, is of no use for learning."""
         ...
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
@@ -144,12 +149,16 @@ def run_stage(
     that is resumed inside an epoch replays the data's stream and puts the model's state back. The end of a stage
     is saved too. Of several processes all draw the same data, unless the sampler gives each its own.
 
-    An epoch counts as done once it is validated: a checkpoint from before that says so, and the validation is
-    made up for at the start.
+    An epoch is done once it is validated. A checkpoint that is written after an epoch's last step and before its
+    validation says that the validation is due; a run that goes on from there begins with it.
+
+    Where a GPU computes, the loss of a step is read after the next step was begun, so callbacks are told the last
+    loss that is known. It is that of the step itself in marks, at the end of an epoch and of the stage, and in
+    checkpoints.
 
     Raises:
         Interrupted: Ctrl-C, or SIGTERM where it has a handler; a checkpoint was written first.
-        DivergedError: the loss is not finite.
+        DivergedError: a loss or gradient is not finite.
         RunError: a checkpoint cannot be written.
     """
     per_epoch = steps_per_epoch(loader)
@@ -157,16 +166,17 @@ def run_stage(
     foreign = not hasattr(loader, "batches")  # loaders of ours draw from generators of their own
     own = ranks.rank if _is_shared_out(loader) else 0
     model_rng: dict[str, Any] | None = None
-    due, loss = False, math.nan  # due: an epoch has ended and is still to be validated
+    due = False  # an epoch has ended and is still to be validated
+    watch = Watch(stage.name, stage.check)
     if resume is not None:
         with reading():
             stage.load(resume["state"])
-            model_rng, due, loss = resume["rng"], resume.get("due", False), resume.get("loss", math.nan)
+            model_rng, due, watch.loss = resume["rng"], resume.get("due", False), resume.get("loss", math.nan)
             set_rng_state(resume["rng"])
     saved = reported = time.monotonic()
 
     def tell(*, mark: bool = False, **values: Any) -> None:
-        event = Event(stage.name, stage.step, stage.total, {"loss": loss, **stage.values(), **values}, mark)
+        event = Event(stage.name, stage.step, stage.total, {"loss": watch.loss, **stage.values(), **values}, mark)
         for callback in callbacks:
             callback(event)
 
@@ -198,20 +208,21 @@ def run_stage(
                     seed_all(seed_of(seed, stage.name, "rank", stage.step, ranks.rank))
                 batch = moved(batch, device)
                 with pause:
-                    loss = _step(stage, batch)
-                    if not math.isfinite(loss):
-                        raise DivergedError(_why(loss, stage, batch))
+                    watch.add(stage.step, _step(stage, batch, watch), batch)
                     model_rng = rng_state()
                     stage.step += 1
                     due = stage.step >= stage.total or stage.step % per_epoch == 0
                 now = time.monotonic()
                 mark = stage.step % marks == 0 or stage.step == stage.total
+                saving = checkpoint is not None and now - saved > _CHECKPOINT_SECONDS
+                if due or mark or saving or math.isnan(watch.loss):
+                    watch.read()
                 if mark or now - reported > _REPORT_SECONDS:
                     tell(mark=mark)
                     reported = now
                 (pause.wanted,) = ranks.any(pause.wanted)  # all stop after the same step
-                if checkpoint and now - saved > _CHECKPOINT_SECONDS:
-                    checkpoint.save(stage.name, stage.state(), model_rng, due=due, loss=loss)
+                if checkpoint and saving:
+                    checkpoint.save(stage.name, stage.state(), model_rng, due=due, loss=watch.loss)
                     saved = now
                 pause.act()
         if checkpoint:  # what comes after the stage may fail, and need not cost it
@@ -222,38 +233,20 @@ def run_stage(
     except KeyboardInterrupt:
         # Out of the middle of a step there is no state to keep; the last checkpoint stays.
         if checkpoint and not pause.inside:
-            checkpoint.save(stage.name, stage.state(), model_rng or rng_state(), due=due, loss=loss)
+            watch.read()
+            checkpoint.save(stage.name, stage.state(), model_rng or rng_state(), due=due, loss=watch.loss)
         raise Interrupted from None
 
 
-def _step(stage: Stage, batch: Any) -> float:
+def _step(stage: Stage, batch: Any, watch: Watch) -> Tensor:
     try:
         return stage.train_step(batch)
-    except ValueError as error:
-        if inputs_in(batch) != 1 or "more than 1 value per channel" not in str(error):
+    except Exception as error:
+        watch.read()  # if the step before has diverged, that is the cause
+        small = isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+        if not small or inputs_in(batch) != 1:
             raise
         raise DataError(
             f"the batch of step {stage.step} of the {stage.name} holds a single input, from which batch norm "
             "learns nothing. Let the loader leave out its last, smaller batch (drop_last=True)."
         ) from error
-
-
-def _why(loss: float, stage: Stage, batch: Any) -> str:
-    """What to say of a loss that is not finite: the data are looked at first."""
-    count = sum(int((~x.isfinite()).sum()) for x in tensors_in(batch) if x.is_floating_point())
-    where = f"the loss became {loss} at step {stage.step} of the {stage.name}"
-    if count:
-        return f"{where}, because {count} values of its batch are not finite. Mend or leave out those inputs."
-    return f"{where}. Lower the learning rate (--lr), or check the data for values far out of range."
-
-
-def clip_gradients(parameters: Iterable[Tensor], limit: float) -> None:
-    """Scale gradients down to a norm.
-
-    Raises:
-        DivergedError: a gradient is not finite.
-    """
-    parameters = list(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    if not bool(torch.isfinite(norm)):
-        raise DivergedError("a gradient is not finite. Lower the learning rate (--lr), or check the data.")

@@ -1,4 +1,4 @@
-"""Optimisers, the learning-rate curve, and frozen batch norms."""
+"""Optimisers, the learning-rate curve, and gradients that are clipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..errors import DivergedError
+from .watch import BAD_GRADIENT, may_go_on
 
 
 def make_optimizer(
@@ -46,8 +49,20 @@ def cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
-def freeze_norm_(model: nn.Module) -> None:
-    """Put every batch norm into eval mode, so that its statistics stay."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            module.eval()
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale gradients down to a norm.
+
+    Args:
+        parameters: with gradients, or without.
+        limit: of the norm of all gradients together; > 0.
+
+    Returns:
+        The norm as it was before: a tensor of one number, which a GPU may still be about to compute.
+
+    Raises:
+        DivergedError: it is not finite. Where the CPU would have to wait to know, whoever reads the norm says so.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    if not may_go_on(norm):
+        raise DivergedError(BAD_GRADIENT)
+    return norm

@@ -1,4 +1,4 @@
-"""The search: switcher and network learn in turn (Algorithm 1 of arXiv 2110.05954)."""
+"""The search: switcher and network learn together, or in turn (Algorithm 1 of arXiv 2110.05954)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..inputs import inputs_in, map_tensors
 from ..losses import backward
@@ -16,9 +17,11 @@ from ..switching import Phase, Switched
 from .checkpoint import Checkpoint
 from .config import PruneConfig
 from .events import Callback
-from .loop import clip_gradients, run_stage
+from .loop import run_stage
 from .loss import TaskLoss
-from .optim import can_fuse, cosine, freeze_norm_, make_optimizer
+from .modes import TrainingMode
+from .optim import can_fuse, clip_gradients, cosine, make_optimizer
+from .watch import figures_of, may_go_on
 
 STEPS_AT_FULL_RATE = 60
 
@@ -42,13 +45,13 @@ def scorer_pace(config: PruneConfig, total: int) -> float:
 
 
 class SearchStage:
-    """Alternating learning of one gated model.
+    """Search of one gated model: its switcher and its network learn.
 
-    Even blocks: the network is fixed and the scorer learns. Odd blocks: the scorer is fixed and the
-    network learns, with its gradient through the scorer or with held scales. `together` moves both at
-    every step, from the gradients of one pass: no batch is spent on one of them alone; with `hold` the scorer
-    does so at some steps, and its scales are held between them. Under a budget the threshold moves at every step
-    of the scorer, on a ramp that ends at the target.
+    With `alternate="together"` both move at every step, from the gradients of one pass: no batch is spent on one
+    of them alone; with `hold` the scorer does so at some steps, and its scales are held between them. Else they
+    take turns. In even blocks the network is fixed and the scorer learns; in odd ones the scorer is fixed and the
+    network learns, with its gradient through the scorer or with held scales. Under a budget the threshold moves at
+    every step of the scorer, on a ramp that ends at the target.
     """
 
     name = "search"
@@ -70,6 +73,7 @@ class SearchStage:
         self.block = config.search.alternate if isinstance(config.search.alternate, int) else per_epoch
         self.best, self.waited = math.inf, 0
         self.ranks = current()
+        self.mode = TrainingMode(gated.model, freeze_norm=config.freeze_norm)
         assert gated.scorer is not None
         scorer = gated.scorer
         pace = scorer_pace(config, total)
@@ -95,13 +99,11 @@ class SearchStage:
             weight_decay=config.weight_decay,
         )
 
-    def train_step(self, batch: Any) -> float:
-        """One step of whoever's turn it is; returns the loss."""
+    def train_step(self, batch: Any) -> Tensor:
+        """One step of whoever's turn it is; returns the loss and the norm of each mover's gradients."""
         config, gated = self.config, self.gated
         phase = self._phase()
-        gated.model.train()
-        if config.freeze_norm:
-            freeze_norm_(gated.model)
+        self.mode.set()
         holding = phase == "network" and config.search.alternate == "together"
         if not holding:
             gated.set_phase(phase, gradient=config.search.gradient)
@@ -116,20 +118,26 @@ class SearchStage:
             optimizer.zero_grad(set_to_none=True)
         with gated.running() as model:
             loss = self.loss(model, batch)
-            value, share = self.ranks.mean(float(loss.detach()), inputs_in(batch))
-            if math.isfinite(value):
+            value, share = self.ranks.mean(loss.detach(), inputs_in(batch))
+            going = may_go_on(value)
+            if going:
                 backward(loss)  # in here, because checkpointed parts run once more in it
-        if math.isfinite(value):
+        norms: list[Tensor] = []
+        if going:
             for _, parameters, limit in movers:
                 self.ranks.average_gradients_(parameters, share)
-                clip_gradients(parameters, limit)
+                norms.append(clip_gradients(parameters, limit))
             for optimizer, _, _ in movers:
                 self._schedule(optimizer)
                 optimizer.step()
         if phase == "both" and config.search.hold > 1:
             gated.hold()
         self.ranks.average_statistics_(gated.model, share)
-        return value
+        return figures_of(value, norms)
+
+    def check(self, batch: Any) -> None:
+        """Raise where a batch is of no use for learning."""
+        self.loss.check(batch)
 
     def _phase(self) -> Phase:
         if self.optimizer is None:
@@ -212,7 +220,7 @@ def search(
     resume: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> int:
-    """Learn scales and weights alternately, in place; afterwards the budget stands at the target.
+    """Learn scales and weights, in place; afterwards the budget stands at the target.
 
     Args:
         gated: a model with gates and a scorer.

@@ -11,18 +11,15 @@ from torch import nn
 from ..budget import CostModel, parse_target
 from ..graph import NeuronGroup
 from ..inputs import unwrap
-from ..learner import PruneConfig, TaskLoss
+from ..learner import PruneConfig, TaskLoss, speed_of
+from ..learner.speed import channels_last_
 from ..switching import Look, Options, Switched, switch_connections, switch_neurons
 
 
 def working_copy(model: nn.Module, where: torch.device, config: PruneConfig) -> nn.Module:
     """What a run starts from: a copy of the caller's model in eval mode, on the run's device and in its format."""
     dense = copy.deepcopy(unwrap(model)).to(where).eval()
-    if config.channels_last:
-        for parameter in dense.parameters():  # Module.to() stumbles over convolutions of videos
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return dense
+    return channels_last_(dense) if speed_of(config).channels_last else dense
 
 
 def switch(

@@ -122,7 +122,7 @@ def check_runs(model: nn.Module, example: Tensor, config: PruneConfig) -> None:
     try:
         layer_shapes(model, example)
     except UnsupportedModelError as error:
-        if config.channels_last and "view size is not compatible" in str(error):
+        if config.channels_last is True and "view size is not compatible" in str(error):
             raise ConfigError(
                 "the model calls view() on feature maps, which does not go with channels_last. Write flatten(1) "
                 "or reshape() there, or leave out channels_last (--channels-last)."

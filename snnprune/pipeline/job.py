@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import RunError
 from ..inputs import map_tensors
-from ..learner import Callback, Checkpoint, PruneConfig, reading, recover, search
+from ..learner import Callback, Checkpoint, PruneConfig, Speed, reading, recover, search
 from ..learner.loop import first_batches
 from ..ranks import current
 from ..switching import GatedModel, Switched
@@ -35,6 +35,7 @@ class Job:
         steps: training steps by stage.
         found: what the search has found, and what was told so far.
         seconds: that the run took before it was gone on with.
+        speed: what the recovery computed in; None where there was none.
     """
 
     def __init__(self, setting: Setting, config: PruneConfig) -> None:
@@ -44,6 +45,7 @@ class Job:
         self.store: Checkpoint | None = None
         self.saved: dict[str, Any] | None = None
         self.seconds = 0.0
+        self.speed: Speed | None = None
 
     def open(self, place: Path | None, *, resume: bool) -> None:
         """Keep checkpoints in a folder, and with `resume` go on from the one that lies there.
@@ -74,7 +76,7 @@ class Job:
         """
         setting, ranks = self.setting, self.setting.ranks
         setting.begin()
-        if self.config.compile:  # what other trials compiled counts against the limit of a model's class
+        if self.config.compile is True:  # what other trials compiled counts against the limit of a model's class
             torch.compiler.reset()
         recovering = self.saved if self.saved is not None and self.saved["stage"] == "recover" else None
         if recovering is not None:
@@ -92,7 +94,7 @@ class Job:
             )
         ranks.same_([*compact.state_dict().values(), *self.found.scales.values()])
         if self.steps.recover > 0:
-            recover(
+            self.speed = recover(
                 compact,
                 setting.train,
                 setting.loss,

@@ -62,6 +62,7 @@ def result_of(
         split="val" if setting.test is None else "test",
         seconds=round(time.monotonic() - began, 1),
         device=device_name(setting.where),
+        speed=None if job.speed is None else job.speed.to_dict(),
         config=setting.config.to_dict(),
         kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in setting.groups if not g.prunable],
         history=found.history,

@@ -169,14 +169,7 @@ class Setting:
     @functools.cached_property
     def loss(self) -> TaskLoss:
         """The loss of all trials, with a copy of the dense model as the teacher."""
-        return TaskLoss(
-            copy.deepcopy(self.dense).requires_grad_(False),
-            distill=self.config.distill,
-            temperature=self.config.recovery.temperature,
-            precision=self.config.precision,
-            compile=self.config.compile,
-            loss_fn=self.loss_fn,
-        )
+        return TaskLoss.of(self.config, copy.deepcopy(self.dense).requires_grad_(False), self.loss_fn)
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Report:
             of older versions.
         curve: loss, and in the search the cost under the budget, at about fifty steps of each stage.
         unpriced: operations that take weights and whose multiply-adds are not in `macs`, as `operation (module)`.
+        speed: what the recovery computed in: `precision`, `channels_last`, `compile`, and `measured`, seconds of a
+            step by candidate; None where there was no recovery.
         command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
             target, what each cut kept and took, and last the final model.
@@ -109,6 +111,7 @@ class Report:
     unpriced: list[str] = field(default_factory=list)
     command: str = ""
     stored: dict[str, int] = field(default_factory=dict)
+    speed: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:

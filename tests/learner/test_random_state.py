@@ -65,10 +65,13 @@ class Recorder:
     def __init__(self) -> None:
         self.step, self.drawn, self.read = 0, [], []
 
-    def train_step(self, batch) -> float:
+    def train_step(self, batch) -> torch.Tensor:
         self.read.append(batch[0].flatten().tolist())
         self.drawn.append((float(torch.rand(())), random.random(), float(np.random.random())))  # noqa: NPY002
-        return 0.0
+        return torch.zeros(1)
+
+    def check(self, batch):
+        pass
 
     def after_epoch(self, epoch):
         return {}

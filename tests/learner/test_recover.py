@@ -21,7 +21,8 @@ def test_a_step_is_as_long_as_the_gradient_but_no_longer_than_its_limit(steepnes
     before = [p.detach().clone() for p in model.parameters()]
     loss = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=lambda m, batch: steepness * m(batch).sum())
     stage = RecoverStage(model, loss, config, total=10, val=None, extra={}, sparse=())
-    value = stage.train_step(torch.ones(1, 4))
+    value, norm = stage.train_step(torch.ones(1, 4)).tolist()
     assert value == pytest.approx(steepness * float(sum(p.sum() for p in before)), rel=1e-5)
+    assert norm == pytest.approx(steepness * math.sqrt(12 + 3), rel=1e-5)
     moved = sum(float((a - b.detach()).square().sum()) for a, b in zip(before, model.parameters(), strict=True))
     assert math.sqrt(moved) == pytest.approx(length, rel=1e-3)
