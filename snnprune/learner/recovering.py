@@ -25,7 +25,7 @@ from .events import Callback
 from .loop import run_stage
 from .loss import TaskLoss
 from .modes import TrainingMode
-from .optim import clip_gradients, cosine, make_optimizer
+from .optim import can_fuse, clip_gradients, cosine, make_optimizer
 from .speed import Speed, candidates, channels_last_, choose, is_open, now, seconds_of, speed_of
 from .watch import figures_of, may_go_on
 
@@ -82,6 +82,7 @@ class RecoverStage:
             config.lr,
             momentum=config.recovery.momentum,
             weight_decay=config.weight_decay,
+            fused=can_fuse(trainable, model) or None,
         )
         self.trainable = trainable
         self.speed: Speed | None = None

@@ -97,6 +97,7 @@ class SearchStage:
             config.lr,
             momentum=config.recovery.momentum,
             weight_decay=config.weight_decay,
+            fused=can_fuse(self.learned[1], gated.model) or None,
         )
 
     def train_step(self, batch: Any) -> Tensor:
