@@ -120,6 +120,13 @@ def test_the_form_of_a_report_can_be_read_back():
         assert PruneConfig(**old) == config
 
 
+def test_an_object_that_is_not_filled_in_yet_has_no_options():
+    """As while it is unpickled: a look at a group must not ask for the group again."""
+    empty = object.__new__(PruneConfig)
+    with pytest.raises(AttributeError, match="search"):
+        _ = empty.search
+
+
 def test_groups_of_the_preset_are_changed_by_mappings_and_replaced_by_objects():
     assert PruneConfig.paper().search.start == "fresh"
     assert PruneConfig.paper(search={"patience": 3}).search.start == "fresh"
