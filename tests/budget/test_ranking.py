@@ -35,7 +35,7 @@ def blocks(scores, parts, least, floor, step):
 @pytest.mark.parametrize("lead", [1, 16])
 @pytest.mark.parametrize("seed", range(8))
 def test_levels_are_the_places_of_blocks(seed, lead, digits):
-    """Random groups, floors, blocks and parts; equal scores have equal levels in the first row, and no other."""
+    """Random groups, floors, blocks and parts; equal scores have equal levels in the first row alone."""
     rng = np.random.default_rng(seed)
     floor = float(rng.choice([0.0, 0.1, 0.35]))
     groups, steps, scores, want = [], [], [], []
