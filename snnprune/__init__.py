@@ -18,7 +18,9 @@ _EXPORTS = {
     "GatedModel": "switching",
     "IndexedLinear": "layers",
     "NeuronGroup": "graph",
+    "OperationCall": "graph",
     "PruneConfig": "learner",
+    "Registration": "registrations",
     "Report": "runs.report",
     "Result": "runs.result",
     "SnnPruneError": "errors",
@@ -32,6 +34,8 @@ _EXPORTS = {
     "load_data": "data",
     "onnx_metadata": "runtime",
     "optimize": "pipeline",
+    "register_layer": "layers",
+    "register_operation": "graph",
     "save": "runs.saving",
     "sensitivity": "analysis",
     "trace": "proof",
@@ -43,7 +47,9 @@ __all__ = [
     "GatedModel",
     "IndexedLinear",
     "NeuronGroup",
+    "OperationCall",
     "PruneConfig",
+    "Registration",
     "Report",
     "Result",
     "SnnPruneError",
@@ -58,6 +64,8 @@ __all__ = [
     "load_data",
     "onnx_metadata",
     "optimize",
+    "register_layer",
+    "register_operation",
     "save",
     "sensitivity",
     "trace",
@@ -69,12 +77,13 @@ if TYPE_CHECKING:
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx
-    from .graph import NeuronGroup
-    from .layers import IndexedLinear
+    from .graph import NeuronGroup, OperationCall, register_operation
+    from .layers import IndexedLinear, register_layer
     from .learner import Event, PruneConfig
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace
+    from .registrations import Registration
     from .runs.report import Report, compare
     from .runs.result import Result
     from .runs.saving import load, save

@@ -2,15 +2,19 @@
 
 from .find import find_groups
 from .keep import named_by
+from .ops import OperationCall
 from .records import Member, NeuronGroup, Role
+from .rules import register_operation
 from .shapes import LayerShapes, layer_shapes
 
 __all__ = [
     "LayerShapes",
     "Member",
     "NeuronGroup",
+    "OperationCall",
     "Role",
     "find_groups",
     "layer_shapes",
     "named_by",
+    "register_operation",
 ]

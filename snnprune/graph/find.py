@@ -39,9 +39,10 @@ def find_groups(
 
     Raises:
         UnsupportedModelError: the model does not run, or its graph cannot be built.
-        ConfigError: a pattern of `keep` matches nothing.
+        ConfigError: a pattern of `keep` matches nothing, or a rule of the user's own does not fit a layer.
     """
     _refuse_scripted(model)
+    layers.check_rules(model)
     model = _copy(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
     groups, rank = channel_groups(model, example_inputs)
