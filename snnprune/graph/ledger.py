@@ -117,7 +117,7 @@ class Ledger:
         if kind.form == "channelwise" and layers.out_width(module) == 1 and x.shape[dim] != 1:
             return labels  # one slope or factor for all channels
         if kind.own and (why := layers.misfit(module, x, out)):
-            return self._misfitting(name, module, labels, why)
+            return self._misfitting(name, module, labels, f"the rule for {kind.rule} ({name}) says {why}")
         if labels is not None and not kind.own and self._heads_in_batch(name, module, labels, dim):
             return self._per_head(name, module, labels, x, out)
         if kind.form == "channelwise":
@@ -133,7 +133,6 @@ class Ledger:
 
     def _misfitting(self, name: str, module: nn.Module, labels: Tensor | None, why: str) -> None:
         """A layer that does not do what its rule says: nothing of it can be cut, and its channels stay."""
-        why = f"the rule for {type(module).__name__} ({name}) says {why}"
         if labels is not None:
             self.classes.pin(labels, why)
         if layers.is_weighted(module):

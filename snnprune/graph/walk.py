@@ -132,9 +132,10 @@ class Walk(TorchDispatchMode):
             self._keep(further, f"{name} takes it besides its input, and no rule says what becomes of it")
             found = self.ledger.layer(name, module, self.get(x), x, output)
             self._set(output, found)
-            if layers.is_own(module):
+            kind = layers.kind_of(module)
+            if kind is not None and kind.own:
                 for labels in (self.get(x), found):
-                    self.ledger.note_rule(labels, type(module).__name__)
+                    self.ledger.note_rule(labels, kind.rule)
         elif output is not None:  # None after an exception
             self._keep([*args, *kwargs.values()], f"no rule for {type(module).__name__} ({name})")
 

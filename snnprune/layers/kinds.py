@@ -35,7 +35,7 @@ class Kind:
             weight's dimensions, or is the second.
         reason: why the channels stay, for `mixing`.
         like: class that it is handled as, where it does not derive from it.
-        own: whether a user has registered it.
+        rule: name of the class for which a user has registered it; empty for PyTorch's layers.
     """
 
     form: Form
@@ -45,7 +45,12 @@ class Kind:
     axis: int | None = None
     reason: str = ""
     like: type[nn.Module] | None = None
-    own: bool = False
+    rule: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether a user has registered it."""
+        return bool(self.rule)
 
 
 _KINDS: dict[type, Kind] = {}  # by class; a subclass has the kind of its nearest base

@@ -100,7 +100,7 @@ def register_layer(
     kind = described(
         cls, like=like, channels=channels, inputs=inputs, outputs=outputs, sizes=sizes, axis=axis, mixes=mixes
     )
-    enter(cls, replace(kind, own=True))
+    enter(cls, replace(kind, rule=cls.__name__))
     return Registration(cls.__name__, lambda: leave(cls))
 
 
@@ -164,7 +164,7 @@ def _alike(cls: type, like: type[nn.Module], sizes: Any, axis: int | None) -> Ki
         raise ConfigError(
             f"{cls.__name__}: like={like.__name__} cannot be: {why}. Describe it by channels or inputs."
         )
-    return replace(kind, axis=kind.axis if axis is None else axis, like=kind.like or like)
+    return replace(kind, rule="", axis=kind.axis if axis is None else axis, like=kind.like or like)
 
 
 def _dimensions(cls: type, what: str, given: Any) -> dict[str, int]:
@@ -205,7 +205,7 @@ def check_rules(model: nn.Module) -> None:
         if kind is None or not kind.own or kind.form == "mixing":
             continue
         for side, table in (("inputs", kind.inputs), ("outputs", kind.outputs)):
-            _check_side(f"the rule for {type(module).__name__} ({name})", module, kind, side, table)
+            _check_side(f"the rule for {kind.rule} ({name})", module, kind, side, table)
 
 
 def _check_side(rule: str, module: nn.Module, kind: Kind, side: str, table: Mapping[str, int]) -> None:
