@@ -155,12 +155,17 @@ class OperationRule:
     Attributes:
         rule: what labels the results.
         name: of the operation, with its namespace, or of an autograd function.
-        own: whether a user has registered it.
+        place: file and line where a user has registered it; empty for PyTorch's operations.
     """
 
     rule: Rule
     name: str
-    own: bool = False
+    place: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether a user has registered it."""
+        return bool(self.place)
 
 
 OPERATIONS: dict[

@@ -9,6 +9,7 @@ a rule keeps everything that it touches.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,7 +41,8 @@ def register_operation(
 
     Without a rule an operation keeps all neurons whose values it sees. Functions made of PyTorch's operations need
     none. The rule is proved by numbers, like everything else: a group that a wrong one leads to is kept whole, and
-    its reason names the rule. It holds in the whole process, until it is removed.
+    its reason names the rule. It holds in the whole process, until it is removed. The same line of a file that is
+    loaded twice replaces its own rule.
 
     Args:
         operation: one of the dispatcher, such as `torch.ops.mylib.shift`, what `torch.library.custom_op` returned,
@@ -75,20 +77,24 @@ def register_operation(
     if macs is not None and (isinstance(key, type) or not callable(macs)):
         why = "an autograd function is counted by what it calls" if isinstance(key, type) else "it is no function"
         raise ConfigError(f"{name}: macs={brief_repr(macs)} cannot be: {why}.")
-    if rule is not None and key in OPERATIONS:
+    frame = sys._getframe(1)
+    place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    known = OPERATIONS.get(key)
+    if rule is not None and known is not None and known.place != place:
         raise ConfigError(
             f"{name} has a rule already. Take that one out first (remove() of what registering it returned)."
         )
-    free = None if macs is None else counting.add_formula(name, macs)
+    free = None if macs is None else counting.add_formula(name, macs, place)
+    mine = None
     if rule is not None:
         given = OperationCall.elementwise if isinstance(rule, str) else rule
-        OPERATIONS[key] = OperationRule(given, name, own=True)
+        mine = OPERATIONS[key] = OperationRule(given, name, place)
 
     def undo() -> None:
         if free is not None:
             free()
-        if rule is not None:
-            OPERATIONS.pop(key, None)
+        if mine is not None and OPERATIONS.get(key) is mine:
+            del OPERATIONS[key]
 
     return Registration(name, undo)
 

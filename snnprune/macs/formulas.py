@@ -112,30 +112,34 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, *_rest: Any, out_val: Any = None, **_
     return 2 * rows * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
-_OWN: dict[str, Callable[..., float]] = {}  # of users, by the operation's name with its namespace
+# Of users: the operation's name with its namespace -> what prices it, and where it was registered.
+_OWN: dict[str, tuple[Callable[..., float], str]] = {}
 
 
-def add_formula(name: str, macs: Callable[..., float]) -> Callable[[], None]:
+def add_formula(name: str, macs: Callable[..., float], place: str) -> Callable[[], None]:
     """Price an operation of the user's own, and return what takes the price out again.
 
     Args:
         name: such as `mylib::shift`.
         macs: multiply-adds of one call, of its result and what it was called with.
+        place: file and line of the registration; what the same one has registered is replaced.
 
     Raises:
         ConfigError: the operation has a price already.
     """
-    if name in _OWN or _packet(name) in {*flop_registry, *formulas()}:
+    known = _OWN[name][1] if name in _OWN else None
+    if known != place and _packet(name) in {*flop_registry, *formulas()}:
         raise ConfigError(f"the multiply-adds of {name} are counted already. Give no macs for it.")
 
     @_raw
     def formula(*args: Any, out_val: Any = None, **kwargs: Any) -> float:
         return 2 * macs(out_val, *args, **kwargs)
 
-    _OWN[name] = formula
+    mine = _OWN[name] = (formula, place)
 
     def free() -> None:
-        _OWN.pop(name, None)
+        if _OWN.get(name) is mine:
+            del _OWN[name]
 
     return free
 
@@ -167,5 +171,6 @@ def formulas() -> dict[Any, Callable[..., float]]:
         "aten._scaled_dot_product_attention_math_for_mps": _sdpa,
         "torchvision.deform_conv2d": _deformable,
     }
-    known = {_packet(name): formula for name, formula in (wanted | _OWN).items()}
+    wanted |= {name: formula for name, (formula, _) in _OWN.items()}
+    known = {_packet(name): formula for name, formula in wanted.items()}
     return {packet: formula for packet, formula in known.items() if packet is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+
 import numpy as np
 import pytest
 import torch
@@ -253,3 +255,25 @@ def test_nonsense_is_refused(given, options, message):
 def test_an_operation_has_one_rule():
     with snnprune.register_operation(shift, "elementwise"), pytest.raises(ConfigError, match="has a rule already"):
         snnprune.register_operation("owntest::shift", "elementwise")
+
+
+FILE = """
+import torch, snnprune
+
+@torch.library.custom_op("owntest::again", mutates_args=())
+def again(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+rule = snnprune.register_operation(again, "elementwise", macs=lambda out, x: len(x))
+"""
+
+
+def test_a_file_that_is_loaded_twice_registers_twice(tmp_path):
+    """As `--arch file.py:function` does at every use."""
+    (tmp_path / "mine.py").write_text(FILE)
+    first, second = (runpy.run_path(str(tmp_path / "mine.py")) for _ in range(2))
+    model = net(Calls(lambda x: second["again"](x)))
+    first["rule"].remove()  # is no more in force, so nothing ends with it
+    assert exact(model, 0)["0"].rules == ("owntest::again",)
+    second["rule"].remove()
+    assert "owntest::again" not in OPERATIONS
