@@ -6,12 +6,13 @@
     │   └── AttachError (RuntimeError)    gates where a plain model is needed, or used after detach
     ├── DataError                         a data set that is missing, empty or malformed
     ├── ModelFileError                    a model file that cannot be read safely or fits nothing
-    ├── UnsupportedModelError             nothing in the model can be pruned exactly
+    ├── UnsupportedModelError             the model does not run, or nothing in it can be pruned exactly
     ├── CollapsedLayerError               a whole layer would be removed
-    ├── DivergedError                     the loss or a scale is not finite
+    ├── DivergedError (ArithmeticError)   the loss or a scale is not finite
     ├── ExactnessError                    gated, folded, removed and exported models disagree
     │   └── ExportError                   the ONNX file is not what the model computes
-    ├── StructureError                    a saved structure does not fit the model
+    ├── StructureError (ValueError)       a saved structure does not fit the model
+    ├── CompilerError (RuntimeError)      torch.compile does not serve here
     └── RunError                          a run folder is in the way, missing or damaged
         └── LostRankError                 another process of a run on several GPUs has ended
 
@@ -50,7 +51,7 @@ class ModelFileError(SnnPruneError):
 
 
 class UnsupportedModelError(SnnPruneError):
-    """Nothing in the model can be pruned exactly; the message lists why."""
+    """The model does not run on its example, or nothing in it can be pruned exactly; the message says why."""
 
 
 class AttachError(ConfigError, RuntimeError):
@@ -85,11 +86,11 @@ class RunError(SnnPruneError):
     """A run folder exists already, is missing, or is damaged."""
 
 
+class LostRankError(RunError):
+    """Another process of this run has ended, so that this one cannot go on."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, shortened, for messages of our own."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
-
-
-class LostRankError(RunError):
-    """Another process of this run has ended, so that this one cannot go on."""

@@ -136,14 +136,13 @@ def layer_costs(
     shapes = layer_shapes(model, example_inputs)
     for name, module in model.named_modules():
         shape = shapes.get(name, NOT_CALLED)  # auxiliary heads run in training alone, but have parameters
-        if layers.is_weighted(module) and not (layers.is_conv(module) or isinstance(module, nn.Linear)):
-            found.append(
-                _declared(name, module, ins.get(name, []), outs.get(name, []), counted.layers.get(name, 0.0), size)
-            )
-        elif layers.is_conv(module) or isinstance(module, nn.Linear):
+        if layers.is_weighted(module) and (layers.is_conv(module) or not layers.is_own(module)):
             paid = (size(module.weight), size(module.bias))
             layer = _weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch, paid)
             found.append(_as_counted(layer, module, counted.layers.get(name, 0.0)))
+        elif layers.is_weighted(module):
+            sides = (ins.get(name, []), outs.get(name, []))
+            found.append(_declared(name, module, *sides, counted.layers.get(name, 0.0), size))
         elif layers.is_channelwise(module):
             count = layers.out_width(module)
             params = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs")))

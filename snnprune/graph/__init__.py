@@ -3,7 +3,7 @@
 from .find import find_groups
 from .keep import named_by
 from .ops import OperationCall
-from .records import Member, NeuronGroup, Role
+from .records import Member, NeuronGroup
 from .rules import register_operation
 from .shapes import LayerShapes, layer_shapes
 
@@ -12,7 +12,6 @@ __all__ = [
     "Member",
     "NeuronGroup",
     "OperationCall",
-    "Role",
     "find_groups",
     "layer_shapes",
     "named_by",

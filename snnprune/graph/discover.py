@@ -53,7 +53,12 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
     unite_tied(walk.ledger)
-    idle = [n for n, m in clone.named_modules() if layers.is_weighted(m) and not walk.ledger.reached(n)]
+    whole = tuple(f"{name}." for name, m in clone.named_modules() if layers.is_own(m))  # not looked into
+    idle = [
+        name
+        for name, module in clone.named_modules()
+        if layers.is_weighted(module) and not walk.ledger.reached(name) and not name.startswith(whole)
+    ]
     if idle:
         logger.warning(
             "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "

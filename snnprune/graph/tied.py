@@ -23,7 +23,7 @@ class _Use:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class _Slices:
     """What one use says about one dimension of a tensor: a label per slice, and whether they are read."""
 
     name: str
@@ -86,7 +86,7 @@ def _enter(ledger: Ledger, use: _Use) -> bool:
 def _unite(ledger: Ledger, uses: list[_Use]) -> None:
     tensor = getattr(uses[0].module, uses[0].own)
     for dim in range(tensor.dim()):
-        sides = [side for use in uses if (side := _side(ledger, use, dim, tensor)) is not None]
+        sides = [side for use in uses if (side := _slices(ledger, use, dim, tensor)) is not None]
         for side in sides[1:]:
             ledger.classes.unite(
                 sides[0].labels,
@@ -122,7 +122,7 @@ def _fixed(module: nn.Module) -> bool:
     return type(module) is not nn.Module and type(module).__module__.startswith("torch.nn.")
 
 
-def _side(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Side | None:
+def _slices(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Slices | None:
     """Labels of the slices of a use's tensor along one dimension, (tensor.shape[dim],)."""
     module, name = use.module, use.name
     found: Tensor | None = None
@@ -140,7 +140,7 @@ def _side(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Side | None:
             found = found[module.index.cpu()]
     if found is None or len(found) != tensor.shape[dim]:
         return None
-    return _Side(name, found, reads)
+    return _Slices(name, found, reads)
 
 
 def _grouped(rows: Tensor | None, use: _Use, dim: int) -> Tensor | None:

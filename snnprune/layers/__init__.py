@@ -2,7 +2,6 @@
 
 from .indexed import IndexedLinear
 from .kinds import (
-    Kind,
     channel_dim,
     group_count,
     in_width,
@@ -29,7 +28,6 @@ enter_all()
 
 __all__ = [
     "IndexedLinear",
-    "Kind",
     "channel_dim",
     "check_rules",
     "group_count",

@@ -106,18 +106,16 @@ def is_own(module: nn.Module) -> bool:
 
 def is_conv(module: nn.Module) -> TypeGuard[_ConvNd]:
     """True for plain and transposed convolutions, and what was registered as being like one."""
-    if isinstance(module, _ConvNd):
-        return True
     kind = kind_of(module)
-    return kind is not None and kind.like is not None and issubclass(kind.like, _ConvNd)
+    if kind is not None and kind.own:
+        return kind.like is not None and issubclass(kind.like, _ConvNd)
+    return isinstance(module, _ConvNd)
 
 
 def is_linear(module: nn.Module) -> bool:
     """True for linear layers that compute x W' + b and nothing else."""
-    return isinstance(module, nn.Linear) and type(module).forward in (
-        nn.Linear.forward,
-        IndexedLinear.forward,
-    )
+    known = (nn.Linear.forward, IndexedLinear.forward)
+    return isinstance(module, nn.Linear) and not is_own(module) and type(module).forward in known
 
 
 def is_customized(module: nn.Module) -> bool:

@@ -92,7 +92,7 @@ def register_layer(
         >>> rule.remove()
     """
     _check_class("cls", cls)
-    if registered(cls):
+    if registered(cls) or (cls.__module__.startswith("torch.nn.") and kind_of_class(cls) is not None):
         raise ConfigError(
             f"{cls.__name__} has a rule already. Take that one out first (remove() of what registering it "
             "returned), or register a class that derives from it."
@@ -159,8 +159,13 @@ def _check_class(name: str, cls: object) -> None:
 def _alike(cls: type, like: type[nn.Module], sizes: Any, axis: int | None) -> Kind:
     _check_class("like", like)
     kind = kind_of_class(like)
-    if kind is None or sizes is not None:
-        why = f"{like.__name__} has no rule itself" if kind is None else "sizes are those of the other class"
+    if kind is None or sizes is not None or issubclass(like, nn.GroupNorm):
+        why = (
+            "sizes are those of the other class"
+            if sizes is not None
+            else "a rule knows nothing of a norm's groups"
+        )
+        why = f"{like.__name__} has no rule itself" if kind is None else why
         raise ConfigError(
             f"{cls.__name__}: like={like.__name__} cannot be: {why}. Describe it by channels or inputs."
         )

@@ -24,7 +24,7 @@ from .difference import gated_difference, layers_to_watch, random_scales, random
 
 logger = logging.getLogger(__name__)
 
-_PARTS = 4
+_PARTS = 4  # so many times another share of the neurons is off, until each was once
 _TRIALS = 300  # a bound on the search for groups at fault: what is not cleared by then is kept
 
 

@@ -22,7 +22,7 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
         if layers.is_conv(module):
             wide, groups = (layers.in_width(module), layers.out_width(module)), layers.group_count(module)
             sizes[name] = {"in": wide[0], "out": wide[1], "groups": groups}
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and not layers.is_own(module):
             sizes[name] = {"in": module.in_features, "out": module.out_features}
             if isinstance(module, layers.IndexedLinear):
                 sizes[name]["source"] = module.source_features
@@ -84,7 +84,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         if have == dict(wanted):
             continue
         module = model.get_submodule(name)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not layers.is_own(module):
             source = wanted.get("source", wanted["in"])
             if source > layers.in_width(module):
                 raise StructureError(

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import snnprune
@@ -100,6 +100,74 @@ def test_what_is_like_a_linear_layer_may_lack_its_attributes(rules):
     groups = exact(nn.Sequential(LinearLike(10, 16), LinearLike(16, 12), nn.Linear(12, 4)), 0, x)
     assert groups["0"].prunable
     assert groups["1"].prunable
+
+
+class Rounded(nn.Conv2d):
+    """Weights of whole steps, of which the largest one sets the size: no scale can be folded into that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = self.weight.abs().max() / 7
+        return self._conv_forward(x, (self.weight / step).round() * step, self.bias)
+
+
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_a_class_that_derives_from_pytorchs_may_have_another_rule(rules, metric):
+    """One that mixes stays whole, and so do its costs."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), Rounded(8, 8, 3), nn.Conv2d(8, 4, 1))
+    with snnprune.register_layer(Rounded, mixes="its largest weight sets the step"):
+        groups = exact(model, 0)
+        assert groups["2"].reason == "its largest weight sets the step (3)"
+        assert [g.id for g in groups.values() if g.prunable] == ["0"]
+        with snnprune.attach(model, X, switcher=None) as gated:
+            assert 0 < gated.cost.prunable_share(metric) < 0.5
+
+
+class Doubled(nn.Linear):
+    """A linear layer with a second weight, and names of its own for both."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(fan_in, fan_out)
+        self.more = nn.Parameter(torch.randn(fan_in, fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (x @ self.more)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_linear_layer_with_more_weights_than_pytorchs(seed, tmp_path):
+    x = torch.randn(6, 10, dtype=torch.float64)
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), Doubled(16, 12), nn.Linear(12, 4))
+    outputs = {"weight": 0, "more": 1, "bias": 0}
+    with snnprune.register_layer(Doubled, inputs={"weight": 1, "more": 0}, outputs=outputs):
+        groups = exact(model, seed, x)
+        assert groups["0"].prunable
+        assert groups["2"].prunable
+        fresh = copy.deepcopy(model)
+        small = remove_(model, list(groups.values()), {"0": (torch.arange(16) % 3 > 0).double()})
+        snnprune.save(
+            small, tmp_path / "run"
+        )  # its attributes are not named by the rule, so they stay as they were
+        assert torch.equal(snnprune.load(tmp_path / "run", model=fresh)(x), small(x))
+
+
+class Holder(nn.Module):
+    """A layer with a rule that has a layer inside, which is not looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_a_layer_inside_one_with_a_rule_is_not_said_to_be_idle(caplog):
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Holder(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)).double()
+    with snnprune.register_layer(Holder, mixes="it is closed"):
+        groups = {g.id: g for g in snnprune.trace(model, X)}
+    assert groups["0"].reason == "it is closed (1)"
+    assert groups["2"].prunable
+    assert "did not run" not in caplog.text
 
 
 def test_a_layer_that_mixes_channels_keeps_them_and_says_why(rules):
