@@ -147,7 +147,7 @@ def layer_costs(
             count = layers.out_width(module)
             params = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs")))
             side = Side(count, tuple(outs.get(name, [])))
-            found.append(LayerCost(name, None, side, 0.0, 0.0, params / count))
+            found.append(LayerCost(name, None, side, counted.layers.get(name, 0.0) / count, 0.0, params / count))
     return found
 
 

@@ -121,7 +121,7 @@ class Ledger:
         if labels is not None and not kind.own and self._heads_in_batch(name, module, labels, dim):
             return self._per_head(name, module, labels, x, out)
         if kind.form == "channelwise":
-            return self._per_channel(name, module, labels, x, dim)
+            return self._per_channel(name, module, labels, x, dim, out)
         if layers.is_grouped(module):
             return self._grouped(name, module, labels, dim, out)
         self._consume(name, module, labels, dim)
@@ -185,7 +185,7 @@ class Ledger:
         return labels.expand(out.shape)
 
     def _per_channel(
-        self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, dim: int
+        self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, dim: int, out: Tensor
     ) -> Tensor | None:
         """A norm (or PReLU): the channels pass, and its parameters go with them."""
         if labels is None:
@@ -196,7 +196,7 @@ class Ledger:
             parts = compress(columns.reshape(module.num_groups, -1))
             self.classes.along(parts, [1], f"group norm reads across its channels ({name})")
         self._pass(name, columns)
-        return spread(columns, dim, x.shape)
+        return spread(columns, layers.channel_dim(module, out), out.shape)
 
     def _pass(self, name: str, columns: Tensor) -> None:
         if name in self.between:

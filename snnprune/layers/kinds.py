@@ -119,9 +119,9 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def is_customized(module: nn.Module) -> bool:
-    """True for a layer with a weight whose class computes its output in a way of its own."""
+    """True for a layer whose class computes its output in a way of its own."""
     if is_own(module):
-        return is_weighted(module)
+        return True
     if is_conv(module):
         return not type(module).__module__.startswith("torch.nn.")
     return isinstance(module, nn.Linear) and not is_linear(module)

@@ -20,7 +20,6 @@ from .kinds import (
     enter,
     group_count,
     in_width,
-    is_channelwise,
     is_conv,
     is_weighted,
     kind_of,
@@ -266,6 +265,4 @@ def misfit(module: nn.Module, x: Tensor, out: Tensor) -> str:
             return (
                 f"that dimension {dim} of its {what} has {wanted} channels, but its shape is {tuple(tensor.shape)}"
             )
-    if is_channelwise(module) and x.shape != out.shape:
-        return f"that its output has the shape of its input, {tuple(x.shape)}, but it has {tuple(out.shape)}"
     return ""

@@ -92,6 +92,28 @@ class Deeper(PointConv):
     """A class that derives from one with a rule."""
 
 
+class Blur(nn.Module):
+    """A depthwise convolution with a stride: every channel by itself, but of another size."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kernel, self.width = nn.Parameter(torch.randn(width, 1, 3, 3)), width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, stride=2, padding=1, groups=self.width)
+
+
+class Backwards(nn.Module):
+    """Says that entry i of its parameter is channel i's, and takes it for the last but i."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma, self.width = nn.Parameter(torch.ones(width)), width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma.flip(0).view(-1, 1, 1)
+
+
 class Largest(nn.Module):
     """Says that it treats every channel by itself, and divides by the largest of all."""
 
@@ -160,6 +182,7 @@ def all_rules() -> list[snnprune.Registration]:
             PointConv, inputs={"kernel": 0}, outputs={"kernel": 1, "shift": 0}, sizes=sizes, axis=1
         ),
         snnprune.register_layer(TurnedLinear, inputs={"w": 0, "gate": 1}, outputs={"w": 1, "gate": 0, "b": 0}),
+        snnprune.register_layer(Blur, channels={"kernel": 0}, sizes=["width"]),
         snnprune.register_layer(ConvReLU, like=nn.Conv2d),
         snnprune.register_layer(LinearLike, like=nn.Linear),
         snnprune.register_layer(Mixing, mixes="it subtracts the mean of all channels"),

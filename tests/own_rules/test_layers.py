@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import snnprune
 from own_rules.conftest import (
+    Blur,
     ConvReLU,
     Deeper,
     LinearLike,
@@ -34,6 +35,16 @@ def test_a_layer_per_channel(rules, seed):
     group = exact(net(Tint(16)), seed)["0"]
     assert (group.size, group.rules) == (16, ("Tint",))
     assert members(group) == {("0", "producer"), ("1", "between"), ("3", "between"), ("6", "consumer")}
+
+
+def test_a_layer_per_channel_with_multiply_adds_and_another_size_of_images(rules):
+    model = net(Blur(16)).double()
+    group = exact(model, 0)["0"]  # costs as predicted included
+    assert (group.size, group.rules) == (16, ("Blur",))
+    with snnprune.attach(model, X, switcher=None, input_neurons=False) as gated:
+        assert gated.cost.dense["macs"] == 25 * 27 * 16 + 9 * 9 * 16 + 64 * 4
+        gated.set_scales({"0": (torch.arange(16) % 4 > 0).double()})
+        assert count_macs(gated.compact(), X) == 25 * 27 * 12 + 9 * 9 * 12 + 48 * 4
 
 
 def test_what_is_cut_of_a_layer_per_channel(rules):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import snnprune
 from own_rules.conftest import (
     Affine,
+    Backwards,
     ConvReLU,
     Largest,
     PointConv,
@@ -35,6 +36,15 @@ def test_a_layer_that_is_not_what_its_rule_says_is_kept_and_the_reason_names_the
     with snnprune.register_layer(Tint, **rule), pytest.raises(snnprune.SnnPruneError) as error:
         snnprune.trace(net(Tint(16)), X.float(), input_neurons=False)
     assert why in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_parameter_that_is_constant_hides_no_lie(seed):
+    torch.manual_seed(seed)
+    with snnprune.register_layer(Backwards, channels={"gamma": 0}, sizes=["width"]):
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), Backwards(8), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        groups = {g.id: g for g in snnprune.trace(model.double(), X)}
+    assert groups["0"].reason.endswith("; perhaps the rule for Backwards is wrong")
 
 
 @pytest.mark.parametrize("seed", range(3))
