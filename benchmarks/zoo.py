@@ -78,7 +78,7 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
     row["params_removed"] = round(1 - cost.share("params", kept), 4)
     wide = copy.deepcopy(model).double()
     difference = removal_difference(wide, groups, scales, to_dtype(example, torch.float64))
-    row["exact"], row["floor"] = difference.relative, difference.floor
+    row["exact"], row["floor"] = difference.relative, difference.noise
     del wide
     with _step(row, "learn"):
         compact = _learn(model, groups, example, row)

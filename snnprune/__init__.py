@@ -19,8 +19,10 @@ _EXPORTS = {
     "GatedModel": "switching",
     "IndexedLinear": "layers",
     "NeuronGroup": "graph",
+    "OperationCall": "graph",
     "PruneConfig": "learner",
     "RecoveryOptions": "learner",
+    "Registration": "registrations",
     "Report": "runs.report",
     "Result": "runs.result",
     "SearchOptions": "learner",
@@ -35,6 +37,8 @@ _EXPORTS = {
     "load_data": "data",
     "onnx_metadata": "runtime",
     "optimize": "pipeline",
+    "register_layer": "layers",
+    "register_operation": "graph",
     "save": "runs.saving",
     "sensitivity": "analysis",
     "trace": "proof",
@@ -46,8 +50,10 @@ __all__ = [
     "GatedModel",
     "IndexedLinear",
     "NeuronGroup",
+    "OperationCall",
     "PruneConfig",
     "RecoveryOptions",
+    "Registration",
     "Report",
     "Result",
     "SearchOptions",
@@ -63,6 +69,8 @@ __all__ = [
     "load_data",
     "onnx_metadata",
     "optimize",
+    "register_layer",
+    "register_operation",
     "save",
     "sensitivity",
     "trace",
@@ -74,12 +82,13 @@ if TYPE_CHECKING:
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx
-    from .graph import NeuronGroup
-    from .layers import IndexedLinear
+    from .graph import NeuronGroup, OperationCall, register_operation
+    from .layers import IndexedLinear, register_layer
     from .learner import Event, PruneConfig, RecoveryOptions, SearchOptions
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace
+    from .registrations import Registration
     from .runs.report import Report, compare
     from .runs.result import Result
     from .runs.saving import load, save

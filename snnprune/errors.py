@@ -6,7 +6,7 @@
     │   └── AttachError (RuntimeError)    gates where a plain model is needed, or used after detach
     ├── DataError                         a data set that is missing, empty or malformed
     ├── ModelFileError                    a model file that cannot be read safely or fits nothing
-    ├── UnsupportedModelError             nothing in the model can be pruned exactly
+    ├── UnsupportedModelError             the model does not run, or nothing in it can be pruned exactly
     ├── CollapsedLayerError               a whole layer would be removed
     ├── DivergedError (ArithmeticError)   the loss, a gradient or a scale is not finite
     ├── ExactnessError                    gated, folded, removed and exported models disagree
@@ -51,7 +51,7 @@ class ModelFileError(SnnPruneError):
 
 
 class UnsupportedModelError(SnnPruneError):
-    """Nothing in the model can be pruned exactly; the message lists why."""
+    """The model does not run on its example, or nothing in it can be pruned exactly; the message says why."""
 
 
 class AttachError(ConfigError, RuntimeError):

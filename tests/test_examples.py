@@ -54,6 +54,13 @@ def test_own_criterion():
         assert 0.28 * 720_944 < macs <= 0.3 * 720_944
 
 
+def test_own_layer(tmp_path):
+    result = load("own_layer").main(epochs=1, out=str(tmp_path / "run"))
+    assert result.report.compact.macs <= 0.4 * result.report.dense.macs
+    assert result.model.scale.width == result.model.second.fan_in < 32
+    assert (tmp_path / "run" / "structure.json").is_file()
+
+
 def test_timm_finetune(tmp_path):
     pytest.importorskip("timm")
     small = load("timm_finetune").main("digits", "resnet10t", str(tmp_path / "small.onnx"), epochs=1)

@@ -33,6 +33,7 @@ RANK = {
     "ranks": 1,
     "runtime": 1,
     "carried": 1,
+    "registrations": 1,
     "ties": 1,
     "macs": 3,
     "exporter": 3,

@@ -25,7 +25,7 @@ def theirs(graph, model, root: str, channel: int) -> set[tuple[str, str, int]]:
             continue
         target = item.dep.target.module
         side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        if layers.is_grouped(target) or isinstance(target, layers.PER_CHANNEL):
+        if layers.is_grouped(target) or layers.is_channelwise(target):
             side = "out"
         elif not (layers.is_conv(target) or isinstance(target, torch.nn.Linear)):
             continue

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -138,15 +137,18 @@ def layer_costs(
     shapes = layer_shapes(model, example_inputs)
     for name, module in model.named_modules():
         shape = shapes.get(name, NOT_CALLED)  # auxiliary heads run in training alone, but have parameters
-        if layers.is_conv(module) or isinstance(module, nn.Linear):
+        if layers.is_weighted(module) and (layers.is_conv(module) or not layers.is_own(module)):
             paid = (size(module.weight), size(module.bias))
             layer = _weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch, paid)
             found.append(_as_counted(layer, module, counted.layers.get(name, 0.0)))
-        elif isinstance(module, layers.PER_CHANNEL):
-            count = layers.channel_count(module)
-            params = size(*module.parameters())
+        elif layers.is_weighted(module):
+            sides = (ins.get(name, []), outs.get(name, []))
+            found.append(_declared(name, module, *sides, counted.layers.get(name, 0.0), size))
+        elif layers.is_channelwise(module):
+            count = layers.out_width(module)
+            params = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs")))
             side = Columns(count, tuple(outs.get(name, [])))
-            found.append(LayerCost(name, None, side, 0.0, 0.0, params / count))
+            found.append(LayerCost(name, None, side, counted.layers.get(name, 0.0) / count, 0.0, params / count))
     return found
 
 
@@ -163,6 +165,24 @@ def _as_counted(layer: LayerCost, module: nn.Module, counted: float) -> LayerCos
         f"{layer.name}: {counted:.0f} multiply-adds were counted where its sizes say {said:.0f}, so no target on "
         "MACs could be met. Is it called under vmap? Otherwise please report the model."
     )
+
+
+def _declared(
+    name: str,
+    module: nn.Module,
+    ins: _Parts,
+    outs: _Parts,
+    counted: float,
+    size: Callable[..., int],
+) -> LayerCost:
+    """Coefficients of a layer with a rule of the user's own: what was counted, shared out evenly."""
+    width, made = layers.in_width(module), layers.out_width(module)
+    weights = layers.tensors(module, "inputs")
+    pairs = size(*(getattr(module, own) for own in weights))
+    rest = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs") if own not in weights))
+    each = width * made
+    sides = Side(width, tuple(ins)), Side(made, tuple(outs))
+    return LayerCost(name, *sides, counted / each, pairs / each, rest / made)
 
 
 def _weighted(
@@ -187,7 +207,7 @@ def _weighted(
     else:
         assert layers.is_conv(module)
         transposed = layers.input_dim(module) == 0
-        kernel, conv_groups = math.prod(module.kernel_size), module.groups
+        kernel, conv_groups = int(module.weight[0, 0].numel()), layers.group_count(module)
     # A transposed convolution spends its kernel at every input position, a plain one at every output.
     positions = shape.input_elements / in_side.width if transposed else shape.output_elements / out_side.width
     bias = 1.0 if paid[1] else 0.0

@@ -2,15 +2,18 @@
 
 from .find import find_groups
 from .keep import named_by
-from .records import Member, NeuronGroup, Role
+from .ops import OperationCall
+from .records import Member, NeuronGroup
+from .rules import register_operation
 from .shapes import LayerShapes, layer_shapes
 
 __all__ = [
     "LayerShapes",
     "Member",
     "NeuronGroup",
-    "Role",
+    "OperationCall",
     "find_groups",
     "layer_shapes",
     "named_by",
+    "register_operation",
 ]

@@ -16,7 +16,7 @@ from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, batch_size, still
 from ..layers import attention
 from .labels import Classes, compress, core, varying
-from .ledger import Ledger, is_weighted
+from .ledger import Ledger
 from .records import Member, NeuronGroup, Role
 from .tied import unite_tied
 from .walk import Walk
@@ -53,7 +53,12 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
     unite_tied(walk.ledger)
-    idle = [n for n, m in clone.named_modules() if is_weighted(m) and not walk.ledger.reached(n)]
+    whole = tuple(f"{name}." for name, m in clone.named_modules() if layers.is_own(m))  # not looked into
+    idle = [
+        name
+        for name, module in clone.named_modules()
+        if layers.is_weighted(module) and not walk.ledger.reached(name) and not name.startswith(whole)
+    ]
     if idle:
         logger.warning(
             "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "
@@ -142,6 +147,9 @@ class _Builder:
         known = {int(r) for part in self.parts for r in np.unique(part.roots)} | {0}
         self.parts += self._parameters(known)
         self.pins, self.merges = ledger.classes.reasons()
+        self.ruled = [
+            (set(np.unique(ledger.classes.roots(labels)).tolist()), rule) for labels, rule in ledger.ruled
+        ]
 
     def _layer_parts(self, role: Role, table: dict[str, Tensor]) -> list[_Part]:
         found = [_Part(name, role, self.ledger.classes.roots(labels)) for name, labels in table.items()]
@@ -153,7 +161,7 @@ class _Builder:
         for name, labels in self.ledger.raw.items():
             owner = name.rpartition(".")[0]
             module = self.ledger.model.get_submodule(owner)
-            if isinstance(module, layers.PER_CHANNEL):
+            if layers.is_channelwise(module) and name.rpartition(".")[2] in layers.tensors(module, "outputs"):
                 continue  # goes with its layer
             roots = np.ascontiguousarray(self.ledger.classes.roots(labels))
             if self.ledger.classes.is_raw(labels):
@@ -205,6 +213,7 @@ class _Builder:
         open_ = [root for root in group.classes if root not in self.pins]
         kept = [root for root in group.classes if root in self.pins]
         reason, note = None, ""
+        rules = tuple(dict.fromkeys(rule for roots, rule in self.ruled if not roots.isdisjoint(group.classes)))
         if len(group.classes) == 1 and (root := next(iter(group.classes))) in self.merges:
             reason = self.merges[root]
         elif not open_:
@@ -214,7 +223,7 @@ class _Builder:
         elif not any(p.role == "consumer" and np.isin(p.roots, open_).any() for p in group.parts):
             reason = "no convolution or linear layer reads it"
         if reason is not None:
-            return NeuronGroup(first.name, "channel", len(first.roots), self._whole(group), reason)
+            return NeuronGroup(first.name, "channel", len(first.roots), self._whole(group), reason, rules=rules)
         if kept:
             count = Counter(self.pins[r] for r in kept)
             note = f"{len(kept)} more channels are kept: {count.most_common(1)[0][0]}"
@@ -222,7 +231,7 @@ class _Builder:
         members = tuple(m for part in group.parts if (m := _member(part, number)) is not None)
         heads, macs = self._products(number)
         members += tuple(Member(n, "heads", tuple(range(len(open_))), tuple(range(len(open_)))) for n in heads)
-        return NeuronGroup(first.name, "channel", len(open_), members, None, note, macs)
+        return NeuronGroup(first.name, "channel", len(open_), members, None, note, macs, rules)
 
     def _first(self, group: _Group) -> _Part:
         """The layer that names a group, or the matrix where no layer makes its channels."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .ops import Rules, Store, combine
-
-ELEMENTWISE = Rules()
+from .ops import OperationCall, combine, rule_of
 
 
-@ELEMENTWISE.register(
+@rule_of(
     "_to_copy",
     "hardswish",
     "clone",
@@ -46,17 +43,15 @@ ELEMENTWISE = Rules()
     "_softmax_backward",
     "log_sigmoid",
 )
-def elementwise(store: Store, _func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def elementwise(call: OperationCall) -> Any:
     """Labels that meet are united."""
-    if not isinstance(out, Tensor):
-        return None
-    flat = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-    return combine(store, tuple(out.shape), flat)
+    return call.elementwise()
 
 
-@ELEMENTWISE.register("as_strided")
-def _restride(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("as_strided")
+def _restride(call: OperationCall) -> Any:
     """Another memory layout of the same elements; anything else cannot be followed."""
+    store, args, out = call.store, call.args, call.out
     labels = store.get(args[0])
     if labels is None or labels.shape == out.shape:
         return labels
@@ -64,15 +59,15 @@ def _restride(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out
     return None
 
 
-@ELEMENTWISE.register("native_dropout")
-def _dropout(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, _out: Any) -> Any:
-    labels = store.get(args[0])
-    return [labels, labels]
+@rule_of("native_dropout")
+def _dropout(call: OperationCall) -> Any:
+    return [call.labels(), call.labels()]
 
 
-@ELEMENTWISE.register("copy")
-def _copy(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("copy")
+def _copy(call: OperationCall) -> Any:
     """Writing into a part of another tensor, whose size is then fixed."""
+    store, args, out = call.store, call.args, call.out
     target, source = store.get(args[0]), store.get(args[1])
     if source is None:
         return target
@@ -82,9 +77,10 @@ def _copy(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: An
     return combine(store, tuple(out.shape), [args[0], args[1]])
 
 
-@ELEMENTWISE.register("index_put")
-def _write_masked(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("index_put")
+def _write_masked(call: OperationCall) -> Any:
     """`x[mask] = number` is elementwise (newer versions of PyTorch make a masked fill of it)."""
+    store, args, out = call.store, call.args, call.out
     x, indices, value = args[:3]
     mask = indices[0] if len(indices) == 1 else None
     if mask is not None and mask.dtype == torch.bool and mask.shape == x.shape and value.numel() == 1:
@@ -95,7 +91,7 @@ def _write_masked(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any,
     return store.get(x)
 
 
-@ELEMENTWISE.register(
+@rule_of(
     "arange",
     "zeros",
     "ones",
@@ -132,6 +128,6 @@ def _write_masked(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any,
     "set",
     "result_type",
 )
-def _nothing(_store: Store, _func: Any, _args: tuple[Any, ...], _kwargs: Any, _out: Any) -> Any:
+def _nothing(_call: OperationCall) -> Any:
     """Constants, and questions about tensors that a shape answers."""
     return None

@@ -1,4 +1,4 @@
-"""All groups of a model: channels from the dependency graph, and single inputs of FC layers."""
+"""All groups of a model: channels, found by following a run of it, and single inputs of fully connected layers."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def find_groups(
             arXiv 2110.05954, section 3.3.1.
 
     Raises:
-        UnsupportedModelError: the model does not run, or its graph cannot be built.
-        ConfigError: a pattern of `keep` matches nothing.
+        UnsupportedModelError: the model does not run, cannot be copied, or is TorchScript.
+        ConfigError: a pattern of `keep` matches nothing, or a rule of the user's own does not fit a layer.
     """
     _refuse_scripted(model)
+    layers.check_rules(model)
     model = _copy(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
     groups, rank = channel_groups(model, example_inputs)

@@ -64,6 +64,13 @@ class Classes:
         self._raw = np.concatenate([self._raw, np.full(count, raw)])
         return torch.from_numpy(fresh)
 
+    def known(self, labels: object) -> bool:
+        """Whether something is a tensor of labels that were given out, or of zeros."""
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+            return False
+        small = core(compress(labels))
+        return not small.numel() or (int(small.min()) >= 0 and int(small.max()) < len(self._parent))
+
     def is_raw(self, labels: Tensor) -> bool:
         """True when no label of the tensor came out of a layer."""
         return bool(self._raw[core(labels).numpy()].all())

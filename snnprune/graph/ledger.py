@@ -13,29 +13,11 @@ from .labels import Classes, compress, core, spread, varying
 from .ops import Constraints
 
 _RAW_LIMIT = 2**20  # larger parameters outside layers (token embeddings) are kept
-_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_INSTANCE_DIMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
-
-
-def is_weighted(module: nn.Module) -> bool:
-    """True for layers that have neurons of their own."""
-    return layers.is_conv(module) or isinstance(module, nn.Linear)
 
 
 def is_known(module: nn.Module) -> bool:
     """True for modules that are handled as a whole, not operation by operation."""
-    whole = (*layers.PER_CHANNEL, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-    return (is_weighted(module) or isinstance(module, whole)) and not attention.is_open(module)
-
-
-def _channel_dim(module: nn.Module, x: Tensor) -> int:
-    """Dimension of a layer's input that holds its channels."""
-    if isinstance(module, nn.Linear):
-        return x.dim() - 1
-    if layers.is_conv(module):
-        return x.dim() + 1 - module.weight.dim()
-    unbatched = isinstance(module, _INSTANCE) and x.dim() == _INSTANCE_DIMS[type(module)] - 1
-    return 0 if unbatched or x.dim() == 1 else 1
+    return layers.kind_of(module) is not None and not attention.is_open(module)
 
 
 class Ledger:
@@ -52,6 +34,7 @@ class Ledger:
         order: layers and matrices in the order in which they first run.
         exposed: layer whose weights the model's code uses without calling it -> why its width stays.
         pricing: whether products are priced: the first pass alone.
+        ruled: (labels, what a rule of the user's own is for) that had a say in them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,7 +51,8 @@ class Ledger:
         self._starved: set[str] = set()
         self._vanished: list[Tensor] = []
         self.pricing = True
-        self._owners = {name: m for name, m in model.named_modules() if is_weighted(m)}
+        self.ruled: list[tuple[Tensor, str]] = []
+        self._owners = {name: m for name, m in model.named_modules() if layers.is_weighted(m)}
 
     def price(self, count: float, labels: Tensor, module: str) -> None:
         """Remember so many multiply-adds of a product whose result has these labels."""
@@ -80,7 +64,7 @@ class Ledger:
         owner, _, own = name.rpartition(".")
         module = self._owners.get(owner)
         if module is not None:
-            if own == "bias":
+            if tensor.dim() == 1 and own in layers.tensors(module, "outputs"):
                 return self.rows(owner, module)
             self.exposed[owner] = "its weights are used outside its call"
             return None
@@ -120,23 +104,39 @@ class Ledger:
         (self._fed if x.numel() else self._starved).add(name)
         if not x.numel():
             return None
-        if is_weighted(module) and not isinstance(module._parameters.get("weight"), nn.Parameter):
+        kind = layers.kind_of(module)
+        assert kind is not None, name
+        if kind.form == "mixing":
+            if labels is not None:
+                why = kind.reason if kind.own else f"no rule for {type(module).__name__}"
+                self.classes.pin(labels, f"{why} ({name})")
+            return None
+        if kind.form == "weighted" and layers.is_computed(module):
             return self._parametrized(name, module, labels, out)
-        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-            return labels
-        dim = _channel_dim(module, x)
-        if labels is not None and self._heads_in_batch(name, module, labels, dim):
+        dim = layers.channel_dim(module, x)
+        if kind.form == "channelwise" and layers.out_width(module) == 1 and x.shape[dim] != 1:
+            return labels  # one slope or factor for all channels
+        if kind.own and (why := layers.misfit(module, x, out)):
+            return self._misfitting(name, module, labels, f"the rule for {kind.rule} ({name}) says {why}")
+        if labels is not None and not kind.own and self._heads_in_batch(name, module, labels, dim):
             return self._per_head(name, module, labels, x, out)
-        if isinstance(module, layers.PER_CHANNEL):
-            return self._per_channel(name, module, labels, x, dim)
-        if layers.is_conv(module) and module.groups > 1:
+        if kind.form == "channelwise":
+            return self._per_channel(name, module, labels, x, dim, out)
+        if layers.is_grouped(module):
             return self._grouped(name, module, labels, dim, out)
         self._consume(name, module, labels, dim)
-        if not (layers.is_conv(module) or layers.is_linear(module)):
+        if isinstance(module, nn.Linear) and layers.is_customized(module) and not kind.own:
             why = f"{type(module).__name__} ({name}) is no plain layer"
             self.classes.pin(self.consumed[name], why)
             self.classes.pin(self.rows(name, module), why)
-        return spread(self.rows(name, module), dim if layers.is_conv(module) else out.dim() - 1, out.shape)
+        return spread(self.rows(name, module), layers.channel_dim(module, out), out.shape)
+
+    def _misfitting(self, name: str, module: nn.Module, labels: Tensor | None, why: str) -> None:
+        """A layer that does not do what its rule says: nothing of it can be cut, and its channels stay."""
+        if labels is not None:
+            self.classes.pin(labels, why)
+        if layers.is_weighted(module):
+            self.classes.pin(self.rows(name, module), why)
 
     def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Tensor) -> Tensor:
         """A layer whose weight is computed from other parameters: nothing of it can be cut."""
@@ -144,8 +144,7 @@ class Ledger:
         if labels is not None:
             self.classes.pin(labels, why)
         self.classes.pin(self.rows(name, module), why)
-        dim = out.dim() + 1 - module.weight.dim() if layers.is_conv(module) else out.dim() - 1
-        return spread(self.rows(name, module), dim, out.shape)
+        return spread(self.rows(name, module), layers.channel_dim(module, out), out.shape)
 
     def _consume(self, name: str, module: nn.Module, labels: Tensor | None, dim: int) -> None:
         """Note which neurons a layer reads; at every call they must be the same."""
@@ -177,7 +176,7 @@ class Ledger:
         labels = self.classes.along(labels, range(1, labels.dim()), f"{name} reads across its channels")
         for dim in range(1, labels.dim()):
             labels = labels.narrow(dim, 0, 1)
-        if is_weighted(module) and not (layers.is_conv(module) and module.groups > 1):
+        if layers.is_weighted(module) and not layers.is_grouped(module):
             self.classes.pin(self.rows(name, module), f"{name} treats all heads alike")
             self.consumed.setdefault(name, torch.zeros(layers.in_width(module), dtype=torch.long))
         if layers.is_conv(module):
@@ -186,7 +185,7 @@ class Ledger:
         return labels.expand(out.shape)
 
     def _per_channel(
-        self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, dim: int
+        self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, dim: int, out: Tensor
     ) -> Tensor | None:
         """A norm (or PReLU): the channels pass, and its parameters go with them."""
         if labels is None:
@@ -197,7 +196,7 @@ class Ledger:
             parts = compress(columns.reshape(module.num_groups, -1))
             self.classes.along(parts, [1], f"group norm reads across its channels ({name})")
         self._pass(name, columns)
-        return spread(columns, dim, x.shape)
+        return spread(columns, layers.channel_dim(module, out), out.shape)
 
     def _pass(self, name: str, columns: Tensor) -> None:
         if name in self.between:
@@ -252,7 +251,7 @@ class Ledger:
             self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
         if module is not None:
             self.exposed[owner] = "its weights are used outside its call"
-            rows = self.rows(owner, module) if turned else None
+            rows = self.rows(owner, module) if turned == (layers.output_dim(module) == 0) else None
         else:
             rows = self._matrix(name, 0 if turned else 1)
         if rows is None:
@@ -274,6 +273,11 @@ class Ledger:
     def _tensor(self, name: str) -> Tensor:
         owner, _, own = name.rpartition(".")
         return getattr(self.model.get_submodule(owner), own)
+
+    def note_rule(self, labels: Tensor | None, rule: str) -> None:
+        """Remember that a rule of the user's own had a say in what these labels mean."""
+        if labels is not None:
+            self.ruled.append((core(labels), rule))
 
     def close(self) -> None:
         """Keep what could not be seen to the end.

@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .labels import compress, core, varying
-from .ops import Rules, Store, operation
-
-MOVES = Rules()
+from .ops import OperationCall, Store, operation, rule_of
 
 
 def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -20,7 +18,7 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return compress(out) if isinstance(out, Tensor) else [compress(o) for o in out]
 
 
-@MOVES.register(
+@rule_of(
     "permute",
     "transpose",
     "t",
@@ -36,13 +34,13 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     "adjoint",
     "swapaxes",
 )
-def _move(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _out: Any) -> Any:
-    labels = store.get(args[0])
-    return None if labels is None else _moved(func, (labels, *args[1:]), kwargs)
+def _move(call: OperationCall) -> Any:
+    return call.moves(lambda labels: call.func(labels, *call.args[1:], **call.kwargs))
 
 
-@MOVES.register("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
-def _view(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
+def _view(call: OperationCall) -> Any:
+    store, args, out = call.store, call.args, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -77,7 +75,7 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return found
 
 
-@MOVES.register(
+@rule_of(
     "slice",
     "select",
     "unbind",
@@ -95,8 +93,9 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     "masked_select",
     "take",
 )
-def _pick(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def _pick(call: OperationCall) -> Any:
     """Picking by position: along the dimension that is indexed, what is picked apart must stay alike."""
+    store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
     labels = store.get(args[0])
     name = operation(func)
     if name in ("index", "gather", "index_select", "masked_select", "take"):
@@ -137,8 +136,9 @@ def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs:
     return _moved(func, (labels, *args[1:]), kwargs)
 
 
-@MOVES.register("cat", "concatenate", "stack", "hstack", "vstack")
-def _cat(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+@rule_of("cat", "concatenate", "stack", "hstack", "vstack")
+def _cat(call: OperationCall) -> Any:
+    store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
     tensors = list(args[0])
     stacked = func._schema.name.endswith("stack")
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % out.dim()
@@ -164,8 +164,9 @@ def _labels_or_zeros(store: Store, tensor: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.long).expand(tensor.shape) if labels is None else labels
 
 
-@MOVES.register("constant_pad_nd")
-def _pad(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("constant_pad_nd")
+def _pad(call: OperationCall) -> Any:
+    store, args, out = call.store, call.args, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -188,8 +189,9 @@ def _pad(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any
     return labels if labels.shape == out.shape else None
 
 
-@MOVES.register("pixel_shuffle")
-def _pixel_shuffle(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("pixel_shuffle")
+def _pixel_shuffle(call: OperationCall) -> Any:
+    store, args, out = call.store, call.args, call.out
     labels, factor = store.get(args[0]), args[1] ** 2
     if labels is None:
         return None
@@ -199,11 +201,11 @@ def _pixel_shuffle(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any
     return compress(blocks.select(-3, 0).expand(out.shape))
 
 
-@MOVES.register("glu")
-def _glu(store: Store, _func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _out: Any) -> Any:
-    labels = store.get(args[0])
+@rule_of("glu")
+def _glu(call: OperationCall) -> Any:
+    args, kwargs, labels = call.args, call.kwargs, call.labels()
     if labels is None:
         return None
     first, second = labels.chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
-    store.classes.unite(core(compress(first)), core(compress(second)))
+    call.store.classes.unite(core(compress(first)), core(compress(second)))
     return compress(first)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .labels import FIXED, Classes, compress, core, varying
 
@@ -61,20 +62,127 @@ class Constraints:
     operands: list[tuple[Tensor, Tensor | None, tuple[int, ...], str]] = field(default_factory=list)
 
 
-Rule = Callable[[Store, Any, tuple[Any, ...], dict[str, Any], Any], Any]
+@dataclass(frozen=True, slots=True)
+class OperationCall:
+    """One call of an operation, as its rule sees it while a model is followed.
+
+    What a rule returns are labels: whole numbers in the shape of a tensor that say which neuron each element
+    belongs to, or None where no neuron owns any (or a list of them, one per result). The methods make them.
+
+    Attributes:
+        args: what the operation was called with, in order.
+        kwargs: by name.
+        out: what it returned.
+        func: the operation.
+        store: labels of all tensors.
+
+    Example:
+        >>> def turned(x: torch.Tensor) -> torch.Tensor:
+        ...     return x.flip(1)
+        >>> op = torch.library.custom_op("docs::turned", turned, mutates_args=())
+        >>> with snnprune.register_operation(op, lambda call: call.moves(lambda x: x.flip(1))) as rule:
+        ...     print(rule.name)
+        docs::turned
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    func: Any
+    store: Store
+
+    def labels(self, tensor: Any = None) -> Tensor | None:
+        """Labels of a tensor, of its shape; None when no neuron owns any of it.
+
+        Args:
+            tensor: by default the first argument.
+        """
+        return self.store.get(self.args[0] if tensor is None else tensor)
+
+    def elementwise(self) -> Tensor | None:
+        """For a result whose every element depends on the elements at the same place of the arguments alone.
+
+        Arguments are broadcast, and neurons that meet live and die together.
+        """
+        if not isinstance(self.out, Tensor):
+            return None
+        flat = [a for a in (*self.args, *self.kwargs.values()) if isinstance(a, Tensor)]
+        return combine(self.store, tuple(self.out.shape), flat)
+
+    def moves(self, function: Callable[[Tensor], Tensor], tensor: Any = None) -> Tensor | None:
+        """For a result whose elements are those of an argument in other places.
+
+        Args:
+            function: what moves them, made of PyTorch's operations; it is called with the labels.
+            tensor: the argument; by default the first one.
+        """
+        labels = self.labels(tensor)
+        return None if labels is None else compress(function(labels))
+
+    def reads_across(self, *dims: int, tensor: Any = None) -> Tensor | None:
+        """For a result of the shape of an argument that depends on all elements along some dimensions.
+
+        A softmax over positions is one. What is read together becomes one neuron: along channels that is all of
+        them, so that they stay.
+
+        Args:
+            dims: the dimensions.
+            tensor: the argument; by default the first one.
+        """
+        labels = self.labels(tensor)
+        if labels is None:
+            return None
+        return read_together(self.store, labels, dims, f"{operation(self.func)} reads across its channels")
+
+    def keep(self, why: str) -> None:
+        """For a result that depends on everything: all neurons of all arguments stay.
+
+        Args:
+            why: as a half sentence for the reason of the group.
+        """
+        for part in tree_leaves((self.args, self.kwargs)):
+            if isinstance(part, Tensor) and (labels := self.labels(part)) is not None:
+                self.store.classes.pin(labels, f"{why}{self.store.where()}")
 
 
-class Rules(dict[str, Rule]):
-    """Rules by the name of the operation, without namespace and trailing underscore."""
+Rule = Callable[[OperationCall], Any]
 
-    def register(self, *names: str) -> Callable[[Rule], Rule]:
-        """A decorator that enters a rule under several names."""
 
-        def enter(function: Rule) -> Rule:
-            self.update(dict.fromkeys(names, function))
-            return function
+@dataclass(frozen=True, slots=True)
+class OperationRule:
+    """A rule in the table, and what it is for.
 
-        return enter
+    Attributes:
+        rule: what labels the results.
+        name: of the operation, with its namespace, or of an autograd function.
+        place: file and line where a user has registered it; empty for PyTorch's operations.
+    """
+
+    rule: Rule
+    name: str
+    place: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether a user has registered it."""
+        return bool(self.place)
+
+
+OPERATIONS: dict[
+    Any, OperationRule
+] = {}  # by name with its namespace, such as aten::add; autograd functions by class
+
+
+def rule_of(*names: str) -> Callable[[Rule], Rule]:
+    """A decorator that enters a rule for PyTorch's operations; names without a namespace are those of aten."""
+
+    def enter_all(rule: Rule) -> Rule:
+        for name in names:
+            full = name if "::" in name else f"aten::{name}"
+            OPERATIONS[full] = OperationRule(rule, full)
+        return rule
+
+    return enter_all
 
 
 def combine(store: Store, shape: tuple[int, ...], operands: list[Any]) -> Tensor | None:
@@ -144,5 +252,5 @@ def read_together(store: Store, labels: Tensor, dims: Any, why: str) -> Tensor:
 
 
 def operation(func: Any) -> str:
-    """Name of an operation without its namespace."""
-    return func._schema.name.split("::")[-1]
+    """Name of an operation, without PyTorch's own namespace; of an autograd function, that of its class."""
+    return func.__name__ if isinstance(func, type) else func._schema.name.removeprefix("aten::")

@@ -7,14 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .elementwise import elementwise
 from .labels import compress, core, varying
-from .ops import Rules, Store, combine, combine_labels, extent, fixed_by, operation, read_together
-
-READS = Rules()
+from .ops import OperationCall, combine, combine_labels, extent, fixed_by, operation, read_together, rule_of
 
 
-@READS.register(
+@rule_of(
     "mean",
     "sum",
     "amax",
@@ -37,14 +34,15 @@ READS = Rules()
     "median",
     "count_nonzero",
 )
-def _reduce(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def _reduce(call: OperationCall) -> Any:
+    store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
     names = [a.name for a in func._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     if isinstance(given.get("other"), Tensor):  # the elementwise maximum
-        return elementwise(store, func, args, kwargs, out)
+        return call.elementwise()
     dims = given.get("dim", given.get("axis"))
     if dims is None or dims == []:
         dims = range(labels.dim())
@@ -57,10 +55,11 @@ def _reduce(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     return [labels] * len(out) if isinstance(out, (tuple, list)) else labels
 
 
-@READS.register(
+@rule_of(
     "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "softmax", "log_softmax", "_safe_softmax", "topk"
 )
-def _softmax(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def _softmax(call: OperationCall) -> Any:
+    store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -73,8 +72,9 @@ def _softmax(store: Store, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return found if isinstance(out, (tuple, list)) else found[0]
 
 
-@READS.register("native_layer_norm", "rms_norm", "_fused_rms_norm")
-def _layer_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("native_layer_norm", "rms_norm", "_fused_rms_norm")
+def _layer_norm(call: OperationCall) -> Any:
+    store, args, out = call.store, call.args, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -82,8 +82,9 @@ def _layer_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, o
     return [labels] + [None] * (len(out) - 1) if isinstance(out, (tuple, list)) else labels
 
 
-@READS.register("native_group_norm")
-def _group_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("native_group_norm")
+def _group_norm(call: OperationCall) -> Any:
+    store, args, out = call.store, call.args, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -95,7 +96,7 @@ def _group_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, o
     return [result, None, None]
 
 
-@READS.register(
+@rule_of(
     "max_pool2d_with_indices",
     "max_pool3d_with_indices",
     "avg_pool2d",
@@ -126,8 +127,9 @@ def _group_norm(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, o
     "mkldnn_max_pool2d",
     "adaptive_avg_pool1d",
 )
-def _spatial(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+def _spatial(call: OperationCall) -> Any:
     """Pooling, resizing and padding of the last dimensions."""
+    store, func, args, out = call.store, call.func, call.args, call.out
     labels = store.get(args[0])
     if labels is None:
         return None
@@ -141,9 +143,10 @@ def _spatial(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: 
     return found if isinstance(out, (tuple, list)) else found[0]
 
 
-@READS.register("grid_sampler", "grid_sampler_2d", "roi_align", "_roi_align")
-def _sample(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("grid_sampler", "grid_sampler_2d", "torchvision::roi_align")
+def _sample(call: OperationCall) -> Any:
     """Sampling at positions: channels stay what they are."""
+    store, args, out = call.store, call.args, call.out
     labels, where = store.get(args[0]), store.get(args[1])
     if where is not None:
         store.classes.pin(where, "positions are computed from it")
@@ -153,9 +156,10 @@ def _sample(store: Store, _func: Any, args: tuple[Any, ...], _kwargs: Any, out: 
     return labels.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1).expand(out.shape)
 
 
-@READS.register("bmm", "mm", "matmul", "baddbmm", "addmm", "dot", "mv")
-def _product(store: Store, func: Any, args: tuple[Any, ...], _kwargs: Any, out: Any) -> Any:
+@rule_of("bmm", "mm", "matmul", "baddbmm", "addmm", "dot", "mv")
+def _product(call: OperationCall) -> Any:
     """A product of two activations: along the inner dimension everything is read together."""
+    store, func, args, out = call.store, call.func, call.args, call.out
     name = operation(func)
     left, right = args[1:3] if name in ("baddbmm", "addmm") else args[:2]
     a, b = store.get(left), store.get(right)

@@ -55,6 +55,7 @@ class NeuronGroup:
         note: anything else a user should know, such as channels left out of the group.
         macs: multiply-adds per neuron, for one input, in products of activations (attention) and with
             parameters outside layers.
+        rules: what the rules of the user's own that it rests on are for: classes of layers, and operations.
     """
 
     id: str
@@ -64,6 +65,7 @@ class NeuronGroup:
     reason: str | None = None
     note: str = ""
     macs: float = 0.0
+    rules: tuple[str, ...] = ()
 
     @property
     def prunable(self) -> bool:

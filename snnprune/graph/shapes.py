@@ -62,7 +62,7 @@ def layer_shapes(model: nn.Module, example_inputs: Inputs) -> dict[str, LayerSha
 
     modes = {module: module.training for module in model.modules()}
     for name, module in model.named_modules():
-        if layers.is_conv(module) or isinstance(module, nn.Linear) or not any(True for _ in module.children()):
+        if layers.is_weighted(module) or not any(True for _ in module.children()):
             handles.append(module.register_forward_hook(record(name), with_kwargs=True))
     try:
         model.eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from .labels import core, spread
-from .ledger import Ledger, is_weighted
+from .ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class _Use:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class _Slices:
     """What one use says about one dimension of a tensor: a label per slice, and whether they are read."""
 
     name: str
@@ -68,16 +68,16 @@ def _labelled(ledger: Ledger, use: _Use) -> bool:
 def _enter(ledger: Ledger, use: _Use) -> bool:
     """Labels for a layer that did not run; False for what has no neurons."""
     module = use.module
-    if is_weighted(module) and not layers.is_grouped(module):
-        if not isinstance(module._parameters.get("weight"), nn.Parameter):
+    if layers.is_weighted(module) and not layers.is_grouped(module):
+        if layers.is_computed(module):
             return False
         ledger.rows(use.name, module)
         ledger.consumed.setdefault(use.name, ledger.classes.new(layers.in_width(module)))
     elif layers.is_conv(module):
         each = module.out_channels // module.groups
         ledger.between[use.name] = ledger.classes.new(module.groups).repeat_interleave(each)
-    elif isinstance(module, layers.PER_CHANNEL) and layers.channel_count(module) > 1:
-        ledger.between[use.name] = ledger.classes.new(layers.channel_count(module))
+    elif layers.is_channelwise(module) and layers.out_width(module) > 1:
+        ledger.between[use.name] = ledger.classes.new(layers.out_width(module))
     else:
         return False
     return True
@@ -86,7 +86,7 @@ def _enter(ledger: Ledger, use: _Use) -> bool:
 def _unite(ledger: Ledger, uses: list[_Use]) -> None:
     tensor = getattr(uses[0].module, uses[0].own)
     for dim in range(tensor.dim()):
-        sides = [side for use in uses if (side := _side(ledger, use, dim, tensor)) is not None]
+        sides = [side for use in uses if (side := _slices(ledger, use, dim, tensor)) is not None]
         for side in sides[1:]:
             ledger.classes.unite(
                 sides[0].labels,
@@ -108,37 +108,39 @@ def _unite(ledger: Ledger, uses: list[_Use]) -> None:
     for use in uses:  # a norm whose parameters are also used outside its call
         raw = ledger.raw.get(f"{use.name}.{use.own}" if use.name else use.own)
         if raw is not None and use.name in ledger.between:
-            ledger.classes.unite(core(raw), core(spread(ledger.between[use.name], 0, tensor.shape)))
+            dim = layers.tensors(use.module, "outputs").get(use.own, 0)
+            ledger.classes.unite(core(raw), core(spread(ledger.between[use.name], dim, tensor.shape)))
 
 
 def _fixed(module: nn.Module) -> bool:
     """True for PyTorch's own layers that are never cut (recurrent layers, embeddings, layer norms, ...)."""
-    if is_weighted(module) or isinstance(module, (*layers.PER_CHANNEL, nn.ParameterList, nn.ParameterDict)):
+    kind = layers.kind_of(module)
+    if kind is not None and kind.own:
+        return kind.form == "mixing"
+    if (kind is not None and kind.form != "mixing") or isinstance(module, (nn.ParameterList, nn.ParameterDict)):
         return False
     return type(module) is not nn.Module and type(module).__module__.startswith("torch.nn.")
 
 
-def _side(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Side | None:
+def _slices(ledger: Ledger, use: _Use, dim: int, tensor: Tensor) -> _Slices | None:
     """Labels of the slices of a use's tensor along one dimension, (tensor.shape[dim],)."""
     module, name = use.module, use.name
     found: Tensor | None = None
     reads = False
-    if isinstance(module, layers.PER_CHANNEL):
-        found = ledger.between.get(name) if use.own in layers.NORM_TENSORS else None
-    elif layers.is_grouped(module):
+    kind = layers.kind_of(module)
+    if kind is None:
+        return None
+    if layers.is_grouped(module):
         found = _grouped(ledger.between.get(name), use, dim)
-    elif is_weighted(module) and use.own == "bias":
-        found = ledger.produced.get(name)
-    elif is_weighted(module) and use.own == "weight":
-        if dim == layers.output_dim(module):
-            found = ledger.produced.get(name)
-        elif dim == layers.input_dim(module):
-            found, reads = ledger.consumed.get(name), True
-            if found is not None and isinstance(module, layers.IndexedLinear):
-                found = found[module.index.cpu()]
+    elif kind.outputs.get(use.own) == dim:
+        found = (ledger.between if kind.form == "channelwise" else ledger.produced).get(name)
+    elif kind.inputs.get(use.own) == dim:
+        found, reads = ledger.consumed.get(name), True
+        if found is not None and isinstance(module, layers.IndexedLinear):
+            found = found[module.index.cpu()]
     if found is None or len(found) != tensor.shape[dim]:
         return None
-    return _Side(name, found, reads)
+    return _Slices(name, found, reads)
 
 
 def _grouped(rows: Tensor | None, use: _Use, dim: int) -> Tensor | None:

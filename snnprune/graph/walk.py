@@ -17,13 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .. import layers
 from ..draws import is_random
+from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
 from .labels import Classes, core
-from .ledger import Ledger, is_known, is_weighted
-from .ops import Constraints, operation
-from .rules import rule_for
+from .ledger import Ledger, is_known
+from .ops import Constraints, OperationCall, OperationRule, operation
+from .rules import functions_through, rule_for
 
 
 class Walk(TorchDispatchMode):
@@ -41,7 +43,7 @@ class Walk(TorchDispatchMode):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._tensors.setdefault(id(tensor), name)
         for owner, module in model.named_modules():  # of several names, the one under which a layer has neurons
-            if is_weighted(module):
+            if layers.is_weighted(module):
                 prefix = f"{owner}." if owner else ""
                 self._tensors.update(
                     {id(t): prefix + own for own, t in module._parameters.items() if t is not None}
@@ -65,7 +67,7 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with self._hooks(), torch.no_grad(), attention.unfused(), self:
+        with self._hooks(), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
             output = call(self.model, inputs)
         for tensor in tensors_in(output):
             labels = self.get(tensor)
@@ -90,6 +92,26 @@ class Walk(TorchDispatchMode):
             self._stack.clear()
             self._inside = 0
 
+    def function(self, cls: Any, forward: Any, given: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
+        """Run an autograd function with a rule as one operation, then work out the labels of what it returned.
+
+        Args:
+            cls: its class.
+            forward: what computes it.
+            given: the arguments of `forward`.
+            args: those among them that the function was called with.
+        """
+        self._inside += 1
+        try:
+            out = forward(*given)
+        finally:
+            self._inside -= 1
+        rule = rule_for(cls)
+        if not self._inside and rule is not None:
+            with _disable_current_modes():
+                self._apply(rule, OperationCall(args, {}, out, cls, self))
+        return out
+
     def enter(self, name: str, module: nn.Module) -> None:
         """A module begins."""
         self._stack.append(name)
@@ -106,7 +128,14 @@ class Walk(TorchDispatchMode):
             return
         x = args[0] if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
         if isinstance(x, Tensor) and isinstance(output, Tensor):
-            self._set(output, self.ledger.layer(name, module, self.get(x), x, output))
+            further = [v for v in (*args, *kwargs.values()) if v is not x]
+            self._keep(further, f"{name} takes it besides its input, and no rule says what becomes of it")
+            found = self.ledger.layer(name, module, self.get(x), x, output)
+            self._set(output, found)
+            kind = layers.kind_of(module)
+            if kind is not None and kind.own:
+                for labels in (self.get(x), found):
+                    self.ledger.note_rule(labels, kind.rule)
         elif output is not None:  # None after an exception
             self._keep([*args, *kwargs.values()], f"no rule for {type(module).__name__} ({name})")
 
@@ -147,20 +176,30 @@ class Walk(TorchDispatchMode):
             named = next((f" with the parameter {n!r}" for p in parts if (n := self.name_of(p))), "")
             self._keep(parts, f"no rule for the operation {name}{named}{self.where()}")
             return
+        self._apply(rule, OperationCall(args, kwargs, out, func, self))
+
+    def _apply(self, rule: OperationRule, call: OperationCall) -> None:
+        """Label the results of an operation by its rule; where that fails, keep what went in."""
+        parts = tree_leaves((call.args, call.kwargs))
+        failed = f"the operation {operation(call.func)}{self.where()} cannot be followed"
+        if rule.own:
+            failed += f" by the rule for {rule.name}"
+            for part in parts:
+                self.ledger.note_rule(self.get(part), rule.name)
         try:
-            found = rule(self, func, args, kwargs, out)
-        except Exception as error:
-            self._keep(
-                parts, f"the operation {name}{self.where()} cannot be followed ({type(error).__name__}: {error})"
-            )
+            found = rule.rule(call)
+        except Exception as error:  # whatever a rule raises
+            self._keep(parts, f"{failed} ({type(error).__name__}: {first_line(error)})")
             return
-        outs = out if isinstance(out, (tuple, list)) else [out]
+        outs = call.out if isinstance(call.out, (tuple, list)) else [call.out]
         labels = found if isinstance(found, (tuple, list)) else [found] * len(outs)
         for tensor, own in zip(outs, labels, strict=False):
-            if isinstance(tensor, Tensor) and own is not None and own.shape == tensor.shape:
+            if not isinstance(tensor, Tensor) or own is None:
+                continue
+            if (not rule.own or self.classes.known(own)) and own.shape == tensor.shape:
                 self._set(tensor, own)
-            elif isinstance(tensor, Tensor) and own is not None:
-                self._keep(parts, f"the operation {name}{self.where()} cannot be followed")
+            else:
+                self._keep(parts, f"{failed} (its labels do not fit the result)" if rule.own else failed)
 
     def _matrix_product(self, args: Any, out: Tensor, *, addend: bool) -> bool:
         """A product with a matrix of parameters; False when it is one of activations."""

@@ -1,35 +1,52 @@
 """Kinds of layers, attention modules and windows: what of them is read, and how they are cut."""
 
+from .indexed import IndexedLinear
 from .kinds import (
-    NORM_TENSORS,
-    PER_CHANNEL,
-    IndexedLinear,
-    channel_count,
+    channel_dim,
+    group_count,
     in_width,
     input_dim,
+    is_channelwise,
+    is_computed,
     is_conv,
     is_customized,
     is_grouped,
     is_linear,
+    is_own,
+    is_weighted,
+    kind_of,
     out_width,
     output_dim,
+    tensors,
     weight_columns,
     weight_rows,
 )
+from .known import enter_all
+from .register import check_rules, misfit, register_layer
+
+enter_all()
 
 __all__ = [
-    "NORM_TENSORS",
-    "PER_CHANNEL",
     "IndexedLinear",
-    "channel_count",
+    "channel_dim",
+    "check_rules",
+    "group_count",
     "in_width",
     "input_dim",
+    "is_channelwise",
+    "is_computed",
     "is_conv",
     "is_customized",
     "is_grouped",
     "is_linear",
+    "is_own",
+    "is_weighted",
+    "kind_of",
+    "misfit",
     "out_width",
     "output_dim",
+    "register_layer",
+    "tensors",
     "weight_columns",
     "weight_rows",
 ]

@@ -1,150 +1,215 @@
-"""What the package knows of a layer type: where its channels lie, and the one layer of its own.
+"""What the package knows of a class of layers: one table, for PyTorch's layers and for users' own.
 
-`input_dim`/`output_dim` say which dimension of `weight` runs over the input and output channels.
+A `Kind` says which tensors of a layer have one slice per channel, along which dimension, and which attributes
+hold a number of channels. Everything else (following, scaling, folding, cutting, pricing, saving) asks for it
+here.
 """
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeGuard
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-PER_CHANNEL = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.GroupNorm,
-    nn.PReLU,
-)
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # of per-channel layers, each (channels,)
+from .indexed import IndexedLinear
+
+Form = Literal["weighted", "channelwise", "mixing"]
+SideOfLayer = Literal["inputs", "outputs"]
 
 
-class IndexedLinear(nn.Linear):
-    """A linear layer that reads only some features of its input.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where the channels of a class of layers lie.
 
-    It is what remains of an `nn.Linear` after single input neurons were removed. Parameter names stay
-    as they were; `index` is a buffer. It exports to ONNX as one Gather in front of the Gemm.
-
-    Args:
-        in_features: features that are read: columns of the weight.
-        out_features: rows of the weight.
-        bias: whether the layer has one, (out_features,).
-        source_features: width of the input before the selection.
-        index: features of the input to read, (in_features,) integers in [0, source_features); by default
-            the first ones.
-
-    Example:
-        >>> layer = snnprune.IndexedLinear(2, 3, source_features=5, index=torch.tensor([0, 4]))
-        >>> layer(torch.rand(7, 5)).shape
-        torch.Size([7, 3])
+    Attributes:
+        form: `weighted` for layers that read channels by a weight and make new ones; `channelwise` for those
+            that do the same to every channel by itself, whose outputs are their inputs' channels; `mixing` for
+            those whose channels must all stay.
+        inputs: tensor -> its dimension that runs over the input channels; a gate's scales are folded into it.
+        outputs: tensor -> its dimension that runs over the output channels.
+        sizes: attribute -> which of both it counts.
+        axis: dimension of the layer's input and output that holds the channels; None where it follows from the
+            weight's dimensions, or is the second.
+        reason: why the channels stay, for `mixing`.
+        like: class that it is handled as, where it does not derive from it.
+        rule: name of the class for which a user has registered it; empty for PyTorch's layers.
     """
 
-    index: Tensor
+    form: Form
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, SideOfLayer] = field(default_factory=dict)
+    axis: int | None = None
+    reason: str = ""
+    like: type[nn.Module] | None = None
+    rule: str = ""
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        source_features: int,
-        index: Tensor | None = None,
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.source_features = source_features
-        self.register_buffer("index", torch.arange(in_features) if index is None else index.long())
+    @property
+    def own(self) -> bool:
+        """Whether a user has registered it."""
+        return bool(self.rule)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Select, then multiply: (..., source_features) -> (..., out_features).
 
-        Args:
-            input: (..., source_features), of the weight's type and device.
+_KINDS: dict[type, Kind] = {}  # by class; a subclass has the kind of its nearest base
+_FOUND: dict[type, Kind | None] = {}  # what has been looked up since the table last changed
 
-        Raises:
-            RuntimeError: the input has another width, which the selection alone would not notice.
-        """
-        if input.shape[-1] != self.source_features:
-            raise RuntimeError(f"expected {self.source_features} input features, got {input.shape[-1]}")
-        return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)
 
-    def extra_repr(self) -> str:
-        """Shown by print(model)."""
-        return f"source_features={self.source_features}, {super().extra_repr()}"
+def enter(cls: type, kind: Kind) -> None:
+    """Put a kind into the table."""
+    _KINDS[cls] = kind
+    _FOUND.clear()
+
+
+def leave(cls: type) -> None:
+    """Take a kind out of the table."""
+    _KINDS.pop(cls, None)
+    _FOUND.clear()
+
+
+def registered(cls: type) -> bool:
+    """Whether the table has an entry for this very class."""
+    return cls in _KINDS
+
+
+def kind_of_class(cls: type) -> Kind | None:
+    """The kind of a class of layers; None for modules that are followed operation by operation."""
+    if cls not in _FOUND:
+        _FOUND[cls] = next((_KINDS[base] for base in cls.__mro__ if base in _KINDS), None)
+    return _FOUND[cls]
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    """The kind of a layer; None for modules that are followed operation by operation."""
+    return kind_of_class(type(module))
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """True for layers that have neurons of their own: they read channels by a weight and make new ones."""
+    kind = kind_of(module)
+    return kind is not None and kind.form == "weighted"
+
+
+def is_channelwise(module: nn.Module) -> bool:
+    """True for layers that do the same to every channel by itself (batch norm, PReLU, a scale per channel)."""
+    kind = kind_of(module)
+    return kind is not None and kind.form == "channelwise"
+
+
+def is_own(module: nn.Module) -> bool:
+    """True for layers that are handled by a rule which a user has registered."""
+    kind = kind_of(module)
+    return kind is not None and kind.own
 
 
 def is_conv(module: nn.Module) -> TypeGuard[_ConvNd]:
-    """True for plain and transposed convolutions."""
+    """True for plain and transposed convolutions, and what was registered as being like one."""
+    kind = kind_of(module)
+    if kind is not None and kind.own:
+        return kind.like is not None and issubclass(kind.like, _ConvNd)
     return isinstance(module, _ConvNd)
 
 
 def is_linear(module: nn.Module) -> bool:
     """True for linear layers that compute x W' + b and nothing else."""
-    return isinstance(module, nn.Linear) and type(module).forward in (
-        nn.Linear.forward,
-        IndexedLinear.forward,
-    )
+    known = (nn.Linear.forward, IndexedLinear.forward)
+    return isinstance(module, nn.Linear) and not is_own(module) and type(module).forward in known
 
 
 def is_customized(module: nn.Module) -> bool:
-    """True for a convolution or linear layer whose class computes its output in a way of its own."""
+    """True for a layer whose class computes its output in a way of its own."""
+    if is_own(module):
+        return True
     if is_conv(module):
         return not type(module).__module__.startswith("torch.nn.")
     return isinstance(module, nn.Linear) and not is_linear(module)
 
 
-def is_depthwise(module: nn.Module) -> bool:
-    """True for a convolution that maps every channel to itself alone."""
-    return is_conv(module) and module.groups > 1 and module.groups == module.in_channels == module.out_channels
+def is_computed(module: nn.Module) -> bool:
+    """Whether a layer's weight is no parameter, but computed from others (a parametrization)."""
+    weights = _kind(module).inputs
+    return not all(isinstance(module._parameters.get(own), nn.Parameter) for own in weights)
 
 
 def is_grouped(module: nn.Module) -> bool:
     """True for a grouped convolution, depthwise ones included: it is cut by whole groups."""
-    return is_conv(module) and module.groups > 1
+    return is_conv(module) and group_count(module) > 1
+
+
+def group_count(module: nn.Module) -> int:
+    """Groups of a convolution; 1 for everything else."""
+    return int(getattr(module, "groups", 1)) if is_conv(module) else 1
+
+
+def tensors(module: nn.Module, side: SideOfLayer) -> Mapping[str, int]:
+    """Names of the tensors with one slice per input or output channel, and their dimensions for it."""
+    kind = _kind(module)
+    return kind.inputs if side == "inputs" else kind.outputs
 
 
 def input_dim(module: nn.Module) -> int:
-    """Dimension of `weight` that runs over the input channels."""
-    return 0 if isinstance(module, _TRANSPOSED) else 1
+    """Dimension of the first weight that runs over the input channels."""
+    return next(iter(_kind(module).inputs.values()))
 
 
 def output_dim(module: nn.Module) -> int:
-    """Dimension of `weight` that runs over the output channels."""
-    return 1 if isinstance(module, _TRANSPOSED) else 0
+    """Dimension of the first weight that runs over the output channels."""
+    kind = _kind(module)
+    return kind.outputs[next(iter(kind.inputs))]
 
 
 def in_width(module: nn.Module) -> int:
     """Width of the layer's *input*, before any index selection."""
     if isinstance(module, IndexedLinear):
         return module.source_features
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    assert is_conv(module)
-    return module.in_channels
+    return _width(module, "inputs") or 0
 
 
 def out_width(module: nn.Module) -> int:
-    """Number of output channels or features."""
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    assert is_conv(module)
-    return module.out_channels
+    """Number of output channels or features; of a channelwise layer, of its channels."""
+    return _width(module, "outputs") or 0
 
 
-def channel_count(module: nn.Module) -> int:
-    """Channels of a per-channel layer; 1 for a PReLU with a shared slope."""
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters
-    if isinstance(module, nn.GroupNorm):
-        return module.num_channels
-    return int(module.num_features)  # type: ignore[arg-type]
+def _width(module: nn.Module, side: SideOfLayer) -> int | None:
+    """Channels of one side, by the attribute that counts them, else by the tensors."""
+    kind = _kind(module)
+    for name, counted in kind.sizes.items():
+        value = getattr(module, name, None)
+        if counted == side and isinstance(value, int):
+            return value
+    for name, dim in (kind.inputs if side == "inputs" else kind.outputs).items():
+        tensor = getattr(module, name, None)
+        if isinstance(tensor, Tensor):
+            return tensor.shape[dim] * (group_count(module) if side == "inputs" else 1)
+    return None
+
+
+def _kind(module: nn.Module) -> Kind:
+    kind = kind_of(module)
+    assert kind is not None, type(module)
+    return kind
+
+
+_INSTANCE = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # dimensions of a batch
+
+
+def channel_dim(module: nn.Module, x: Tensor) -> int:
+    """Dimension of a layer's input or output that holds its channels.
+
+    Args:
+        module: a weighted or channelwise layer.
+        x: its input, or its output.
+    """
+    kind = _kind(module)
+    if kind.axis is not None:
+        return kind.axis % max(1, x.dim())
+    if kind.form == "weighted":
+        weight: Any = getattr(module, next(iter(kind.inputs)))
+        return max(0, x.dim() + 1 - weight.dim())
+    unbatched = _INSTANCE.get(type(module), 0) - 1 == x.dim()
+    return 0 if unbatched or x.dim() == 1 else 1
 
 
 def weight_columns(module: nn.Module, weight: Tensor) -> Tensor:
@@ -156,7 +221,7 @@ def weight_columns(module: nn.Module, weight: Tensor) -> Tensor:
         module: the layer.
         weight: its weight, or a tensor of that shape.
     """
-    return _by_channel(weight, input_dim(module), module.groups if is_conv(module) else 1)
+    return _by_channel(weight, input_dim(module), group_count(module))
 
 
 def weight_rows(module: nn.Module, weight: Tensor) -> Tensor:
@@ -166,7 +231,7 @@ def weight_rows(module: nn.Module, weight: Tensor) -> Tensor:
         module: the layer.
         weight: its weight, or a tensor of that shape.
     """
-    return _by_channel(weight, output_dim(module), module.groups if is_conv(module) else 1)
+    return _by_channel(weight, output_dim(module), group_count(module))
 
 
 def _by_channel(weight: Tensor, dim: int, groups: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..inputs import Inputs, batch_size, call
-from ..layers import attention
+from ..layers import attention, is_own, is_weighted
 from .formulas import formulas
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class MacCount:
 
     Attributes:
         total: of the whole network.
-        layers: of every convolution and linear layer that was called as a module, over all its calls.
+        layers: of every layer with a weight (convolutions, linear layers, users' own) that was called as a module,
+            over all its calls.
         unpriced: operations that take weights and are not counted, as `operation (module)`.
     """
 
@@ -180,7 +181,7 @@ class _Watch(TorchDispatchMode):
         """Know which module runs, for the length of a `with` block."""
         handles = []
         for name, module in self.model.named_modules():
-            layer = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+            layer = is_weighted(module) or is_own(module)
             handles.append(module.register_forward_pre_hook(_Enter(self, name)))
             handles.append(
                 module.register_forward_hook(_Leave(self, name if layer else None), prepend=True, always_call=True)

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from ..errors import ConfigError
 
 
 def _raw(formula: Callable[..., float]) -> Callable[..., float]:
@@ -109,8 +112,46 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, *_rest: Any, out_val: Any = None, **_
     return 2 * rows * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
+# Of users: the operation's name with its namespace -> what prices it, and where it was registered.
+_OWN: dict[str, tuple[Callable[..., float], str]] = {}
+
+
+def add_formula(name: str, macs: Callable[..., float], place: str) -> Callable[[], None]:
+    """Price an operation of the user's own, and return what takes the price out again.
+
+    Args:
+        name: such as `mylib::shift`.
+        macs: multiply-adds of one call, of its result and what it was called with.
+        place: file and line of the registration; what the same one has registered is replaced.
+
+    Raises:
+        ConfigError: the operation has a price already.
+    """
+    known = _OWN[name][1] if name in _OWN else None
+    if known != place and _packet(name) in {*flop_registry, *formulas()}:
+        raise ConfigError(f"the multiply-adds of {name} are counted already. Give no macs for it.")
+
+    @_raw
+    def formula(*args: Any, out_val: Any = None, **kwargs: Any) -> float:
+        return 2 * macs(out_val, *args, **kwargs)
+
+    mine = _OWN[name] = (formula, place)
+
+    def free() -> None:
+        if _OWN.get(name) is mine:
+            del _OWN[name]
+
+    return free
+
+
+def _packet(name: str) -> Any:
+    """An operation by its name with its namespace; None where this version of PyTorch lacks it."""
+    space, _, own = name.replace("::", ".").partition(".")
+    return getattr(getattr(torch.ops, space), own, None)
+
+
 def formulas() -> dict[Any, Callable[..., float]]:
-    """Operation -> formula, for those that this version of PyTorch (and torchvision) has."""
+    """Operation -> formula, for those that this version of PyTorch (and torchvision) has, and users' own."""
     wanted: dict[str, Callable[..., float]] = {
         "aten._cudnn_rnn": _fused_rnn,
         "aten.miopen_rnn": _fused_rnn,
@@ -130,10 +171,6 @@ def formulas() -> dict[Any, Callable[..., float]]:
         "aten._scaled_dot_product_attention_math_for_mps": _sdpa,
         "torchvision.deform_conv2d": _deformable,
     }
-    found = {}
-    for name, formula in wanted.items():
-        space, _, own = name.partition(".")
-        packet = getattr(getattr(torch.ops, space), own, None)
-        if packet is not None:
-            found[packet] = formula
-    return found
+    wanted |= {name: formula for name, (formula, _) in _OWN.items()}
+    known = {_packet(name): formula for name, formula in wanted.items()}
+    return {packet: formula for packet, formula in known.items() if packet is not None}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import layers
 from ..draws import Draws
 from ..graph import NeuronGroup
 from ..inputs import Inputs, call, map_tensors, tensors_in
@@ -20,20 +21,26 @@ from ..surgery.fold import fold_
 from ..surgery.remove import remove_
 from ..surgery.scales import Scales, column_maps, leave_alive_, scale_call
 
-TOLERANCE = 1e-10
+TOLERANCE = 1e-10  # of a difference between two models in float64, in spreads of the output
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far two models are apart: max |a - b| over the standard deviation of a."""
+    """How far two models are apart: max |a - b| over the standard deviation of a.
+
+    Attributes:
+        relative: that ratio.
+        noise: the same ratio for the first model against itself, with its input changed in the last bit; 0 where
+            it was not needed.
+    """
 
     relative: float
-    floor: float = 0.0
+    noise: float = 0.0
 
     @property
     def exact(self) -> bool:
         """Within 1e-10, or 10 x what rounding of the input alone does to this model."""
-        return self.relative <= max(TOLERANCE, 10 * self.floor)
+        return self.relative <= max(TOLERANCE, 10 * self.noise)
 
 
 def relative_difference(reference: object, other: object) -> float:
@@ -82,14 +89,19 @@ def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
                 max(1, parameter.numel() // max(1, len(parameter) if parameter.dim() else 1))
             )
             parameter.copy_((0.3 * values).to(parameter))
+
+    def draw(tensor: Tensor, low: float, high: float) -> None:
+        values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+        tensor.copy_((low + (high - low) * values).to(tensor))
+
     for module in model.modules():
+        if layers.is_own(module):
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if isinstance(tensor, Tensor) and tensor.is_floating_point() and _constant(tensor):
+                    first = float(tensor.flatten()[0])  # what is positive may have to be, such as a variance
+                    draw(tensor, *((0.6 * first, 1.4 * first) if first else (-0.3, 0.3)))
         if not isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)):
             continue
-
-        def draw(tensor: Tensor, low: float, high: float) -> None:
-            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-            tensor.copy_((low + (high - low) * values).to(tensor))
-
         mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
         if isinstance(mean, Tensor) and isinstance(variance, Tensor):
             center = mean.abs().mean() + variance.sqrt().mean()
@@ -102,8 +114,11 @@ def randomize_norms_(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def _next_to_zero(parameter: Tensor) -> bool:
-    first = float(parameter.flatten()[0])
-    return abs(first) < 1e-2 and bool((parameter == first).all())
+    return _constant(parameter) and abs(float(parameter.flatten()[0])) < 1e-2
+
+
+def _constant(tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
 
 
 def random_scales(
@@ -134,7 +149,7 @@ def removal_difference(
     *,
     watch: Sequence[str] | None = None,
 ) -> Difference:
-    """Difference between the gated model and the folded and removed one, and the model's noise floor.
+    """Difference between the gated model and the folded and removed one, and the model's own noise.
 
     Args:
         model: a float64 network in eval mode; it is copied.
@@ -158,7 +173,7 @@ def gated_difference(
     watch: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Difference:
-    """Difference between a model under gates and another one, and the noise floor of the first.
+    """Difference between a model under gates and another one, and the noise of the first.
 
     Args:
         model: a network in eval mode.
@@ -180,14 +195,14 @@ def gated_difference(
 def measured(
     reference: Callable[[Inputs], Any], other: Callable[[Inputs], Any], inputs: Inputs, *, seed: int = 0
 ) -> Difference:
-    """Difference between two forms of one network that draw the same, and the noise floor of the first."""
+    """Difference between two forms of one network that draw the same, and the noise of the first."""
     draws = Draws(seed)
     left, right = draws.both(lambda: reference(inputs), lambda: other(inputs))
-    difference, floor = relative_difference(left, right), 0.0
+    difference, noise = relative_difference(left, right), 0.0
     if TOLERANCE < difference < 1e-3:
         nudged = map_tensors(lambda x: x * (1 + 1e-15) if x.is_floating_point() else x, inputs)
-        floor = relative_difference(left, draws.run(lambda: reference(nudged)))
-    return Difference(difference, floor)
+        noise = relative_difference(left, draws.run(lambda: reference(nudged)))
+    return Difference(difference, noise)
 
 
 def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any]:

@@ -24,7 +24,7 @@ from .difference import gated_difference, layers_to_watch, random_scales, random
 
 logger = logging.getLogger(__name__)
 
-_PARTS = 4
+_PARTS = 4  # so many times another share of the neurons is off, until each was once
 _TRIALS = 300  # a bound on the search for groups at fault: what is not cleared by then is kept
 
 
@@ -110,9 +110,9 @@ class _Proof:
         self.given = to_dtype(inputs, torch.float64)
         self.inputs, random = _probe_inputs(self.probe, self.given, generator)
         self.trains = _runs_in_training(self.probe, self.given)
-        # A layer of the user's own may depend on single neurons (a maximum over the weights), so there
-        # every neuron is off once; elsewhere two draws are enough: one may happen to be symmetric.
-        own = any(layers.is_customized(module) for module in self.probe.modules())
+        # A layer or operation of the user's own may depend on single neurons (a maximum over the weights), so
+        # there every neuron is off once; elsewhere two draws are enough: one may happen to be symmetric.
+        own = any(layers.is_customized(module) for module in self.probe.modules()) or any(g.rules for g in groups)
         # One that draws may happen to mask the very place where a mistake is: it is tried with more draws.
         self.draws = [random_scales(groups, generator) for _ in range(4 if random else 2)]
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
@@ -161,7 +161,7 @@ class _Proof:
         if found is None:
             return chosen
         if len(chosen) == 1:
-            self.reasons[chosen[0].id] = found.why
+            self.reasons[chosen[0].id] = found.why + _suspects(chosen[0])
             return []
         if found.module is not None:
             near = [g for g in chosen if any(m.module == found.module for m in g.members)]
@@ -179,8 +179,13 @@ class _Proof:
             if self.fault([*accepted, group]) is None:
                 accepted.append(group)
             else:
-                self.reasons[group.id] = "it is exact alone but not together with other groups"
+                self.reasons[group.id] = "it is exact alone but not together with other groups" + _suspects(group)
         return accepted
+
+
+def _suspects(group: NeuronGroup) -> str:
+    """Whom else to suspect when a group fails: rules of the user's own."""
+    return f"; perhaps the rule for {' or '.join(group.rules)} is wrong" if group.rules else ""
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def _per_input(model: nn.Module, example: Tensor) -> bool:
 def _input_channels(model: nn.Module) -> int:
     for module in model.modules():
         if layers.is_conv(module):
-            return int(module.in_channels)  # type: ignore[arg-type]
+            return layers.in_width(module)
         if isinstance(module, nn.Linear):
             return 1
     return 3

@@ -20,13 +20,16 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     sizes: dict[str, dict[str, Any]] = {}
     for name, module in model.named_modules():
         if layers.is_conv(module):
-            sizes[name] = {"in": module.in_channels, "out": module.out_channels, "groups": module.groups}
-        elif isinstance(module, nn.Linear):
+            wide, groups = (layers.in_width(module), layers.out_width(module)), layers.group_count(module)
+            sizes[name] = {"in": wide[0], "out": wide[1], "groups": groups}
+        elif isinstance(module, nn.Linear) and not layers.is_own(module):
             sizes[name] = {"in": module.in_features, "out": module.out_features}
             if isinstance(module, layers.IndexedLinear):
                 sizes[name]["source"] = module.source_features
-        elif isinstance(module, layers.PER_CHANNEL):
-            sizes[name] = {"out": layers.channel_count(module)}
+        elif layers.is_weighted(module):
+            sizes[name] = {"in": layers.in_width(module), "out": layers.out_width(module)}
+        elif layers.is_channelwise(module):
+            sizes[name] = {"out": layers.out_width(module)}
             if isinstance(module, nn.GroupNorm):
                 sizes[name]["groups"] = module.num_groups
         elif (heads := attention.head_count(module)) is not None:
@@ -40,9 +43,21 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> Non
     Raises:
         StructureError: a layer is missing, of another kind, or smaller than recorded.
     """
+    layers.check_rules(model)
     own = layer_sizes(model)
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
+        module = dict(model.named_modules()).get(odd)
+        if odd in sizes and module is not None:
+            raise StructureError(
+                f"the file holds sizes of layer {odd}, but no rule says where a {type(module).__name__} has its "
+                "channels. Register the rule with which it was saved (snnprune.register_layer) before loading."
+            )
+        if module is not None and layers.is_own(module):
+            raise StructureError(
+                f"the file holds no sizes of layer {odd}: when it was saved, there was no rule for "
+                f"{type(module).__name__}. Remove the rule to load it."
+            )
         raise StructureError(
             f"layer {odd!r} is only in one of the saved structure and {type(model).__name__}. Give the "
             "architecture that was pruned."
@@ -69,7 +84,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
         if have == dict(wanted):
             continue
         module = model.get_submodule(name)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not layers.is_own(module):
             source = wanted.get("source", wanted["in"])
             if source > layers.in_width(module):
                 raise StructureError(
@@ -80,7 +95,7 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
                 raise StructureError(f"layer {name}: its index selection is missing or out of range.")
             columns = torch.arange(wanted["in"])
             select_(model, name, inputs=columns, outputs=torch.arange(wanted["out"]), index=stored, source=source)
-        elif layers.is_conv(module):
+        elif layers.is_weighted(module):
             inputs = None if layers.is_grouped(module) else torch.arange(wanted["in"])
             _same_groups(name, have, wanted)
             select_(model, name, inputs=inputs, outputs=torch.arange(wanted["out"]))

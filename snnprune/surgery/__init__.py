@@ -1,7 +1,7 @@
 """Fold scales into weights, and cut neurons out."""
 
 from .fold import fold_
-from .remove import layer_masks, remove_, set_heads_
+from .remove import remove_, set_heads_
 from .resize import select_, select_slices_
 from .scales import ColumnMap, Scales, check_scales, column_maps, scale_call, scale_input
 
@@ -11,7 +11,6 @@ __all__ = [
     "check_scales",
     "column_maps",
     "fold_",
-    "layer_masks",
     "remove_",
     "scale_call",
     "scale_input",

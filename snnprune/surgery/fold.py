@@ -38,14 +38,17 @@ def fold_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn
         if factor is None:
             continue
         module = model.get_submodule(name)
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        if id(weight) in done:  # shared with a layer that reads the same neurons
-            continue
-        done.add(id(weight))
+        kind = layers.kind_of(module)
+        assert kind is not None, name
         if isinstance(module, layers.IndexedLinear):
             factor = factor[module.index]
-        shape = [1] * weight.dim()
-        shape[layers.input_dim(module)] = -1
-        weight.mul_(factor.to(weight).reshape(shape))
+        for own, dim in kind.inputs.items():
+            weight = getattr(module, own)
+            assert isinstance(weight, Tensor)
+            if id(weight) in done:  # shared with a layer that reads the same neurons
+                continue
+            done.add(id(weight))
+            shape = [1] * weight.dim()
+            shape[dim] = -1
+            weight.mul_(factor.to(weight).reshape(shape))
     return model

@@ -61,11 +61,7 @@ def layer_masks(model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str,
 
 
 def _width(module: nn.Module, role: str) -> int:
-    if role == "consumer":
-        return layers.in_width(module)
-    if layers.is_conv(module) or isinstance(module, nn.Linear):
-        return layers.out_width(module)
-    return layers.channel_count(module)
+    return layers.in_width(module) if role == "consumer" else layers.out_width(module)
 
 
 def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn.Module:

@@ -50,17 +50,28 @@ def select_(
         StructureError: the layer is of a type that cannot be resized.
     """
     module = model.get_submodule(name)
-    if layers.is_conv(module):
-        _select_conv(module, inputs, outputs)
-    elif isinstance(module, nn.Linear):
-        _select_weight(module, inputs, outputs)
-        module.out_features, module.in_features = module.weight.shape
-        _set_index(model, name, module, index, source)
-    elif isinstance(module, layers.PER_CHANNEL):
+    kind = layers.kind_of(module)
+    if kind is None or kind.form == "mixing":
+        raise StructureError(
+            f"{name}: layers of type {type(module).__name__} cannot be resized. For a class of your own register "
+            "a rule (snnprune.register_layer)."
+        )
+    if layers.is_grouped(module):
         if outputs is not None:
-            _select_norm(module, outputs)
-    else:
-        raise StructureError(f"{name}: layers of type {type(module).__name__} cannot be resized.")
+            _select_conv_groups(module, outputs)
+        return
+    if outputs is not None and isinstance(module, nn.GroupNorm):
+        _set_norm_groups(module, len(outputs))
+    for side, keep in ((kind.outputs, outputs), (kind.inputs, inputs)):
+        if keep is not None:
+            for own, dim in side.items():
+                _take(module, own, dim, keep)
+    for own, counted in kind.sizes.items():
+        keep = inputs if counted == "inputs" else outputs
+        if keep is not None and hasattr(module, own):
+            setattr(module, own, len(keep))
+    if isinstance(module, nn.Linear):
+        _set_index(model, name, module, index, source)
 
 
 def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -75,24 +86,6 @@ def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
         setattr(module, name, nn.Parameter(new.clone(), requires_grad=old.requires_grad))
     else:
         module._buffers[name] = new.clone()
-
-
-def _select_weight(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> None:
-    if outputs is not None:
-        _take(module, "weight", layers.output_dim(module), outputs)
-        _take(module, "bias", 0, outputs)
-    if inputs is not None:
-        _take(module, "weight", layers.input_dim(module), inputs)
-
-
-def _select_conv(module: Any, inputs: Tensor | None, outputs: Tensor | None) -> None:
-    if layers.is_grouped(module):
-        if outputs is not None:
-            _select_conv_groups(module, outputs)
-        return
-    _select_weight(module, inputs, outputs)
-    module.out_channels = module.weight.shape[layers.output_dim(module)]
-    module.in_channels = module.weight.shape[layers.input_dim(module)] * module.groups
 
 
 def _select_conv_groups(module: Any, outputs: Tensor) -> None:
@@ -111,18 +104,11 @@ def _select_conv_groups(module: Any, outputs: Tensor) -> None:
     module.in_channels, module.out_channels = len(kept) * inner, len(kept) * each
 
 
-def _select_norm(module: Any, keep: Tensor) -> None:
-    for tensor in layers.NORM_TENSORS:
-        _take(module, tensor, 0, keep)
-    if isinstance(module, nn.GroupNorm):
-        each = module.num_channels // module.num_groups
-        if len(keep) % each:
-            raise StructureError(f"a group norm of {module.num_groups} groups can only lose whole groups.")
-        module.num_channels, module.num_groups = len(keep), len(keep) // each
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = len(keep)
-    else:
-        module.num_features = len(keep)
+def _set_norm_groups(module: nn.GroupNorm, left: int) -> None:
+    each = module.num_channels // module.num_groups
+    if left % each:
+        raise StructureError(f"a group norm of {module.num_groups} groups can only lose whole groups.")
+    module.num_groups = left // each
 
 
 def _set_index(model: nn.Module, name: str, module: nn.Linear, index: Tensor | None, source: int) -> None:

@@ -116,14 +116,15 @@ def scale_input(module: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
     """A consumer's input with its columns scaled: what a gate does.
 
     Args:
-        module: convolution (channels before the spatial dimensions) or linear layer (features last).
+        module: the consumer.
         x: its input, with or without a batch dimension.
         factor: (columns,), or (inputs, columns) where every input of the batch has scales of its own.
     """
+    feature_dims = x.dim() - layers.channel_dim(module, x)  # that of the channels, and those of positions
     if factor.dim() == 2:
-        factor = _per_input(factor, x, feature_dims=module.weight.dim() - 1 if layers.is_conv(module) else 1)
-    if layers.is_conv(module):
-        factor = factor.reshape(*factor.shape, *[1] * (module.weight.dim() - 2))
+        factor = _per_input(factor, x, feature_dims=feature_dims)
+    if feature_dims > 1:
+        factor = factor.reshape(*factor.shape, *[1] * (feature_dims - 1))
     return x * factor.to(x.dtype)
 
 

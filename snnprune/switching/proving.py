@@ -51,7 +51,7 @@ def refuse_inexact(step: str, difference: Difference) -> float:
     if not difference.exact:
         raise ExactnessError(
             f"the {step} step changed the model's outputs by {difference.relative:.3g} of their spread "
-            f"(allowed: {max(TOLERANCE, 10 * difference.floor):.1g}). No result was written. Please report "
+            f"(allowed: {max(TOLERANCE, 10 * difference.noise):.1g}). No result was written. Please report "
             "this model; `snnprune inspect` lists its groups, and --keep can exclude the one at fault."
         )
     return difference.relative
