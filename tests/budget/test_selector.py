@@ -156,6 +156,7 @@ def test_no_set_of_the_threshold_and_more_neurons_comes_much_closer(seed):
         assert above is not None
         top = np.concatenate(list(above.values()))
         good = (shares <= share + 1e-12) & (masks | ~top).all(axis=1)
+        assert (mask.numpy() >= top).all(), "whatever fills the budget, all above the threshold stays"
         assert found <= share + 1e-12
         assert found >= shares[(masks == top).all(axis=1)][0]
         assert found >= min(share - 0.5 * SLACK, shares[good].max()) - 0.03
