@@ -181,7 +181,7 @@ def _declared(
     pairs = size(*(getattr(module, own) for own in weights))
     rest = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs") if own not in weights))
     each = width * made
-    sides = Side(width, tuple(ins)), Side(made, tuple(outs))
+    sides = Columns(width, tuple(ins)), Columns(made, tuple(outs))
     return LayerCost(name, *sides, counted / each, pairs / each, rest / made)
 
 
