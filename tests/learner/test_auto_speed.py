@@ -24,7 +24,7 @@ LAST = Speed(channels_last=True)
 HALF = Speed("bfloat16")
 BOTH = Speed("bfloat16", channels_last=True)
 FOUR = [PLAIN, LAST, HALF, BOTH]
-CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search=0.4, seed=3)
+CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search={"share": 0.4}, seed=3)
 
 
 def chosen(times, *, left=1, may_compile=False, found=FOUR):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from snnprune.learner import TaskLoss
-from snnprune.switching import Learners
+from snnprune.switching.learners import Learners
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, 0.0], [-2.0, 0.0, 2.0]], dtype=torch.float64)

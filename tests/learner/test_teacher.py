@@ -16,7 +16,7 @@ from snnprune.inputs import Batch, map_tensors, moved
 from snnprune.learner import Interrupted, PruneConfig, Speed, TaskLoss, Teacher, loop
 
 COUNT, SIZE = 90, 16
-CONFIG = PruneConfig(target={"params": 0.5}, epochs=3, search=0.3, seed=1)
+CONFIG = PruneConfig(target={"params": 0.5}, epochs=3, search={"share": 0.3}, seed=1)
 
 
 class Counted(nn.Sequential):
@@ -186,7 +186,7 @@ def test_a_run_of_one_epoch_does_not_ask_about_all_samples_first(monkeypatch):
 
 
 def test_trials_share_what_the_teacher_said(monkeypatch):
-    config = PruneConfig(target={"drop": 0.9}, epochs=2, trials=2, seed=1, search=0.3)
+    config = PruneConfig(target={"drop": 0.9}, epochs=2, trials=2, seed=1, search={"share": 0.3})
     inputs = []
     original = Teacher.__init__
 

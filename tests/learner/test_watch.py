@@ -18,7 +18,7 @@ from snnprune.learner.searching import SearchStage
 from snnprune.learner.watch import Watch, figures_of
 from snnprune.metrics import evaluate
 
-CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search=0.4, seed=3)
+CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search={"share": 0.4}, seed=3)
 
 
 @pytest.fixture
