@@ -10,7 +10,7 @@ from ..budget import read_target
 from ..errors import ConfigError, TargetError
 from ..options import Count, CountOrZero, Finite, Names, NotNegative, Positive, Seed, Share, check_fields
 from ..switching import Gradient
-from ..switching.encoding import Scores, Start
+from ..switching.encoding import ScoreSource, Start
 
 Optimizer = Literal["sgd", "adamw"]
 Granularity = Literal["neuron", "connection"]
@@ -103,7 +103,7 @@ class PruneConfig:
     hold: Count = 1
     decay: bool = False
     gradient: Gradient = "through"
-    scores: Scores = "switcher+offset"
+    scores: ScoreSource = "switcher+offset"
     start: Start = "post-training"
     fresh_mean: Finite = 0.1
     fresh_std: Positive = 2**0.5

@@ -64,7 +64,8 @@ class Attached(Mark):
         """Everything the scorer learns: the switcher and, with it, the offsets."""
         if self.scorer is None:
             return []
-        offsets = list(self.scorer.offsets.parameters()) if self.scorer.learns_offsets else []
+        offsets = self.scorer.offsets if self.scorer.learns_offsets else []
+        offsets = [offsets] if isinstance(offsets, nn.Parameter) else list(offsets)
         return self.scorer.switcher_parameters() + offsets
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..losses import LossFunction, check_loss, own_loss
 from ..options import Count, Seed, Share, checked
 from ..plain import plain
 from ..proof.tracing import trace
-from .encoding import Evidence, Scorer, Scores, Start
+from .encoding import Evidence, Scorer, ScoreSource, Start
 from .gated import GatedModel
 from .probing import measure_sensitivity
 
@@ -27,7 +27,7 @@ def attach(
     model: nn.Module,
     example_inputs: Inputs,
     *,
-    switcher: Scores | None = "switcher+offset",
+    switcher: ScoreSource | None = "switcher+offset",
     start: Start = "post-training",
     floor: float = 0.1,
     round_to: int = 1,

@@ -262,12 +262,12 @@ class GatedModel(Attached):
             return
         if self.scorer is not None:
             with torch.set_grad_enabled(differentiable and not held):
-                values = self.scorer(self.model)
+                values = self.scorer.segments.split(self.scorer(self.model))
                 self._masks = keep_masks(
                     values,
                     self.cost,
                     self.budget,
-                    levels=dict(zip(self.scorer.ids, self.scorer.levels.tolist(), strict=True)),
+                    levels=dict(zip(self.scorer.ids, self.scorer.shifts.tolist(), strict=True)),
                     floor=self.floor,
                     round_to=self.round_to,
                 )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...inputs import device_of, in_float32
-from ..encoding import Scores, Start
+from ..encoding import ScoreSource, Start
 from ..encoding.scorer import standardized
-from ..encoding.sources import standardize, z_scores
+from ..encoding.sources import over_rms, z_scores
 from .switcher import MatrixSwitcher, sorted_patches, spread_patches
 
 FEATURES = 5  # relative magnitude, the weight, norms of its row and of its column, sensitivity
@@ -49,7 +49,7 @@ class ConnectionScorer(nn.Module):
         model: nn.Module,
         names: Sequence[str],
         *,
-        scores: Scores = "switcher+offset",
+        scores: ScoreSource = "switcher+offset",
         start: Start = "post-training",
         sensitivity: Mapping[str, Tensor] | None = None,
         trust: float = 0.5,
@@ -96,7 +96,7 @@ class ConnectionScorer(nn.Module):
         """What switcher and path say, per layer (out, in), before scaling and offsets."""
         assert self.switcher is not None
         assert self.path is not None
-        weights = [standardize(weight_of(model, name).float()) for name in self.names]
+        weights = [over_rms(weight_of(model, name).float()) for name in self.names]
         relative = [w.abs() / (w.detach().abs().mean() + _LEAST) - 1 for w in weights]
         unit = torch.cat([r.detach().flatten() for r in relative]).std(correction=0) + 1e-6
         found = []

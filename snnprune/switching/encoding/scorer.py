@@ -8,16 +8,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ... import layers
 from ...errors import ConfigError
 from ...graph import NeuronGroup
 from ...inputs import device_of, in_float32
+from ...surgery import column_maps
+from ..segments import Segments
+from ..stacks import Stacks
 from ..switcher import Switcher
 from .evidence import Evidence
-from .rows import STATISTICS, StackedRows
+from .rows import StackedRows
+from .sources import sources_of
 from .stacked import StackedMatrices, is_fc_group
+from .statistics import STATISTICS
 
 Start = Literal["post-training", "fresh"]
-Scores = Literal["switcher", "switcher+offset", "free"]
+ScoreSource = Literal["switcher", "switcher+offset", "free"]
+_UNIT = 1e-6  # keeps a group of equals finite
 
 
 class Scorer(nn.Module):
@@ -26,7 +33,7 @@ class Scorer(nn.Module):
     *Post-training* start: `u = 1 + spread * z`, where z starts as the relative norm of all weights of
     the neuron (its own and those that read it), so that the pretrained function is unharmed and the
     order is the one of the best hand-set rule. The U-Net's head starts at 0 and learns what to add.
-    With evidence, z also holds the loss's sensitivity to the neuron, and `levels` says how groups compare
+    With evidence, z also holds the loss's dependence on the neuron, and `shifts` says how groups compare
     under a budget: it moves the threshold of a group, not its scales.
 
     *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no
@@ -57,7 +64,7 @@ class Scorer(nn.Module):
         model: nn.Module,
         groups: Sequence[NeuronGroup],
         *,
-        scores: Scores = "switcher+offset",
+        scores: ScoreSource = "switcher+offset",
         start: Start = "post-training",
         evidence: Evidence | None = None,
         spread: float = 0.05,
@@ -73,21 +80,28 @@ class Scorer(nn.Module):
         chosen = [group for group in groups if group.prunable]
         if not chosen:
             raise ConfigError("no group of the model is prunable, so there is nothing to score.")
-        self.ids = [group.id for group in chosen]
-        self.spread, self.start = spread, start
+        device = device_of(model)
+        self.ids, self.sizes = [group.id for group in chosen], [group.size for group in chosen]
+        self.segments = Segments(dict(zip(self.ids, self.sizes, strict=True)), device)
+        self.spread, self.start, self.fresh_mean, self.fresh_std = spread, start, fresh_mean, fresh_std
         self.learns_offsets = scores != "switcher"
+        fresh = start == "fresh"
+        fc = [g for g in chosen if is_fc_group(model, g)] if fresh else []
+        stacked = [g for g in chosen if g not in fc]
+        sources = [sources_of(model, group) for group in stacked]
+        read = [source.name for some in sources for source in some]
+        self.stacks = Stacks(model, [*gated_weights(model, groups), *read])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = start == "fresh"
-            fc = [g for g in chosen if is_fc_group(model, g)] if fresh else []
-            stacked = [g for g in chosen if g not in fc]
             self.matrices = StackedMatrices(model, fc) if fc else None
             self.fc_switcher = None
             if self.matrices is not None:
                 stride = max(1, min(8, self.matrices.width // 32))
                 self.fc_switcher = Switcher(len(fc), len(fc), self.matrices.width, stride=stride)
             within = None if evidence is None else evidence.within([g.id for g in stacked])
-            self.rows = StackedRows(model, stacked, sort=not fresh, sensitivity=within) if stacked else None
+            self.rows = None
+            if stacked:
+                self.rows = StackedRows(model, stacked, sources, self.stacks, sort=not fresh, importance=within)
             self.switcher = None
             if self.rows is not None:
                 self.switcher = Switcher(
@@ -103,57 +117,85 @@ class Scorer(nn.Module):
             trust = 0.0 if evidence is None else evidence.trust
             first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [trust]
             self.path.weight.copy_(torch.tensor([first]))
-        self.offsets = nn.ParameterList(
-            nn.Parameter(torch.zeros(g.size), requires_grad=scores != "switcher") for g in chosen
-        )
+        self.offsets = nn.Parameter(torch.zeros(self.segments.total), requires_grad=scores != "switcher")
         none = torch.zeros(len(chosen))
-        self.register_buffer("levels", none if evidence is None else spread * evidence.levels(self.ids))
-        self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
-        self.to(device_of(model))
+        self.register_buffer("shifts", none if evidence is None else spread * evidence.shifts(self.ids))
+        self._order_matrices([g.id for g in fc])
+        self.to(device)
         if scores == "free":
             with torch.no_grad():
-                raw = self.raw(model)
-                for i, name in enumerate(self.ids):
-                    self.offsets[i].copy_(self._value(raw[name]) - 1)
+                self.offsets.copy_(self._value(self.raw(model)) - 1)
             self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
-    levels: Tensor
+    shifts: Tensor
+    of_matrices: Tensor
 
     def switcher_parameters(self) -> list[nn.Parameter]:
         """Parameters of the networks that read weights."""
-        own = {id(p) for p in self.offsets.parameters()}
-        return [p for p in self.parameters() if id(p) not in own]
+        return [p for p in self.parameters() if p is not self.offsets]
 
-    def raw(self, model: nn.Module) -> dict[str, Tensor]:
-        """The networks' outputs per group, before scaling and offsets."""
-        found: dict[str, Tensor] = {}
+    def raw(self, model: nn.Module, stacked: Sequence[Tensor] | None = None) -> Tensor:
+        """(neurons,): the networks' outputs, before scaling and offsets.
+
+        Args:
+            model: the network.
+            stacked: what `stacks(model)` gives; made here if not given.
+        """
+        found: list[Tensor] = []
         if self.matrices is not None and self.fc_switcher is not None:
-            values = self.fc_switcher(self.matrices(model))
-            for i, (name, size) in enumerate(zip(self.matrices.ids, self.matrices.sizes, strict=True)):
-                found[name] = values[i, :size]
+            found.append(self.fc_switcher(self.matrices(model)).reshape(-1))
         if self.rows is not None and self.switcher is not None and self.path is not None:
-            encoded = self.rows(model)
+            encoded = self.rows(model, self.stacks(model) if stacked is None else stacked)
             values = self.switcher(encoded.matrix)[0].index_select(0, encoded.places)
-            values = values + self.path(encoded.statistics).squeeze(1)
-            found.update(zip(self.rows.ids, values.split(self.rows.sizes), strict=True))
-        return found
+            found.append(values + self.path(encoded.statistics).squeeze(1))
+        return found[0] if self.matrices is None else torch.cat(found).index_select(0, self.of_matrices)
+
+    def _order_matrices(self, fc: Sequence[str]) -> None:
+        """Where each neuron's value lies when those of the stacked matrices, padded, come before all others."""
+        if self.matrices is None:
+            return
+        padded, at = [], self.matrices.height * len(fc)
+        for name, size in zip(self.ids, self.sizes, strict=True):
+            first = at
+            if name in fc:
+                first = self.matrices.height * list(fc).index(name)
+            else:
+                at += size
+            padded.append(torch.arange(first, first + size))
+        self.register_buffer("of_matrices", torch.cat(padded), persistent=False)
 
     def _value(self, raw: Tensor) -> Tensor:
         if self.start == "fresh":
-            return standardized(raw, self.fresh_mean, self.fresh_std)
+            return self._standardized(raw)
         return 1 + self.spread * raw
 
-    def forward(self, model: nn.Module) -> dict[str, Tensor]:
-        """Group id -> (size,) values u, differentiable in the model's weights and in the scorer's."""
-        raw = self.raw(model)
-        values = {}
-        for i, name in enumerate(self.ids):
-            offset = self.offsets[i]
-            if name in raw:
-                values[name] = self._value(raw[name]) + offset
-            else:
-                values[name] = 1 + offset
-        return values
+    def _standardized(self, raw: Tensor) -> Tensor:
+        """Values of every group moved and scaled to a mean and a standard deviation, differentiably."""
+        centred = raw - self.segments.spread(self.segments.means(raw))
+        unit = self.segments.means(centred.square()).sqrt() + _UNIT
+        return self.fresh_mean + centred * self.segments.spread(self.fresh_std / unit)
+
+    def forward(self, model: nn.Module, stacked: Sequence[Tensor] | None = None) -> Tensor:
+        """(neurons,): values u of all groups, one after the other, differentiable in the model's weights and its own.
+
+        Args:
+            model: the network.
+            stacked: what `stacks(model)` gives, where it is needed elsewhere too; made here if not given.
+        """
+        if self.path is None:
+            return 1 + self.offsets
+        return self._value(self.raw(model, stacked)) + self.offsets
+
+
+def gated_weights(model: nn.Module, groups: Sequence[NeuronGroup]) -> list[str]:
+    """Weights whose columns gates may scale: those of consumers of one weight column per input channel."""
+    found = []
+    for name in column_maps(model, groups):
+        module = model.get_submodule(name)
+        grouped = layers.is_grouped(module)
+        if not grouped and not isinstance(module, layers.IndexedLinear):
+            found.append(f"{name}.weight")
+    return found
 
 
 def standardized(raw: Tensor, mean: float, std: float) -> Tensor:
