@@ -121,7 +121,7 @@ def _learn(model: nn.Module, groups: Any, example: Any, row: dict[str, Any]) -> 
         model.eval()
     scorer = Scorer(model, groups)
     with attach_groups(model, groups, example, scorer=scorer) as gated:
-        scores = {n: u.detach().double().numpy() for n, u in scorer(model).items()}
+        scores = {n: u.detach().double().numpy() for n, u in scorer.segments.split(scorer(model)).items()}
         least = gated.cost.floor_share("macs", scores)
         gated.set_budget({"macs": min(1.0, max(0.7, least + 0.02))})
         for phase, parameters in (

@@ -144,11 +144,11 @@ def test_attach_takes_batches_for_the_start():
     with pytest.raises(ConfigError, match="loss"):
         snnprune.attach(model, x, batches=[(x, y)])
     with snnprune.attach(model, x, batches=[(x, y)], loss=HARD, metric="params") as gated:
-        assert float(gated.scorer.levels.abs().sum()) > 0
+        assert float(gated.scorer.shifts.abs().sum()) > 0
         gated.set_budget({"params": 0.6})
         informed = gated.scales
     with snnprune.attach(model, x) as gated:
-        assert float(gated.scorer.levels.abs().sum()) == 0
+        assert float(gated.scorer.shifts.abs().sum()) == 0
         gated.set_budget({"params": 0.6})
         assert any(not torch.equal(gated.scales[n] > 0, s > 0) for n, s in informed.items())
 
@@ -174,8 +174,8 @@ def test_a_group_that_no_gradient_reaches_counts_as_average(caplog):
     assert set(found) == {"b", "c"}  # the gate of b sits at the input of c, outside the cut
     assert "such as a" in caplog.text
     known = Evidence.weigh(found, CostModel(model, groups, x), "params", thrift=0.0)
-    levels = known.levels(["a", "b", "c"])
-    assert float(levels[0]) == pytest.approx(float(levels.mean()), abs=1e-3)
+    shifts = known.shifts(["a", "b", "c"])
+    assert float(shifts[0]) == pytest.approx(float(shifts.mean()), abs=1e-3)
     assert not bool(known.within(["a", "b", "c"])[0].any())
 
 

@@ -26,6 +26,10 @@ def scorer_of(model, groups, seed=0, **options) -> Scorer:
     return scorer
 
 
+def values_of(scorer: Scorer, model: nn.Module) -> dict[str, Tensor]:
+    return scorer.segments.split(scorer(model))
+
+
 def ranks(x: Tensor) -> Tensor:
     return x.argsort().argsort().double()
 
@@ -66,7 +70,7 @@ def test_trap_5_permuted_neurons_have_permuted_scores(seed):
     assert torch.allclose(model(x), twin(x))
     scorer = scorer_of(model, groups, seed)
     with torch.no_grad():
-        before, after = scorer(model), scorer(twin)
+        before, after = values_of(scorer, model), values_of(scorer, twin)
     assert correlation(before["conv2"][order], after["conv2"]) >= 0.9
     units = (order[:, None] * 16 + torch.arange(16)).flatten()
     assert correlation(before["fc1:in"][units], after["fc1:in"]) >= 0.9
@@ -81,7 +85,7 @@ def test_trap_5_no_checkerboard(seed):
     _, model, x = make_network("mlp", seed)
     groups = trace(model, x)
     with torch.no_grad():
-        values = scorer_of(model, groups, seed)(model)["features.0:in"]
+        values = values_of(scorer_of(model, groups, seed), model)["features.0:in"]
     kept = (values > values.median()).double() - 0.5
     for lag in (2, 4, 8):
         auto = float((kept[:-lag] * kept[lag:]).mean() / kept.square().mean())
@@ -93,7 +97,7 @@ def test_a_fresh_start_does_not_decide_by_position(seed):
     """Random weights: even and odd rows, and every fourth, are on about equally often."""
     _, model, x = make_network("mlp", seed)
     with torch.no_grad():
-        values = Scorer(model, trace(model, x), start="fresh", scores="switcher", seed=seed)(model)
+        values = values_of(Scorer(model, trace(model, x), start="fresh", scores="switcher", seed=seed), model)
     on = (values["features.0:in"] > 0).double()
     for period in (2, 4):
         shares = torch.stack([on[first::period].mean() for first in range(period)])
@@ -106,10 +110,10 @@ def test_trap_1_scores_differ_within_every_group_whatever_the_weights_scale(fact
     groups = trace(model, x)
     scorer = scorer_of(model, groups)
     with torch.no_grad():
-        reference = scorer.raw(model)
+        reference = scorer.segments.split(scorer.raw(model))
         model.fc1.weight.mul_(factor)
         model.conv1.weight.mul_(factor)
-        scaled = scorer.raw(model)
+        scaled = scorer.segments.split(scorer.raw(model))
     for name, raw in scaled.items():
         assert float(raw.std()) > 0.1, name
         assert torch.allclose(raw, reference[name], atol=1e-5), name
@@ -121,7 +125,7 @@ def test_post_training_start_is_near_one_and_ordered_by_norm():
     with torch.no_grad():
         model.features[0].weight[7].mul_(0.01)
         model.features[2].weight[:, 7].mul_(0.01)
-        values = Scorer(model, groups)(model)
+        values = values_of(Scorer(model, groups), model)
     for u in values.values():
         assert abs(float(u.mean()) - 1) < 1e-3
     spread = torch.cat(list(values.values())).std()
@@ -135,7 +139,7 @@ def test_fresh_start_is_no_lottery(name, seed):
     """Every group begins with some neurons on and some off."""
     _, model, x = make_network(name, seed)
     groups = trace(model, x)
-    values = Scorer(model, groups, start="fresh", scores="switcher", seed=seed)(model)
+    values = values_of(Scorer(model, groups, start="fresh", scores="switcher", seed=seed), model)
     for group, u in values.items():
         alive = float((u > 0).float().mean())
         assert 0.3 < alive < 0.95, (group, alive)
@@ -199,9 +203,9 @@ def test_switcher_reads_weights_after_they_change():
     groups = trace(model, x)
     scorer = scorer_of(model, groups)
     with torch.no_grad():
-        before = scorer(model)["features.3"]
+        before = values_of(scorer, model)["features.3"]
         model.features[3].weight[3].mul_(5)
-        after = scorer(model)["features.3"]
+        after = values_of(scorer, model)["features.3"]
     assert float(after[3]) > float(before[3]) + 0.05
 
 
@@ -209,6 +213,6 @@ def test_input_of_the_switcher_carries_gradient_to_the_weights():
     """Eqs. 5-6: the network's gradient also flows through the switcher."""
     _, model, x = make_network("digits_cnn")
     scorer = scorer_of(model, trace(model, x))
-    sum(u.square().sum() for u in scorer(model).values()).backward()
+    scorer(model).square().sum().backward()
     for module in (model.features[0], model.features[3], model.hidden[0], model.classifier):
         assert float(module.weight.grad.abs().sum()) > 0

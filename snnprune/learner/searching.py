@@ -15,6 +15,7 @@ from ..losses import backward
 from ..metrics import evaluate
 from ..ranks import current
 from ..switching import GatedModel, Phase
+from ..switching.attached import offsets_of
 from ..switching.connections import ConnectionModel
 from .checkpoint import Checkpoint
 from .config import PruneConfig
@@ -78,7 +79,7 @@ class SearchStage:
         pace = scorer_pace(config, total)
         groups = [
             {"params": scorer.switcher_parameters(), "lr": pace * config.switcher_lr},
-            {"params": list(scorer.offsets.parameters()), "lr": pace * config.offset_lr},
+            {"params": offsets_of(scorer), "lr": pace * config.offset_lr},
         ]
         chosen = [g for g in groups if g["params"] and (g is groups[0] or scorer.learns_offsets)]
         self.learned = gated.scorer_parameters(), gated.network_parameters()  # listing them takes time

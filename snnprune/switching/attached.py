@@ -64,8 +64,7 @@ class Attached(Mark):
         """Everything the scorer learns: the switcher and, with it, the offsets."""
         if self.scorer is None:
             return []
-        offsets = self.scorer.offsets if self.scorer.learns_offsets else []
-        offsets = [offsets] if isinstance(offsets, nn.Parameter) else list(offsets)
+        offsets = offsets_of(self.scorer) if self.scorer.learns_offsets else []
         return self.scorer.switcher_parameters() + offsets
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,3 +91,8 @@ class Attached(Mark):
     def forget(self) -> None:
         """Let scales be computed anew, also where they are held."""
         raise NotImplementedError
+
+
+def offsets_of(scorer: Any) -> list[nn.Parameter]:
+    """A scorer's offsets: one tensor for all neurons, or one per layer of connections."""
+    return [scorer.offsets] if isinstance(scorer.offsets, nn.Parameter) else list(scorer.offsets)

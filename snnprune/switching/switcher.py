@@ -100,4 +100,5 @@ class Switcher(nn.Module):
         for up, join in zip(self.up, self.join, strict=True):
             x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=False)))
             x = F.relu(join(torch.cat([x, skips.pop()], 1)))
-        return self.head(x)[0][:, :rows]
+        values = self.head(x).squeeze(0)
+        return values if values.shape[1] == rows else values[:, :rows]

@@ -146,7 +146,7 @@ class Scorer(nn.Module):
             found.append(self.fc_switcher(self.matrices(model)).reshape(-1))
         if self.rows is not None and self.switcher is not None and self.path is not None:
             encoded = self.rows(model, self.stacks(model) if stacked is None else stacked)
-            values = self.switcher(encoded.matrix)[0].index_select(0, encoded.places)
+            values = self.switcher(encoded.matrix).view(-1).index_select(0, encoded.places)
             found.append(values + self.path(encoded.statistics).squeeze(1))
         return found[0] if self.matrices is None else torch.cat(found).index_select(0, self.of_matrices)
 

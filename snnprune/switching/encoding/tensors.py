@@ -18,9 +18,9 @@ from ... import layers
 from ..stacks import Stacks
 from .sources import Source
 
-LARGE = 2**17  # weights; below, launching an operation costs more than copying the weights
-_SPARE = 2**14  # padding that may always be added, where it saves operations
-_WASTE = 0.25  # padding, as a share of the weights that are gathered
+LARGE = 2**17  # weights; up to here, launching an operation costs more than copying the weights
+_SPARE = 2**16  # padding that may always be added, where it saves operations
+_WASTE = 0.5  # padding, as a share of the weights that are gathered
 
 
 @dataclass
@@ -83,12 +83,12 @@ def lay_out(model: nn.Module, sources: Sequence[Source], stacks: Stacks, shapes:
         stack, member = stacks.place[source.name]
         size = shapes[stack][1:].numel()
         turned = _side(model, source, shapes[stack])
-        if size >= LARGE and turned is not None and (stack, member, turned) not in taken:
+        if size > LARGE and turned is not None and (stack, member, turned) not in taken:
             taken.add((stack, member, turned))
             whole = shapes[stack]
             part = parts.setdefault(stack, Part((whole[0], whole[1], whole[2], whole[3:].numel()), stack))
             part.sources.append((number, member, turned))
-        elif len(source.channels) // source.per_neuron * source.length >= LARGE:
+        elif len(source.channels) // source.per_neuron * source.length > LARGE:
             part = Part(_shape(source), stack, member, source, sources=[(number, 0, False)])
             part.shape = (1, *part.shape[1:])
             alone.append(part)
