@@ -195,7 +195,9 @@ def test_two_passes_give_the_same_bits():
     found = []
     for _ in range(2):
         values = scorer(model)
-        found.append((values, *torch.autograd.grad(values.square().sum(), list(model.parameters()), allow_unused=True)))
+        found.append(
+            (values, *torch.autograd.grad(values.square().sum(), list(model.parameters()), allow_unused=True))
+        )
     for one, other in zip(*found, strict=True):
         assert one is other is None or torch.equal(one, other)
 

@@ -29,7 +29,9 @@ def test_sums_and_means_are_those_of_every_group(segments):
     assert torch.allclose(segments.means(flat), torch.stack([p.mean(0) for p in parts]))
     assert torch.autograd.gradcheck(segments.sums, (flat,))
     each = torch.randn(len(segments.sizes), dtype=torch.float64, requires_grad=True)
-    assert torch.equal(segments.spread(each), torch.cat([e.expand(n) for e, n in zip(each, segments.sizes, strict=True)]))
+    assert torch.equal(
+        segments.spread(each), torch.cat([e.expand(n) for e, n in zip(each, segments.sizes, strict=True)])
+    )
     assert torch.autograd.gradcheck(segments.spread, (each,))
 
 

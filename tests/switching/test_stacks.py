@@ -11,7 +11,9 @@ from snnprune.switching.stacks import Stacks
 
 def model() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)], nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 2)).double()
+    return nn.Sequential(
+        *[nn.Linear(3, 3) for _ in range(3)], nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 2)
+    ).double()
 
 
 NAMES = [f"{i}.weight" for i in range(6)]
@@ -33,7 +35,9 @@ def test_gradients_are_those_of_the_weights():
     stacks = Stacks(net, NAMES)
     pulls = [torch.randn_like(net.get_parameter(name)) for name in NAMES]
     found = stacks(net)
-    total = sum((found[stacks.place[n][0]][stacks.place[n][1]] ** 2 * p).sum() for n, p in zip(NAMES, pulls, strict=True))
+    total = sum(
+        (found[stacks.place[n][0]][stacks.place[n][1]] ** 2 * p).sum() for n, p in zip(NAMES, pulls, strict=True)
+    )
     grads = torch.autograd.grad(total, [net.get_parameter(name) for name in NAMES])
     for name, pull, grad in zip(NAMES, pulls, grads, strict=True):
         assert torch.allclose(grad, 2 * net.get_parameter(name) * pull)
