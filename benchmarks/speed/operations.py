@@ -5,9 +5,10 @@
     python benchmarks/speed/operations.py --table
 
 A GPU waits for every operation to be launched, so their number says more of a step's time there than what they
-compute, and any machine can count them. Counted is what PyTorch dispatches, but for views and memory that is not yet
-filled. One call for a list of tensors counts as one operation: with `--foreach`, the plain step's optimiser (and only
-it) works so, as it does by default on a GPU. Without it both sides' optimisers go from parameter to parameter.
+compute, and any machine can count them. Counted is what PyTorch dispatches, but for views and memory that is not
+yet filled. One call for a list of tensors counts as one operation: with `--foreach`, the plain step's optimiser
+(and only it) works so, as it does by default on a GPU. Without it both sides' optimisers go from parameter to
+parameter, as on a CPU.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ the largest weight tensor.
 OPERATIONS = """
 ## Operations that a step launches
 
-Views left out, by `operations.py`; a GPU waits for each of them to be launched. *search*: switcher and network learn
-at every step, no teacher. *scorer*: what the switcher's own forward and backward have of it. Optimisers go from
-parameter to parameter on both sides.
+Views left out, by `operations.py`; a GPU waits for each of them to be launched. *search*: switcher and network
+learn at every step, no teacher. *scorer*: the switcher's own forward and backward in it. Optimisers go from parameter
+to parameter on both sides.
 
 | network | plain | search | search / plain | scorer |
 |---|---|---|---|---|

@@ -27,6 +27,7 @@ class Encode(torch.autograd.Function):
     def forward(
         ctx: Any, rows: StackedRows, model: nn.Module, kernels: Tensor, *stacked: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Order columns and neurons by their norms, then take all features."""
         weights = read(rows, model, stacked)
         norms = norms_of(rows, weights, kernels)
         order = rows.columns.order(norms)
@@ -34,8 +35,8 @@ class Encode(torch.autograd.Function):
         energy = rows.sums.table(kernels)
         mine = energy[: rows.sums.rows]
         torch.square(norms.index_select(0, rows.slots), out=mine)
-        # Features and energies are relative to the (constant) root mean square of the whole tensor. Without that the
-        # switcher sees values around 0.03, answers with its bias, and gives every neuron of a layer the same scale.
+        # Features and energies are relative to the (constant) root mean square of the whole tensor. Without that
+        # the switcher sees values around 0.03, answers with its bias, and gives a layer's neurons all one scale.
         square = energy.index_select(0, rows.members).view(len(rows.parts_of), -1).sum(1) * rows.inverse_sizes
         inverse = torch.where(square > _ZERO, square, 1.0).rsqrt_().index_select(0, rows.source)
         of_features, of_energy = inverse * rows.feature_weight, inverse.square() * rows.energy_weight
@@ -60,7 +61,7 @@ class Encode(torch.autograd.Function):
         result = torch.cat([one, other, wide])[None]
 
         own = [w for w, p in zip(weights, rows.parts, strict=True) if p.index is not None]  # cheap to keep
-        ctx.save_for_backward(kernels, order, matrix, of_features, of_energy, slope, places, *own, *stacked)
+        ctx.save_for_backward(order, matrix, of_features, of_energy, slope, places, *own, *stacked)
         ctx.rows, ctx.model, ctx.tables = rows, model, len(own)
         ctx.mark_non_differentiable(places)
         return result, statistics, places
@@ -70,7 +71,8 @@ class Encode(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, of_result: Tensor, of_statistics: Tensor, _places: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        kernels, order, matrix, of_features, of_energy, slope, places, *rest = ctx.saved_tensors
+        """From the matrix and the statistics back to the kernels and the stacks."""
+        order, matrix, of_features, of_energy, slope, places, *rest = ctx.saved_tensors
         rows: StackedRows = ctx.rows
         tables, stacked = rest[: ctx.tables], rest[ctx.tables :]
         learns = any(ctx.needs_input_grad[3:])
@@ -99,7 +101,7 @@ class Encode(torch.autograd.Function):
 
 
 def read(rows: StackedRows, model: nn.Module, stacked: tuple[Tensor, ...]) -> list[Tensor]:
-    """The weights of every part, (members, rows, units, unit); what no table holds is not copied if it need not."""
+    """The weights of every part, (members, rows, units, unit); stacks are not copied."""
     flat = None
     if rows.flat:
         flat = torch.cat([*(stacked[s].float().reshape(-1) for s in rows.flat), rows.nothing])

@@ -176,7 +176,9 @@ class Scorer(nn.Module):
         return self.fresh_mean + centred * self.segments.spread(self.fresh_std / unit)
 
     def forward(self, model: nn.Module, stacked: Sequence[Tensor] | None = None) -> Tensor:
-        """(neurons,): values u of all groups, one after the other, differentiable in the model's weights and its own.
+        """(neurons,): values u of all groups, one after the other, in the order of `ids`.
+
+        Differentiable in the model's weights and in the scorer's.
 
         Args:
             model: the network.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ... import layers
 from ...graph import NeuronGroup
-from .sources import Source, sources_of, over_rms
+from .sources import Source, over_rms, sources_of
 
 
 def fc_source(model: nn.Module, group: NeuronGroup) -> Source | None:

@@ -17,8 +17,8 @@ class Statistics(nn.Module):
 
     The first one is the norm of all weights of the neuron relative to the group's mean, less 1: comparable between
     groups, so that a group of equals is not ranked as if half of it were weak, and dead neurons do not hide the
-    rest; in one unit for all groups. Then come standardised log norms of the neuron's own weights and of those that
-    read it, and the importance. A side without weights (pixels have none of their own) is 0.
+    rest; in one unit for all groups. Then come standardised log norms of the neuron's own weights and of those
+    that read it, and the importance. A side without weights (pixels have none of their own) is 0.
 
     Means and units are constants for the gradient, so it is one number per statistic and neuron, which `forward`
     leaves behind for `gradient`.
@@ -62,8 +62,8 @@ class Statistics(nn.Module):
             energy: (neurons, 2), sums of the mean squares of every weight tensor's rows, by side.
 
         Returns:
-            (neurons, STATISTICS); (neurons, 3), derivatives of the first three by joint, incoming and outgoing mean
-            square; (neurons,).
+            (neurons, STATISTICS); (neurons, 3), derivatives of the first three by joint, incoming and outgoing
+            mean square; (neurons,).
         """
         sums = torch.cat([energy.sum(1, keepdim=True), energy], 1)
         squares = torch.addcmul(self.least, sums, self.weight)
