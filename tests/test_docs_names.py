@@ -96,7 +96,7 @@ def test_messages_are_those_of_the_source(page):
 def test_reasons_are_those_of_the_source():
     text = (ROOT / "docs" / "own-models.md").read_text()
     rows = re.findall(r"^\| ([^|`]+?) \| [^|]*\|$", text.partition("| reason |")[2], re.MULTILINE)
-    parts = [ROOT / "snnprune" / folder for folder in ("graph", "surgery", "proof")]
+    parts = [ROOT / "snnprune" / folder for folder in ("graph", "proof")]
     source = "".join(path.read_text() for part in parts for path in part.glob("*.py"))
     assert len(rows) >= 5
     for row in rows:

@@ -14,6 +14,10 @@ from snnprune.switching.encoding import Evidence, Scorer
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
 
 
+def values_of(scorer: Scorer, model: nn.Module) -> dict[str, torch.Tensor]:
+    return scorer.segments.split(scorer(model))
+
+
 def evidence(**savings: float) -> Evidence:
     generator = torch.Generator().manual_seed(0)
     return Evidence({n: torch.rand(8, generator=generator) + 0.1 for n in savings}, savings)
@@ -21,23 +25,23 @@ def evidence(**savings: float) -> Evidence:
 
 def test_evidence_does_not_depend_on_the_unit_of_the_loss():
     one = evidence(a=0.1, b=0.01)
-    other = Evidence({n: 1e4 * v for n, v in one.sensitivity.items()}, {n: 0.5 * v for n, v in one.saving.items()})
-    torch.testing.assert_close(one.levels(["a", "b"]), other.levels(["a", "b"]), atol=1e-5, rtol=0)
+    other = Evidence({n: 1e4 * v for n, v in one.importance.items()}, {n: 0.5 * v for n, v in one.saving.items()})
+    torch.testing.assert_close(one.shifts(["a", "b"]), other.shifts(["a", "b"]), atol=1e-5, rtol=0)
     for a, b in zip(one.within(["a", "b"]), other.within(["a", "b"]), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_levels_rise_with_sensitivity_and_fall_with_the_saving():
-    base = evidence(a=0.1, b=0.1).levels(["a", "b"])
-    assert evidence(a=0.2, b=0.1).levels(["a", "b"])[0] < base[0]
+def test_shifts_rise_with_sensitivity_and_fall_with_the_saving():
+    base = evidence(a=0.1, b=0.1).shifts(["a", "b"])
+    assert evidence(a=0.2, b=0.1).shifts(["a", "b"])[0] < base[0]
     louder = evidence(a=0.1, b=0.1)
-    louder.sensitivity["a"].mul_(10)
-    assert louder.levels(["a", "b"])[0] > base[0]
+    louder.importance["a"].mul_(10)
+    assert louder.shifts(["a", "b"])[0] > base[0]
 
 
 def test_dead_neurons_are_last_but_do_not_hide_the_rest():
     given = evidence(a=0.1, b=0.1)
-    given.sensitivity["a"][3] = 0.0
+    given.importance["a"][3] = 0.0
     dead, other = given.within(["a", "b"])
     assert dead.argmin() == 3
     assert dead.min() >= -3.0
@@ -59,8 +63,8 @@ def test_a_neuron_that_nobody_needs_goes_first():
     assert float(found["0"][5]) == 0.0
     known = Evidence(found, {"0": 0.1})
     with torch.no_grad():
-        informed = Scorer(model, groups, scores="switcher", evidence=known)(model)["0"]
-        plain = Scorer(model, groups, scores="switcher")(model)["0"]
+        informed = values_of(Scorer(model, groups, scores="switcher", evidence=known), model)["0"]
+        plain = values_of(Scorer(model, groups, scores="switcher"), model)["0"]
     assert int(informed.argmin()) == 5
     assert int(plain.argmin()) != 5
 
@@ -72,7 +76,7 @@ def test_dead_neurons_move_nobody_else():
     whole = Evidence(live, savings)
     dead = Evidence({**live, "a": torch.cat([live["a"], torch.zeros(9)])}, savings)
     ids = ["a", "b"]
-    assert torch.allclose(dead.levels(ids), whole.levels(ids))
+    assert torch.allclose(dead.shifts(ids), whole.shifts(ids))
     a, b = dead.within(ids)
     assert torch.allclose(a[:20], whole.within(ids)[0])
     assert torch.allclose(b, whole.within(ids)[1])
@@ -86,7 +90,7 @@ def test_the_unit_of_the_loss_does_not_matter_where_neurons_are_dead(factor):
     found["a"][:6] = 0
     savings = {"a": 0.01, "b": 0.02}
     one, other = Evidence(found, savings), Evidence({n: factor * v for n, v in found.items()}, savings)
-    assert torch.allclose(one.levels(["a", "b"]), other.levels(["a", "b"]), atol=1e-5)
+    assert torch.allclose(one.shifts(["a", "b"]), other.shifts(["a", "b"]), atol=1e-5)
     for mine, theirs in zip(one.within(["a", "b"]), other.within(["a", "b"]), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
 
@@ -94,9 +98,9 @@ def test_the_unit_of_the_loss_does_not_matter_where_neurons_are_dead(factor):
 def test_a_group_that_is_dead_as_a_whole_is_worth_the_least():
     found = {"a": torch.full((4,), 2.0), "b": torch.full((4,), 1.0), "c": torch.zeros(4)}
     evidence = Evidence(found, dict.fromkeys(found, 0.1))
-    levels = evidence.levels(list(found))
-    assert levels[2] == levels[1] < levels[0]
+    shifts = evidence.shifts(list(found))
+    assert shifts[2] == shifts[1] < shifts[0]
     assert all((values == 0).all() for values in evidence.within(list(found))), "groups of equals"
     nothing = Evidence({"a": torch.zeros(4)}, {"a": 0.1})
-    assert float(nothing.levels(["a"])) == 0
+    assert float(nothing.shifts(["a"])) == 0
     assert (nothing.within(["a"])[0] == 0).all()

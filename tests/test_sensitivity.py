@@ -171,8 +171,8 @@ def test_a_group_that_no_gradient_reaches_counts_as_average(caplog):
     assert set(found) == {"b", "c"}  # the gate of b sits at the input of c, outside the cut
     assert "such as a" in caplog.text
     known = Evidence.weigh(found, CostModel(model, groups, x), "params", thrift=0.0)
-    levels = known.levels(["a", "b", "c"])
-    assert float(levels[0]) == pytest.approx(float(levels.mean()), abs=1e-3)
+    shifts = known.shifts(["a", "b", "c"])
+    assert float(shifts[0]) == pytest.approx(float(shifts.mean()), abs=1e-3)
     assert not bool(known.within(["a", "b", "c"])[0].any())
 
 

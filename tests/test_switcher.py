@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 import snnprune
 from snnprune.proof.tracing import trace
+from snnprune.switching import GatedModel
 from snnprune.switching.encoding import Scorer
-from snnprune.switching.rule import keep_masks, to_scales
+from snnprune.switching.rule import soft_and_hard
+from snnprune.switching.segments import Segments, straight_through
 
 
 def scorer_of(model, groups, seed=0, **options) -> Scorer:
@@ -24,6 +26,10 @@ def scorer_of(model, groups, seed=0, **options) -> Scorer:
                 generator = torch.Generator().manual_seed(seed)
                 net.head.weight.copy_(torch.randn(net.head.weight.shape, generator=generator))
     return scorer
+
+
+def values_of(scorer: Scorer, model: nn.Module) -> dict[str, Tensor]:
+    return scorer.segments.split(scorer(model))
 
 
 def ranks(x: Tensor) -> Tensor:
@@ -66,7 +72,7 @@ def test_trap_5_permuted_neurons_have_permuted_scores(seed):
     assert torch.allclose(model(x), twin(x))
     scorer = scorer_of(model, groups, seed)
     with torch.no_grad():
-        before, after = scorer(model), scorer(twin)
+        before, after = values_of(scorer, model), values_of(scorer, twin)
     assert correlation(before["conv2"][order], after["conv2"]) >= 0.9
     units = (order[:, None] * 16 + torch.arange(16)).flatten()
     assert correlation(before["fc1:in"][units], after["fc1:in"]) >= 0.9
@@ -81,7 +87,7 @@ def test_trap_5_no_checkerboard(seed):
     _, model, x = make_network("mlp", seed)
     groups = trace(model, x)
     with torch.no_grad():
-        values = scorer_of(model, groups, seed)(model)["features.0:in"]
+        values = values_of(scorer_of(model, groups, seed), model)["features.0:in"]
     kept = (values > values.median()).double() - 0.5
     for lag in (2, 4, 8):
         auto = float((kept[:-lag] * kept[lag:]).mean() / kept.square().mean())
@@ -93,7 +99,7 @@ def test_a_fresh_start_does_not_decide_by_position(seed):
     """Random weights: even and odd rows, and every fourth, are on about equally often."""
     _, model, x = make_network("mlp", seed)
     with torch.no_grad():
-        values = Scorer(model, trace(model, x), start="fresh", scores="switcher", seed=seed)(model)
+        values = values_of(Scorer(model, trace(model, x), start="fresh", scores="switcher", seed=seed), model)
     on = (values["features.0:in"] > 0).double()
     for period in (2, 4):
         shares = torch.stack([on[first::period].mean() for first in range(period)])
@@ -106,10 +112,10 @@ def test_trap_1_scores_differ_within_every_group_whatever_the_weights_scale(fact
     groups = trace(model, x)
     scorer = scorer_of(model, groups)
     with torch.no_grad():
-        reference = scorer.raw(model)
+        reference = scorer.segments.split(scorer.raw(model))
         model.fc1.weight.mul_(factor)
         model.conv1.weight.mul_(factor)
-        scaled = scorer.raw(model)
+        scaled = scorer.segments.split(scorer.raw(model))
     for name, raw in scaled.items():
         assert float(raw.std()) > 0.1, name
         assert torch.allclose(raw, reference[name], atol=1e-5), name
@@ -121,7 +127,7 @@ def test_post_training_start_is_near_one_and_ordered_by_norm():
     with torch.no_grad():
         model.features[0].weight[7].mul_(0.01)
         model.features[2].weight[:, 7].mul_(0.01)
-        values = Scorer(model, groups)(model)
+        values = values_of(Scorer(model, groups), model)
     for u in values.values():
         assert abs(float(u.mean()) - 1) < 1e-3
     spread = torch.cat(list(values.values())).std()
@@ -135,7 +141,7 @@ def test_fresh_start_is_no_lottery(name, seed):
     """Every group begins with some neurons on and some off."""
     _, model, x = make_network(name, seed)
     groups = trace(model, x)
-    values = Scorer(model, groups, start="fresh", scores="switcher", seed=seed)(model)
+    values = values_of(Scorer(model, groups, start="fresh", scores="switcher", seed=seed), model)
     for group, u in values.items():
         alive = float((u > 0).float().mean())
         assert 0.3 < alive < 0.95, (group, alive)
@@ -151,13 +157,19 @@ def test_fresh_start_feeds_fc_matrices_as_stacked_channels():
     assert scorer.rows.ids == ["conv1", "conv2"]
 
 
+def scales_of(values, mask):
+    """Scales of one group."""
+    soft, hard = soft_and_hard(values, mask, Segments({"g": len(values)}, "cpu"), normalize=True)
+    return straight_through(hard, soft)
+
+
 def test_trap_4_scales_are_defined_without_a_free_factor():
     """A factor on all values of a group changes nothing: the kept scales have mean 1."""
     generator = torch.Generator().manual_seed(0)
     u = 0.5 + torch.rand(20, generator=generator)
     mask = u > 0.8
-    one = to_scales({"g": u}, {"g": mask}, normalize=True)["g"]
-    three = to_scales({"g": 3 * u}, {"g": mask}, normalize=True)["g"]
+    one = scales_of(u, mask)
+    three = scales_of(3 * u, mask)
     assert torch.allclose(one, three)
     assert abs(float(one[mask].mean()) - 1) < 1e-6
     assert bool((one[~mask] == 0).all())
@@ -166,7 +178,7 @@ def test_trap_4_scales_are_defined_without_a_free_factor():
 def test_straight_through_reaches_neurons_that_are_off():
     u = torch.tensor([1.0, 0.9, 0.2], requires_grad=True)
     mask = torch.tensor([True, True, False])
-    scales = to_scales({"g": u}, {"g": mask}, normalize=True)["g"]
+    scales = scales_of(u, mask)
     assert float(scales[2].detach()) == 0.0
     (scales * torch.tensor([1.0, 1.0, 5.0])).sum().backward()
     assert float(u.grad[2]) == pytest.approx(5 / 0.95)
@@ -175,7 +187,7 @@ def test_straight_through_reaches_neurons_that_are_off():
 @pytest.mark.parametrize("metric", ["macs", "params"])
 def test_trap_6_no_layer_collapses_under_pressure(metric):
     """All scores of one layer at the bottom: its floor holds, and the budget is met by the others."""
-    from snnprune.budget import Budget, CostModel
+    from snnprune.budget import CostModel
 
     _, model, x = make_network("lenet5_caffe")
     groups = trace(model, x)
@@ -183,15 +195,22 @@ def test_trap_6_no_layer_collapses_under_pressure(metric):
     generator = torch.Generator().manual_seed(0)
     values = {g.id: 1 + 0.05 * torch.randn(g.size, generator=generator) for g in groups if g.prunable}
     values["conv2"] -= 10
-    masks = keep_masks(values, cost, Budget(metric, 0.3), levels={}, floor=0.1, round_to=1)
+    masks = cost.select(metric, 0.3, values).kept
     assert 5 <= int(masks["conv2"].sum()) < 20
-    share = cost.share(metric, {n: m.numpy() for n, m in masks.items()})
-    assert share <= 0.3
+    assert cost.share(metric, masks) <= 0.3
     for g in groups:
         if g.prunable:
             assert int(masks[g.id].sum()) >= 0.1 * g.size
-    lifted = keep_masks(values, cost, Budget(metric, 0.3), levels={"conv2": 10.0}, floor=0.1, round_to=1)
-    assert int(lifted["conv2"].sum()) > int(masks["conv2"].sum()), "a level lifts its whole group"
+    gated = GatedModel(model, groups, cost=cost, scorer=Scorer(model, groups))
+    gated.set_budget({metric: 0.3})
+    kept = [gated.segments.split(gated._select(gated.segments.join(values)))["conv2"]]
+    gated._shifts = gated.segments.join(
+        {n: torch.full((len(u),), 10.0 * (n == "conv2")) for n, u in values.items()}
+    )
+    kept.append(gated.segments.split(gated._select(gated.segments.join(values)))["conv2"])
+    gated.detach()
+    assert kept[0].tolist() == masks["conv2"].tolist()
+    assert int(kept[1].sum()) > int(kept[0].sum()), "a shift lifts its whole group"
 
 
 def test_switcher_reads_weights_after_they_change():
@@ -199,9 +218,9 @@ def test_switcher_reads_weights_after_they_change():
     groups = trace(model, x)
     scorer = scorer_of(model, groups)
     with torch.no_grad():
-        before = scorer(model)["features.3"]
+        before = values_of(scorer, model)["features.3"]
         model.features[3].weight[3].mul_(5)
-        after = scorer(model)["features.3"]
+        after = values_of(scorer, model)["features.3"]
     assert float(after[3]) > float(before[3]) + 0.05
 
 
@@ -209,6 +228,6 @@ def test_input_of_the_switcher_carries_gradient_to_the_weights():
     """Eqs. 5-6: the network's gradient also flows through the switcher."""
     _, model, x = make_network("digits_cnn")
     scorer = scorer_of(model, trace(model, x))
-    sum(u.square().sum() for u in scorer(model).values()).backward()
+    scorer(model).square().sum().backward()
     for module in (model.features[0], model.features[3], model.hidden[0], model.classifier):
         assert float(module.weight.grad.abs().sum()) > 0

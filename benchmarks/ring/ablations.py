@@ -11,6 +11,7 @@ from unittest import mock
 import torch
 
 from snnprune.learner.searching import scorer_pace
+from snnprune.switching.encoding.columns import Columns
 from snnprune.switching.encoding.rows import StackedRows
 from snnprune.switching.encoding.scorer import Scorer
 
@@ -63,13 +64,12 @@ def _frozen(part: str) -> AbstractContextManager[Any]:
 
 def _weights_unseen() -> AbstractContextManager[Any]:
     """The switcher sees norms and sensitivities, but no features of the weights themselves."""
-    sides = StackedRows._sides
+    matrix, gradient = Columns.matrix, Columns.gradient
 
-    def without_features(rows: StackedRows, model: Any) -> Any:
-        features, energy = sides(rows, model)
-        return torch.zeros_like(features), energy
+    def zero(made: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda *args: torch.zeros_like(made(*args))
 
-    return mock.patch.object(StackedRows, "_sides", without_features)
+    return mock.patch.multiple(Columns, matrix=zero(matrix), gradient=zero(gradient))
 
 
 def _unsorted() -> AbstractContextManager[Any]:

@@ -40,6 +40,16 @@ the largest weight tensor.
 | network | params | neurons | device | seconds | ns per param | extra memory, largest tensors |
 |---|---|---|---|---|---|---|
 """
+OPERATIONS = """
+## Operations that a step launches
+
+Views left out, by `operations.py`; a GPU waits for each of them to be launched. *search*: switcher and network
+learn at every step, no teacher. *scorer*: the switcher's own forward and backward in it. Optimisers go from
+parameter to parameter on both sides.
+
+| network | plain | search | search / plain | scorer |
+|---|---|---|---|---|
+"""
 ONNX = """
 ## Speed in ONNX Runtime against MACs
 
@@ -54,7 +64,8 @@ def write_speed(results: Path) -> str:
     """Write speed.md beside the results; returns its text."""
     rows: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
     kinds = {
-        kind: [r for r in rows if r["benchmark"] == kind] for kind in ("overhead", "recovery", "growth", "onnx")
+        kind: [r for r in rows if r["benchmark"] == kind]
+        for kind in ("overhead", "recovery", "growth", "operations", "onnx")
     }
     text = HEAD + OVERHEAD
     for r in kinds["overhead"]:
@@ -74,6 +85,9 @@ def write_speed(results: Path) -> str:
             f"| {r['case']} | {r['params'] / 1e6:.2f}M | {r['neurons']} | {_device(r)} | {r['seconds']:.3g} | "
             f"{r['ns_per_param']:.0f} | {r['extra_over_largest_layer']:.1f} |\n"
         )
+    text += OPERATIONS
+    for r in kinds["operations"]:
+        text += f"| {r['case']} | {r['plain']} | {r['search']} | {r['ratio']:.2f} | {r['scorer']} |\n"
     text += ONNX
     for r in kinds["onnx"]:
         text += (

@@ -56,6 +56,7 @@ NETWORKS = {
     "lenet": Network("lenet:lenet5_caffe", (1, 28, 28), 64, 64, 10),
     "resnet20": Network("resnet:resnet20", (3, 32, 32), 64, 64, 10),
     "resnet50": Network("torchvision.models:resnet50", (3, 224, 224), 64, 16, 1000),
+    "mobilenet_v2": Network("torchvision.models:mobilenet_v2", (3, 224, 224), 64, 8, 1000),
     "vgg16": Network("torchvision.models:vgg16", (3, 224, 224), 64, 8, 1000),
     "vit_b_16": Network("torchvision.models:vit_b_16", (3, 224, 224), 64, 8, 1000),
 }

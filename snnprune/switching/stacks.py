@@ -7,9 +7,11 @@ weight, reading it or scaling its columns, takes one operation per shape instead
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .. import layers
 
@@ -44,11 +46,46 @@ class Stacks:
 
     def __call__(self, model: nn.Module) -> list[Tensor]:
         """One (members, *shape) tensor per shape, differentiable in the weights; of a single one a view."""
-        found = []
-        for names in self.names:
-            tensors = [tensor_of(model, name) for name in names]
-            found.append(tensors[0][None] if len(tensors) == 1 else torch.stack(tensors))
-        return found
+        tensors = [[tensor_of(model, name) for name in names] for names in self.names]
+        return list(_Stack.apply([len(some) for some in tensors], *(t for some in tensors for t in some)))  # type: ignore[arg-type]
+
+
+class _Stack(torch.autograd.Function):
+    """All stacks by one copy, and their gradients back by none."""
+
+    @staticmethod
+    def forward(ctx: Any, counts: list[int], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.counts = counts
+        ctx.set_materialize_grads(False)
+        found: list[Tensor | None] = []
+        copied: dict[Any, list[Tensor]] = {}  # by type and device
+        at = 0
+        for count in counts:
+            some = tensors[at : at + count]
+            at += count
+            found.append(some[0].detach()[None] if count == 1 else None)
+            if count > 1:
+                copied.setdefault((some[0].dtype, some[0].device), []).extend(some)
+        flat = {key: torch.cat([t.reshape(-1) for t in some]) for key, some in copied.items()}
+        begin = dict.fromkeys(flat, 0)
+        at = 0
+        for i, count in enumerate(counts):
+            first = tensors[at]
+            at += count
+            if found[i] is None:
+                key = first.dtype, first.device
+                size = count * first.numel()
+                found[i] = flat[key][begin[key] : begin[key] + size].view(count, *first.shape)
+                begin[key] += size
+        return tuple(stack for stack in found if stack is not None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found: list[Tensor | None] = [None]
+        for gradient, count in zip(gradients, ctx.counts, strict=True):
+            found.extend([None] * count if gradient is None else gradient.unbind(0))
+        return tuple(found)
 
 
 def tensor_of(model: nn.Module, name: str) -> Tensor:

@@ -82,12 +82,14 @@ class Switcher(nn.Module):
         """(in_channels, rows, width) -> (out_channels, rows), before the last ReLU.
 
         Args:
-            matrix: (in_channels, rows, width) weights, one row per neuron.
+            matrix: (in_channels, rows, width) weights, one row per neuron; with a first dimension of 1 or without.
         """
-        rows, width = matrix.shape[1:]
+        x = matrix if matrix.dim() == 4 else matrix[None]
+        rows, width = x.shape[2:]
         step = 2**self.levels
-        pad_width = max(self.min_width - width, -width % self.stride)
-        x = F.pad(matrix[None], (0, pad_width, 0, -rows % step))  # (1, C, R, W)
+        pads = max(self.min_width - width, -width % self.stride), -rows % step
+        if any(pads):
+            x = F.pad(x, (0, pads[0], 0, pads[1]))  # (1, C, R, W)
         skips = []
         for level, (conv, row) in enumerate(zip(self.encoder, self.rows, strict=True)):
             if level:
@@ -98,4 +100,5 @@ class Switcher(nn.Module):
         for up, join in zip(self.up, self.join, strict=True):
             x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=False)))
             x = F.relu(join(torch.cat([x, skips.pop()], 1)))
-        return self.head(x)[0, :, :rows]
+        values = self.head(x).squeeze(0)
+        return values if values.shape[1] == rows else values[:, :rows]

@@ -88,8 +88,7 @@ def test_scaled_folded_and_removed_models_agree(net, share):
     gated = attach(net)
     gated.set_budget({"params": share})
     with torch.no_grad():
-        for offset in gated.scorer.offsets:
-            offset.normal_(std=0.1)  # a structure that is not the one of the magnitudes
+        gated.scorer.offsets.normal_(std=0.1)  # a structure that is not the one of the magnitudes
     found = prove_connections(gated, X)
     assert max(found.values()) < 1e-12
     small = gated.compact().eval()

@@ -14,7 +14,7 @@ import snnprune
 from snnprune.metrics import count_macs, count_params
 from snnprune.proof import random_scales, randomize_norms_, relative_difference
 from snnprune.surgery import fold_, remove_
-from snnprune.switching import attach_groups
+from snnprune.switching import Options, switch_neurons
 
 
 class Tint(nn.Module):
@@ -157,7 +157,7 @@ def exact(model: nn.Module, seed: int, x: Tensor = X) -> dict[str, snnprune.Neur
     model = randomize_norms_(model.double().eval(), torch.Generator().manual_seed(seed))
     groups = snnprune.trace(model, x[:2])
     scales = random_scales(groups, torch.Generator().manual_seed(seed))
-    with attach_groups(model, groups, x[:2], scorer=None) as gated:
+    with switch_neurons(model, groups, x[:2], Options(scores=None)) as gated:
         gated.set_scales(scales)
         reference = gated(x).detach()
         small = gated.compact()

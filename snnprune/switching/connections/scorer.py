@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...inputs import device_of, in_float32
-from ..encoding.sources import standardize, z_scores
+from ..encoding.sources import over_rms, z_scores
 from ..scoring import ScoreSource, Start, ValueScorer
 from ..segments import Segments
 from .switcher import MatrixSwitcher, sorted_patches, spread_patches
@@ -91,7 +91,7 @@ class ConnectionScorer(ValueScorer):
         """What switcher and path say, per layer (out, in), before scaling and offsets."""
         assert self.switcher is not None
         assert self.path is not None
-        weights = [standardize(weight_of(model, name).float()) for name in self.names]
+        weights = [over_rms(weight_of(model, name).float()) for name in self.names]
         relative = [w.abs() / (w.detach().abs().mean() + _LEAST) - 1 for w in weights]
         unit = torch.cat([r.detach().flatten() for r in relative]).std(correction=0) + 1e-6
         found = []

@@ -15,11 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ...graph import NeuronGroup
-from .patches import Extractor
-from .sources import sources_of
+from ..stacks import Stacks, tensor_of
+from .columns import Columns, Units
+from .encode import Encode
+from .sources import Source
+from .statistics import STATISTICS, Statistics
+from .sums import RowSums
+from .tensors import lay_out
 
-STATISTICS = 4  # relative joint norm, z-scores of incoming and outgoing norm, and the sensitivity
 _SIDES = ("incoming", "outgoing")
+_ALIGNED = 4  # groups begin at multiples of this, so that pooling treats them alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Encoded:
     """All neurons of all groups, one after the other.
 
     Attributes:
-        matrix: (in_channels, rows, width), the switcher's input.
+        matrix: (1, in_channels, rows, width), the switcher's input.
         places: (neurons,), the row of the matrix that describes each neuron.
         statistics: (neurons, STATISTICS).
     """
@@ -37,6 +42,38 @@ class Encoded:
     statistics: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where one side of a part lies: its neurons among all rows, its columns among those of all kernels."""
+
+    rows: slice
+    columns: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part lies in the tables of all parts.
+
+    Attributes:
+        members: of the part.
+        row_norms: of its rows.
+        unit_norms: of its units.
+        sides: whether the neurons are the units -> where that side lies.
+        gathered: in the vector of all tables.
+    """
+
+    members: int
+    row_norms: slice
+    unit_norms: slice
+    sides: dict[bool, Side]
+    gathered: slice
+
+    @property
+    def first(self) -> Side:
+        """The side that comes first."""
+        return next(iter(self.sides.values()))
+
+
 class StackedRows(nn.Module):
     """The rows of all groups in one matrix, with a gap of zeros between groups."""
 
@@ -44,113 +81,202 @@ class StackedRows(nn.Module):
         self,
         model: nn.Module,
         groups: Sequence[NeuronGroup],
+        sources: Sequence[Sequence[Source]],
+        stacks: Stacks,
         *,
         channels: int = 4,
         width: int = 16,
         gap: int = 4,
         sort: bool = True,
-        sensitivity: Sequence[Tensor] | None = None,
+        importance: Sequence[Tensor] | None = None,
     ) -> None:
         """As many rows as neurons.
 
         Args:
             model: the network.
             groups: prunable groups.
+            sources: of every group.
+            stacks: that hold the sources' weights.
             channels: of the extractors, per side.
             width: of the rows.
             gap: rows of zeros between groups.
             sort: rows and columns by their norm.
-            sensitivity: per group (size,), standardised; a statistic that weights do not hold.
+            importance: per group (size,), standardised; a statistic that weights do not hold.
         """
         super().__init__()
         self.ids = [group.id for group in groups]
         self.sizes = [group.size for group in groups]
-        total = sum(self.sizes)
+        self.neurons = sum(self.sizes)
         self.in_channels = 2 * channels + STATISTICS
         self.channels, self.width, self.sort = channels, width, sort
-        self.extractors = nn.ModuleList()
-        rows: list[Tensor] = []  # of every extractor: 2 x neuron + side
-        members, slots = [], []
-        first = at = 0
-        for number, (group, size) in enumerate(zip(groups, self.sizes, strict=True)):
-            for source in sources_of(model, group):
-                self.extractors.append(Extractor(source, channels, width, sort=sort))
-                rows.append(2 * torch.arange(first, first + size) + _SIDES.index(source.side))
-            members.append(torch.full((size,), number))
-            slots.append(torch.arange(at, at + size))
-            first += size
-            at += size + gap + (-(size + gap) % 4)  # aligned, so that pooling treats groups alike
-        self.height = at
-        found = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
-        known = torch.cat(list(sensitivity)) if sensitivity else torch.zeros(total)
-        self.register_buffer("sensitivity", known)
-        sources = torch.zeros(2 * total).index_add(0, found, torch.ones(len(found)))
-        for name, value in (
-            ("rows", found),
-            ("group", torch.cat(members)),
-            ("slots", torch.cat(slots)),
-            ("sources", sources),
-            ("count", torch.tensor(self.sizes, dtype=torch.float)),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        every = [source for some in sources for source in some]
+        shapes = [torch.Size((len(names), *tensor_of(model, names[0]).shape)) for names in stacks.names]
+        laid = lay_out(model, every, stacks, shapes)
+        self.parts, self.flat, self.flat_length = laid.parts, laid.flat, laid.length
+        self.layout, rows, columns = self._places()
+        self.parts_of = every  # the tensors of the kernels, in order
+        found, units = self._sources(every)
+        self.columns = Columns(units, columns, channels=channels, width=width, sort=sort)
+        self._tables()
+        self._owners(groups, sources, found, rows)
+        known = torch.cat(list(importance)) if importance else torch.zeros(self.neurons)
+        terms = torch.tensor([[sum(s.side == side for s in some) for side in _SIDES] for some in sources])
+        self.statistics = Statistics(self.sizes, terms.float(), known)
+        self._slots(gap)
 
-    sensitivity: Tensor
-    rows: Tensor
-    group: Tensor
+    nothing: Tensor
+    scattered: Tensor
     slots: Tensor
-    sources: Tensor
-    count: Tensor
+    members: Tensor
+    inverse_sizes: Tensor
+    source: Tensor
+    neuron: Tensor
+    side: Tensor
+    neuron_side: Tensor
+    feature_weight: Tensor
+    energy_weight: Tensor
+    pick_by_neuron: Tensor
+    group: Tensor
+    row_of: Tensor
+    ranked: Tensor
 
-    def forward(self, model: nn.Module) -> Encoded:
-        """Everything that the switcher sees, differentiable in the weights and in the extractors."""
-        features, energy = self._sides(model)
-        statistics = self._statistics(energy)
-        features = features.view(len(self.group), -1, self.channels, self.width)
-        every = [features.flatten(1, 2), statistics[:, :, None].expand(-1, -1, self.width)]
-        places = self._places(statistics[:, 0].detach())
-        matrix = statistics.new_zeros(self.height, self.in_channels, self.width)
-        return Encoded(matrix.index_copy(0, places, torch.cat(every, 1)).transpose(0, 1), places, statistics)
+    def forward(self, model: nn.Module, stacked: Sequence[Tensor]) -> Encoded:
+        """Everything that the switcher sees, differentiable in the stacks and in the extractors."""
+        matrix, statistics, places = Encode.apply(self, model, self.columns.weight, *stacked)  # type: ignore[misc]
+        return Encoded(matrix, places, statistics)
 
-    def _sides(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Sums over the sources of every side: features (2 x neurons, channels, width), energy (2 x neurons,)."""
-        parts = [extractor(model) for extractor in self.extractors]
-        size = self.width * self.channels
-        features = self.sensitivity.new_zeros(len(self.sources), size)
-        energy = self.sensitivity.new_zeros(len(self.sources))
-        if parts:
-            features = features.index_add(0, self.rows, torch.cat([part[0] for part in parts]))
-            energy = energy.index_add(0, self.rows, torch.cat([part[1] for part in parts]))
-        features = features / self.sources.clamp_min(1)[:, None]
-        return features.view(-1, self.width, self.channels).transpose(1, 2), energy
+    def place(self, strength: Tensor) -> tuple[Tensor, Tensor]:
+        """Row of every neuron, its rank within its group or its position; and the neuron of every row.
 
-    def _statistics(self, energy: Tensor) -> Tensor:
-        """(neurons, STATISTICS) of the summed energies.
-
-        The first one is the norm of all weights of the neuron relative to the group's mean, less 1:
-        comparable between groups, so that a group of equals is not ranked as if half of it were
-        weak, and dead neurons do not hide the rest; in one unit for all groups. Then come standardised log
-        norms of the neuron's own weights and of those that read it, and the sensitivity. A side without
-        weights (pixels have none of their own) is 0.
+        Args:
+            strength: (neurons,), >= 0.
         """
-        both, sources = energy.view(-1, 2), self.sources.view(-1, 2)
-        norm = torch.sqrt(both.sum(1) / sources.sum(1).clamp_min(1) + 1e-12)
-        relative = norm / self._mean(norm.detach()[:, None])[:, 0] - 1
-        relative = relative / (relative.detach().std(correction=0) + 1e-6)
-        logs = 0.5 * torch.log(both / sources.clamp_min(1) + 1e-8)
-        centred = logs - self._mean(logs.detach())
-        spread = self._mean(centred.detach().square()).sqrt()
-        scores = torch.where(sources > 0, centred / (spread + 1e-6), 0.0)
-        return torch.cat([relative[:, None], scores, self.sensitivity[:, None]], 1)
-
-    def _mean(self, values: Tensor) -> Tensor:
-        """Every neuron gets the mean of its group: (neurons, n) -> (neurons, n)."""
-        sums = values.new_zeros(len(self.count), values.shape[1]).index_add(0, self.group, values)
-        return (sums / self.count[:, None]).index_select(0, self.group)
-
-    def _places(self, strength: Tensor) -> Tensor:
-        """Row of every neuron: its rank within its group, or its position."""
         if not self.sort:
-            return self.slots
-        order = strength.argsort(descending=True)
-        order = order[self.group[order].argsort(stable=True)]
-        return torch.empty_like(order).index_copy(0, order, self.slots)
+            return self.row_of, self.ranked
+        order = torch.sort(self.group - strength.contiguous().view(torch.int32), stable=True).indices
+        places = torch.empty_like(order).index_copy_(0, order, self.row_of)
+        neurons = order.new_full((len(self.ranked),), self.neurons).index_copy_(0, self.row_of, order)
+        return places, neurons
+
+    # -- tables, made once ---------------------------------------------------------------------
+
+    def _keep(self, **tensors: Tensor) -> None:
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def _places(self) -> tuple[list[Place], int, int]:
+        found, rows, columns, norms, gathered = [], 0, 0, 0, 0
+        for part in self.parts:
+            members, count, units, unit = part.shape
+            sides = {}
+            for turned in part.sides:
+                height, width = (units, count * unit) if turned else (count, units * unit)
+                more = members * height, members * width
+                sides[turned] = Side(slice(rows, rows + more[0]), slice(columns, columns + more[1]))
+                rows, columns = rows + more[0], columns + more[1]
+            middle, end = norms + members * count, norms + members * (count + units)
+            size = 0 if part.index is None else part.index.numel()
+            here = slice(gathered, gathered + size)
+            found.append(Place(members, slice(norms, middle), slice(middle, end), sides, here))
+            norms, gathered = end, gathered + size
+        self.norms, self.gathered = norms, gathered
+        return found, rows, columns
+
+    def _sources(self, every: Sequence[Source]) -> tuple[list[Tensor], list[Units]]:
+        """Rows and columns of every source."""
+        rows: dict[int, Tensor] = {}
+        units: dict[int, Units] = {}
+        for part, place in zip(self.parts, self.layout, strict=True):
+            _, count, wide, unit = part.shape
+            for number, member, turned in part.sources:
+                source, side = every[number], place.sides[turned]
+                height, width = (wide, count) if turned else (count, wide)
+                neurons = len(source.channels) // source.per_neuron
+                mine = torch.arange(source.length // source.unit)
+                rows[number] = side.rows.start + member * height + torch.arange(neurons)
+                norms = place.row_norms if turned else place.unit_norms
+                begin = side.columns.start + member * width * unit
+                units[number] = Units(source.unit, norms.start + member * width + mine, begin + mine * unit)
+        return [rows[i] for i in range(len(every))], [units[i] for i in range(len(every))]
+
+    def _tables(self) -> None:
+        """Places in the flat vector for every table, and back."""
+        indices = []
+        for number, part in enumerate(self.parts):
+            if part.index is not None:
+                part.name = f"index_{number}"
+                self._keep(**{part.name: part.index.flatten()})
+                indices.append(part.index.flatten())
+        self._keep(nothing=torch.zeros(1), scattered=torch.zeros(0, dtype=torch.int32))
+        if indices:
+            flat = torch.cat(indices).long()
+            order = flat.argsort(stable=True)
+            counts = torch.bincount(flat, minlength=self.flat_length + 1)[: self.flat_length]
+            most = torch.arange(max(1, int(counts.max())))
+            place = (counts.cumsum(0) - counts)[:, None] + most
+            back = torch.where(most < counts[:, None], order[place.clamp_max(len(order) - 1)], self.gathered)
+            self._keep(scattered=back.flatten().int())
+
+    def _owners(
+        self,
+        groups: Sequence[NeuronGroup],
+        sources: Sequence[Sequence[Source]],
+        found: Sequence[Tensor],
+        rows: int,
+    ) -> None:
+        """Which neuron, side and source every row belongs to, and what sums it enters."""
+        slots = torch.zeros(rows, dtype=torch.long)
+        source_of, neuron, side_of = (torch.zeros(rows, dtype=torch.long) for _ in range(3))
+        feature, energy = torch.zeros(rows), torch.zeros(rows)
+        for place in self.layout:
+            for turned, side in place.sides.items():
+                norms = place.unit_norms if turned else place.row_norms
+                slots[side.rows] = torch.arange(norms.start, norms.stop)
+        terms: list[Tensor] = []
+        number = first = 0
+        for group, some in zip(groups, sources, strict=True):
+            mine = torch.arange(first, first + group.size)
+            for side, name in enumerate(_SIDES):
+                chosen = [number + i for i, source in enumerate(some) if source.side == name]
+                own = torch.zeros(0, group.size, dtype=torch.long)
+                terms.append(torch.stack([found[i] for i in chosen]) if chosen else own)
+                for i in chosen:
+                    at = found[i]
+                    neuron[at], side_of[at], source_of[at] = mine, side, i
+                    feature[at], energy[at] = 1 / len(chosen), 1 / some[i - number].length
+            number, first = number + len(some), first + group.size
+        self.sums = RowSums(terms, rows)
+        split = self.sums.pick.split([t.shape[1] for t in terms])
+        by_neuron = torch.cat([torch.stack(split[i : i + 2], 1) for i in range(0, len(split), 2)])
+        widest = max((len(at) for at in found), default=0)
+        members = torch.full((len(found), widest), rows)
+        for i, at in enumerate(found):
+            members[i, : len(at)] = at
+        sizes = torch.tensor([len(at) * s.length for at, s in zip(found, self.parts_of, strict=True)]).float()
+        self.sums.register_buffer("pick", by_neuron.flatten(), persistent=False)
+        self._keep(
+            slots=slots,
+            members=members.flatten(),
+            inverse_sizes=1 / sizes,
+            source=source_of,
+            neuron=neuron,
+            side=side_of,
+            neuron_side=2 * neuron + side_of,
+            feature_weight=feature,
+            energy_weight=energy,
+            pick_by_neuron=torch.cat([by_neuron, torch.full((1, 2), rows)]),
+        )
+
+    def _slots(self, gap: int) -> None:
+        """Rows of the matrix: group after group, a gap behind each."""
+        slots, at = [], 0
+        for size in self.sizes:
+            slots.append(torch.arange(at, at + size))
+            at += size + gap
+            at += -at % _ALIGNED
+        row_of = torch.cat(slots)
+        ranked = torch.full((at,), self.neurons).index_copy_(0, row_of, torch.arange(self.neurons))
+        lengths = torch.tensor(self.sizes)
+        group = torch.arange(len(lengths)).repeat_interleave(lengths) << 32
+        self.height = at
+        self._keep(row_of=row_of, ranked=ranked, group=group)

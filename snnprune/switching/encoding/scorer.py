@@ -10,23 +10,26 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...graph import NeuronGroup
 from ...inputs import device_of, in_float32
-from ..scoring import ScoreSource as Scores
-from ..scoring import Start
+from ...surgery import column_maps
+from ..hooks import scales_weights
+from ..scoring import ScoreSource, Start, ValueScorer, check_scorer
 from ..segments import Segments
 from ..stacks import Stacks
 from ..switcher import Switcher
 from .evidence import Evidence
-from .rows import STATISTICS, StackedRows
+from .rows import StackedRows
+from .sources import sources_of
 from .stacked import StackedMatrices, is_fc_group
+from .statistics import STATISTICS
 
 
-class Scorer(nn.Module):
+class Scorer(ValueScorer):
     """Gives every neuron of every prunable group a value `u`; its scale is `u` where it is kept.
 
     *Post-training* start: `u = 1 + spread * z`, where z starts as the relative norm of all weights of
     the neuron (its own and those that read it), so that the pretrained function is unharmed and the
     order is the one of the best hand-set rule. The U-Net's head starts at 0 and learns what to add.
-    With evidence, z also holds the loss's sensitivity to the neuron, and `levels` says how groups compare
+    With evidence, z also holds the loss's dependence on the neuron, and `shifts` says how groups compare
     under a budget: it moves the threshold of a group, not its scales.
 
     *Fresh* start (the papers'): fully connected layers enter as stacked matrices, others as rows, no
@@ -57,7 +60,7 @@ class Scorer(nn.Module):
         model: nn.Module,
         groups: Sequence[NeuronGroup],
         *,
-        scores: Scores = "switcher+offset",
+        scores: ScoreSource = "switcher+offset",
         start: Start = "post-training",
         evidence: Evidence | None = None,
         spread: float = 0.05,
@@ -65,29 +68,38 @@ class Scorer(nn.Module):
         fresh_std: float = 2**0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if scores not in ("switcher", "switcher+offset", "free"):
-            raise ConfigError(f"scores={scores!r} is unknown; use switcher, switcher+offset or free.")
-        if start not in ("post-training", "fresh"):
-            raise ConfigError(f"start={start!r} is unknown; use post-training or fresh.")
+        check_scorer(scores, start)
         chosen = [group for group in groups if group.prunable]
         if not chosen:
             raise ConfigError("no group of the model is prunable, so there is nothing to score.")
-        self.ids = [group.id for group in chosen]
-        self.spread, self.start = spread, start
-        self.learns_offsets = scores != "switcher"
+        device = device_of(model)
+        super().__init__(
+            Segments({group.id: group.size for group in chosen}, device),
+            scores=scores,
+            start=start,
+            spread=spread,
+            fresh_mean=fresh_mean,
+            fresh_std=fresh_std,
+            device=device,
+        )
+        self.ids, self.sizes = self.segments.names, self.segments.sizes
+        fresh = start == "fresh"
+        fc = [g for g in chosen if is_fc_group(model, g)] if fresh else []
+        stacked = [g for g in chosen if g not in fc]
+        sources = [sources_of(model, group) for group in stacked]
+        read = [source.name for some in sources for source in some]
+        self.stacks = Stacks(model, [*gated_weights(model, groups), *read])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = start == "fresh"
-            fc = [g for g in chosen if is_fc_group(model, g)] if fresh else []
-            stacked = [g for g in chosen if g not in fc]
             self.matrices = StackedMatrices(model, fc) if fc else None
             self.fc_switcher = None
             if self.matrices is not None:
                 stride = max(1, min(8, self.matrices.width // 32))
                 self.fc_switcher = Switcher(len(fc), len(fc), self.matrices.width, stride=stride)
             within = None if evidence is None else evidence.within([g.id for g in stacked])
-            self.rows = StackedRows(model, stacked, sort=not fresh, sensitivity=within) if stacked else None
+            self.rows = None
+            if stacked:
+                self.rows = StackedRows(model, stacked, sources, self.stacks, sort=not fresh, importance=within)
             self.switcher = None
             if self.rows is not None:
                 self.switcher = Switcher(
@@ -103,67 +115,63 @@ class Scorer(nn.Module):
             trust = 0.0 if evidence is None else evidence.trust
             first = [0.0] * STATISTICS if fresh else [1.0] + [0.0] * (STATISTICS - 2) + [trust]
             self.path.weight.copy_(torch.tensor([first]))
-        self.segments = Segments({g.id: g.size for g in chosen}, device_of(model))
-        from ...surgery import column_maps
-        from ..hooks import scales_weights
-
-        self.stacks = Stacks(
-            model, [f"{n}.weight" for n in column_maps(model, chosen) if scales_weights(model.get_submodule(n))]
-        )
-        size = self.segments.total if scores != "switcher" else 0
-        self.offsets = nn.Parameter(torch.zeros(size), requires_grad=scores != "switcher")
         none = torch.zeros(len(chosen))
-        self.register_buffer("shifts", none if evidence is None else spread * evidence.levels(self.ids))
-        self.fresh_mean, self.fresh_std = fresh_mean, fresh_std
-        self.to(device_of(model))
+        self.register_buffer("shifts", none if evidence is None else spread * evidence.shifts(self.ids))
+        self._order_matrices([g.id for g in fc])
+        self.to(device)
         if scores == "free":
             with torch.no_grad():
-                raw = self.raw(model)
-                self.offsets.copy_(self.segments.join({n: self._value(raw[n]) - 1 for n in self.ids}))
-            self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
+                self.become_free(self.value_of(self.raw(model)))
 
     shifts: Tensor
+    of_matrices: Tensor
 
-    def switcher_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the networks that read weights."""
-        return [p for p in self.parameters() if p is not self.offsets]
+    def drop_switcher(self) -> None:
+        """Leave the offsets alone."""
+        self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None
 
-    def offset_parameters(self) -> list[nn.Parameter]:
-        return [self.offsets] if self.learns_offsets else []
+    def raw(self, model: nn.Module, stacked: Sequence[Tensor] | None = None) -> Tensor:
+        """(neurons,): the networks' outputs, before scaling and offsets.
 
-    def raw(self, model: nn.Module) -> dict[str, Tensor]:
-        """The networks' outputs per group, before scaling and offsets."""
-        found: dict[str, Tensor] = {}
+        Args:
+            model: the network.
+            stacked: what `stacks(model)` gives; made here if not given.
+        """
+        found: list[Tensor] = []
         if self.matrices is not None and self.fc_switcher is not None:
-            values = self.fc_switcher(self.matrices(model))
-            for i, (name, size) in enumerate(zip(self.matrices.ids, self.matrices.sizes, strict=True)):
-                found[name] = values[i, :size]
+            found.append(self.fc_switcher(self.matrices(model)).reshape(-1))
         if self.rows is not None and self.switcher is not None and self.path is not None:
-            encoded = self.rows(model)
-            values = self.switcher(encoded.matrix)[0].index_select(0, encoded.places)
-            values = values + self.path(encoded.statistics).squeeze(1)
-            found.update(zip(self.rows.ids, values.split(self.rows.sizes), strict=True))
-        return found
+            encoded = self.rows(model, self.stacks(model) if stacked is None else stacked)
+            values = self.switcher(encoded.matrix).view(-1).index_select(0, encoded.places)
+            found.append(values + self.path(encoded.statistics).squeeze(1))
+        return found[0] if self.matrices is None else torch.cat(found).index_select(0, self.of_matrices)
 
-    def _value(self, raw: Tensor) -> Tensor:
-        if self.start == "fresh":
-            return standardized(raw, self.fresh_mean, self.fresh_std)
-        return 1 + self.spread * raw
+    def _order_matrices(self, fc: Sequence[str]) -> None:
+        """Where each neuron's value lies when those of the stacked matrices, padded, come before all others."""
+        if self.matrices is None:
+            return
+        padded, at = [], self.matrices.height * len(fc)
+        for name, size in zip(self.ids, self.sizes, strict=True):
+            first = at
+            if name in fc:
+                first = self.matrices.height * list(fc).index(name)
+            else:
+                at += size
+            padded.append(torch.arange(first, first + size))
+        self.register_buffer("of_matrices", torch.cat(padded), persistent=False)
 
-    def forward(self, model: nn.Module, stacked=None) -> Tensor:
-        """Group id -> (size,) values u, differentiable in the model's weights and in the scorer's."""
-        raw = self.raw(model)
-        values = {}
-        for i, name in enumerate(self.ids):
-            values[name] = (
-                self._value(raw[name])
-                if name in raw
-                else torch.ones(self.segments.sizes[i], device=self.offsets.device)
-            )
-        flat = self.segments.join(values)
-        return flat + self.offsets if self.learns_offsets else flat
+    def forward(self, model: nn.Module, stacked: Sequence[Tensor] | None = None) -> Tensor:
+        """(neurons,): values u of all groups, one after the other, in the order of `ids`.
+
+        Differentiable in the model's weights and in the scorer's.
+
+        Args:
+            model: the network.
+            stacked: what `stacks(model)` gives, where it is needed elsewhere too; made here if not given.
+        """
+        return self.value_of(None if self.path is None else self.raw(model, stacked))
 
 
-def standardized(raw: Tensor, mean: float, std: float) -> Tensor:
-    """Values of one layer moved and scaled to a mean and a standard deviation, differentiably."""
-    return mean + std * (raw - raw.mean()) / (raw.std(correction=0) + 1e-6)
+def gated_weights(model: nn.Module, groups: Sequence[NeuronGroup]) -> list[str]:
+    """Weights whose columns gates may scale, in the order of their layers."""
+    return [f"{name}.weight" for name in column_maps(model, groups) if scales_weights(model.get_submodule(name))]

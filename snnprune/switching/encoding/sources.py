@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ... import layers
 from ...graph import Member, NeuronGroup
+from ..stacks import tensor_of
 
 Side = Literal["incoming", "outgoing"]
 _ZERO = 1e-30
@@ -39,13 +40,14 @@ class Source:
     matrix: bool = False
     _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def name(self) -> str:
+        """Of the whole tensor in the model."""
+        return self.module if self.matrix else f"{self.module}.weight"
+
     def weight(self, model: nn.Module) -> Tensor:
         """The whole tensor."""
-        if self.matrix:
-            return model.get_parameter(self.module)
-        weight = model.get_submodule(self.module).weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return tensor_of(model, self.name)
 
     def cut(self, weight: Tensor, model: nn.Module) -> Tensor:
         """A weight of the layer's shape as (neurons, length), by differentiable indexing alone."""
@@ -140,7 +142,7 @@ def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source 
     return Source(member.module, side, channels, per_neuron, each * per_neuron, kernel)
 
 
-def standardize(rows: Tensor) -> Tensor:
+def over_rms(rows: Tensor) -> Tensor:
     """Rows over the (detached) root mean square of the whole matrix.
 
     Without it the switcher sees values around 0.03, answers with its bias, and gives every neuron of

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ... import layers
 from ...graph import NeuronGroup
-from .sources import Source, sources_of, standardize
+from .sources import Source, over_rms, sources_of
 
 
 def fc_source(model: nn.Module, group: NeuronGroup) -> Source | None:
@@ -45,7 +45,7 @@ class StackedMatrices(nn.Module):
         """(layers, height, width), each matrix divided by its own root mean square."""
         sheets = []
         for source, size in zip(self.sources, self.sizes, strict=True):
-            rows = standardize(source.rows(model).float())
+            rows = over_rms(source.rows(model).float())
             sheets.append(F.pad(rows, (0, self.width - source.length, 0, self.height - size)))
         return torch.stack(sheets)
 
