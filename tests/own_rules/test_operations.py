@@ -277,3 +277,17 @@ def test_a_file_that_is_loaded_twice_registers_twice(tmp_path):
     assert exact(model, 0)["0"].rules == ("owntest::again",)
     second["rule"].remove()
     assert "owntest::again" not in OPERATIONS
+
+
+@pytest.mark.parametrize(("cls", "function"), [(Halved, lambda x: Halved.apply(x, 0.5)), (Newer, Newer.apply)])
+def test_a_rule_sees_what_an_autograd_function_was_called_with(cls, function):
+    """Not the context that an older form of forward is given before it."""
+    seen = []
+
+    def rule(call: OperationCall) -> Tensor | None:
+        seen.append(call.args[1:])
+        return call.moves(lambda x: x)
+
+    with snnprune.register_operation(cls, rule):
+        assert exact(net(Calls(function)), 0)["0"].prunable
+    assert set(seen) == {(0.5,) if cls is Halved else ()}
