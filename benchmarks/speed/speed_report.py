@@ -44,8 +44,8 @@ OPERATIONS = """
 ## Operations that a step launches
 
 Views left out, by `operations.py`; a GPU waits for each of them to be launched. *search*: switcher and network
-learn at every step, no teacher. *scorer*: the switcher's own forward and backward in it. Optimisers go from parameter
-to parameter on both sides.
+learn at every step, no teacher. *scorer*: the switcher's own forward and backward in it. Optimisers go from
+parameter to parameter on both sides.
 
 | network | plain | search | search / plain | scorer |
 |---|---|---|---|---|

@@ -1,9 +1,9 @@
 """The extractors' kernels, laid out so that one product per tensor gives the features.
 
 An extractor is a strided convolution over a neuron's weights, the strongest columns first (arXiv 2110.05954,
-section 3.3.2). Sorting the weights would copy them, so the kernel is moved instead: the column of rank `q` meets row
-`q % kernel` of the kernel, for patch `q // kernel` of the features. In the matrix `A` the column's row is zero but
-there, and `weights @ A` are the features of all patches.
+section 3.3.2). Sorting the weights would copy them, so the kernel is moved instead: the column of rank `q` meets
+row `q % kernel` of the kernel, for patch `q // kernel` of the features. In the matrix `A` the column's row is zero
+but there, and `weights @ A` are the features of all patches.
 """
 
 from __future__ import annotations
