@@ -64,7 +64,6 @@ def unread_targets(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     _check_shapes(logits, labels)
     found, wrong = _read(labels, logits.shape[1])
-    found = found.clamp(0, logits.shape[1] - 1) if found.dim() == 1 else found
     return _like(logits, found), wrong
 
 
@@ -104,7 +103,7 @@ def read_labels(labels: Tensor, classes: int | None = None) -> Tensor:
 
 
 def _read(labels: Tensor, classes: int | None) -> tuple[Tensor, Tensor]:
-    """What the labels are by shape and type, and whether their values make no sense: a tensor of one bool."""
+    """Labels by shape and type, classes brought into range; and whether values make no sense, one bool."""
     if labels.is_complex():
         raise DataError(f"{_described(labels)} are no classes. {_OWN}.")
     soft = labels.is_floating_point()
@@ -123,8 +122,8 @@ def _read(labels: Tensor, classes: int | None) -> tuple[Tensor, Tensor]:
     if labels.dim() != 1 and labels.shape[1:] != (1,):
         raise DataError(f"{_described(labels)} are not one class for each input. {_OWN}.")
     found = labels.reshape(-1).long()
-    wrong = (found < 0).any()
-    return found, wrong if classes is None else wrong | (found >= classes).any()
+    within = found.clamp(0, None if classes is None else classes - 1)
+    return within, (within != found).any()
 
 
 def _rows(labels: Tensor) -> Tensor:

@@ -31,6 +31,22 @@ compiles. *both*: channels last, compiled.
 | network | batch | device | channels last | compiled | both | both, bfloat16 | first |
 |---|---|---|---|---|---|---|---|
 """
+LOOP = """
+## A step of the recovery against a loop written by hand
+
+Time and launched operations (views left out) as a share of the same step in a script, of the same precision.
+
+| network | batch | device | float32: time, operations | bfloat16: time, operations |
+|---|---|---|---|---|
+"""
+PRECISION = """
+## What half precision costs
+
+Test accuracy of the compact model, mean over the seeds; runs differ in the precision of their learning alone.
+
+| task | device | seeds | float32 | bfloat16 |
+|---|---|---|---|---|
+"""
 GROWTH = """
 ## One pass of the switcher against the number of parameters
 
@@ -65,7 +81,7 @@ def write_speed(results: Path) -> str:
     rows: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
     kinds = {
         kind: [r for r in rows if r["benchmark"] == kind]
-        for kind in ("overhead", "recovery", "growth", "operations", "onnx")
+        for kind in ("overhead", "recovery", "loop", "precision", "growth", "operations", "onnx")
     }
     text = HEAD + OVERHEAD
     for r in kinds["overhead"]:
@@ -79,6 +95,16 @@ def write_speed(results: Path) -> str:
         cells = [f"{r['time'][k]:.2f}" for k in shown] + [f"{max(r['first'].values()):.0f}"]
         text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
     text += _missing(kinds["recovery"], "resnet50, vgg16, vit_b_16: `recovery.py --device cuda`")
+    text += LOOP
+    for r in kinds["loop"]:
+        cells = [f"{r['time'][p]:.2f}, {r['launches'][p]:.2f}" for p in ("float32", "bfloat16")]
+        text += f"| {r['case']} | {r['batch']} | {_device(r)} | {' | '.join(cells)} |\n"
+    text += _missing(kinds["loop"], "`recovery.py --against-loop --device cuda`")
+    text += PRECISION
+    for r in kinds["precision"]:
+        cells = [f"{r['mean'][p]:.4f}" for p in ("float32", "bfloat16")]
+        text += f"| {r['case']} | {_device(r)} | {len(r['accuracy']['float32'])} | {' | '.join(cells)} |\n"
+    text += _missing(kinds["precision"], "`recovery.py --accuracy --device cuda`")
     text += GROWTH
     for r in sorted(kinds["growth"], key=lambda r: r["params"]):
         text += (

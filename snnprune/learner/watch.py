@@ -24,7 +24,7 @@ def figures_of(loss: Tensor, norms: list[Tensor]) -> Tensor:
 
 def may_go_on(figure: Tensor) -> bool:
     """Whether a figure is finite; where the answer would have to be waited for, it is left to the watch."""
-    return runs_ahead(figure.device) or bool(figure.isfinite())
+    return runs_ahead(figure.device) or math.isfinite(float(figure))
 
 
 @dataclass(slots=True)
