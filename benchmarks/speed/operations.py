@@ -6,9 +6,9 @@
 
 A GPU waits for every operation to be launched, so their number says more of a step's time there than what they
 compute, and any machine can count them. Counted is what PyTorch dispatches, but for views and memory that is not
-yet filled. One call for a list of tensors counts as one operation: with `--foreach`, the plain step's optimiser
-(and only it) works so, as it does by default on a GPU. Without it both sides' optimisers go from parameter to
-parameter, as on a CPU.
+yet filled. One call for a list of tensors counts as one operation: the network's optimiser works so on both sides,
+as it does by default on a GPU. Few inputs are enough, because layers choose what they scale, inputs or weights, as
+they would for a whole batch of that network.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from steps import NETWORKS, PlainStep, SearchStep, add_row, batch_of, build, options
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from snnprune.switching import hooks
 
 _NOTHING = {  # these compute nothing
     "_record_function_enter_new",
@@ -78,18 +82,34 @@ def scorer_pass(step: SearchStep) -> Callable[[], None]:
     return call
 
 
-def measure(name: str, device: str, batch: int, *, foreach: bool = False) -> dict[str, Any]:
+def as_on_a_gpu(*optimizers: torch.optim.Optimizer | None) -> None:
+    """Let optimisers update all parameters by one call."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups if optimizer is not None else ():
+            group["foreach"] = None if group["fused"] else True
+
+
+def for_whole_batches(times: float) -> Callable[[nn.Module, tuple[Any, ...]], bool]:
+    """The choice between scaled inputs and scaled weights for so many times the inputs."""
+
+    def cheaper(module: nn.Module, args: tuple[Any, ...]) -> bool:
+        weight = module._parameters.get("weight")
+        return bool(args) and weight is not None and times * args[0].numel() > weight.numel()
+
+    return cheaper
+
+
+def measure(name: str, device: str, batch: int) -> dict[str, Any]:
     """Counts of one network, by operation."""
     inputs = batch_of(name, batch, device)
     plain = PlainStep(build(name, device), inputs, None)
-    if foreach:
-        for group in plain.optimizer.param_groups:
-            group["foreach"] = True
     search = SearchStep(build(name, device), inputs, None, hold=1)
+    as_on_a_gpu(plain.optimizer, search.stage.optimizer, search.stage.scorer_optimizer)
     found = {}
-    for part, call in (("plain", plain), ("search", search), ("scorer", scorer_pass(search))):
-        call()
-        found[part] = counted(call)
+    with mock.patch.object(hooks, "_cheaper_on_weight", for_whole_batches(NETWORKS[name].batch / batch)):
+        for part, call in (("plain", plain), ("search", search), ("scorer", scorer_pass(search))):
+            call()
+            found[part] = counted(call)
     return found
 
 
@@ -98,7 +118,6 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []])
     parser.add_argument("--batch", type=int, default=2, help="the counts do not depend on it")
-    parser.add_argument("--foreach", action="store_true", help="the plain step's optimiser as on a GPU")
     parser.add_argument("--parts", action="store_true", help="show the scorer's own forward and backward")
     parser.add_argument("--names", action="store_true", help="show every operation")
     args = parser.parse_args()
@@ -109,16 +128,13 @@ def main() -> None:
         print(write_speed(args.results))
         return
     for name in args.networks or [n for n in NETWORKS if n != "lenet"]:
-        found = measure(name, args.device, args.batch, foreach=args.foreach)
+        found = measure(name, args.device, args.batch)
         counts = {part: names.total() for part, names in found.items()}
         if args.parts:
             print(f"{name}: the scorer alone {counts['scorer']}")
         if args.names:
             for part, names in found.items():
                 print(part, dict(names.most_common()))
-        if args.foreach:
-            print(f"{name}: {counts}, search / plain {counts['search'] / counts['plain']:.2f}, not kept")
-            continue
         row = {**counts, "ratio": counts["search"] / counts["plain"]}
         add_row(args.results, {"benchmark": "operations", "case": name, "batch": args.batch, **row}, args)
 
