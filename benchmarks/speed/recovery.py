@@ -139,7 +139,7 @@ def against_loop(name: str, batch: int, device: str, rounds: int, block: int) ->
     }
 
 
-def accuracy(device: str, seeds: int, epochs: float) -> dict[str, Any]:
+def accuracy(batch: int, device: str, seeds: int, epochs: float) -> dict[str, Any]:
     """Test accuracies of runs on digits whose learning differs in its precision alone, one for each seed."""
     from digits_cnn import digits_cnn
 
@@ -148,7 +148,7 @@ def accuracy(device: str, seeds: int, epochs: float) -> dict[str, Any]:
         for precision, chosen in LOOPS.items():
             model = digits_cnn()
             model.load_state_dict(torch.load(MODELS / "digits_cnn.pt"))
-            train, val, test = snnprune.load_data("digits")
+            train, val, test = snnprune.load_data("digits", batch_size=batch)
             config = snnprune.PruneConfig(target={"macs": 0.25}, epochs=epochs, seed=seed, **chosen)
             result = snnprune.optimize(model.to(device), train, val, config, test=test)
             assert result.report.compact.accuracy is not None
@@ -175,8 +175,9 @@ def main() -> None:
         print(write_speed(args.results))
         return
     if args.accuracy:
-        row = accuracy(args.device, args.seeds, args.epochs)
-        add_row(args.results, {"benchmark": "precision", "case": "digits, macs 0.25", "batch": 64, **row}, args)
+        batch = args.batch or 128
+        row = accuracy(batch, args.device, args.seeds, args.epochs)
+        add_row(args.results, {"benchmark": "precision", "case": "digits, macs 0.25", "batch": batch, **row}, args)
         return
     for name, batch in cases(args):
         kind, function = ("loop", against_loop) if args.against_loop else ("recovery", measure)

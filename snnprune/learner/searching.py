@@ -177,7 +177,7 @@ class SearchStage:
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
-        assert self.gated.scorer is not None
+        self.gated.settle()  # nothing that has gone wrong is written
         return {
             "step": self.step,
             "total": self.total,

@@ -246,6 +246,7 @@ class Switched(Attached, ABC):
 
     def _computed(self, known: Scales | None) -> tuple[Tensor, Scales]:
         """Values of the scorer and scales; see `Current`."""
+        self.doubts.begin()
         values = self._values()
         if known is None:
             mask = self._kept_alone(values.detach()) if self.budget is None else self._finite(values)

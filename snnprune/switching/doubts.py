@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A condition on its way to the CPU."""
+
+    holds: Tensor
+    arrived: torch.cuda.Event | None
+    error: Callable[[], Exception]
+    turn: int
 
 
 class Doubts:
     """What must hold, as tensors that a device may still be computing.
 
-    Reading a tensor makes Python wait for the GPU, and the GPU then for Python. So a condition is read where it
-    costs nothing: on a CPU at once, else when the next one is added (its answer is there by then) or at `settle`.
+    Reading a tensor makes Python wait for all that the GPU was given, and the GPU then for Python. So on a CPU a
+    condition is read at once, and one of a GPU is sent on its way and read when the next set of scales is begun: by
+    then the answer is there. `settle` reads all that is open.
     """
 
     def __init__(self) -> None:
-        self._open: list[tuple[Tensor, Callable[[], Exception]]] = []
+        self._open: list[_Open] = []
+        self._turn = 0
+
+    def begin(self) -> None:
+        """A new set of scales is begun: read what was asked about those before.
+
+        Raises:
+            Exception: the error of the first condition that does not hold.
+        """
+        self._read(self._turn)
+        self._turn += 1
 
     def add(self, holds: Tensor, error: Callable[[], Exception]) -> None:
         """Note a condition.
@@ -24,8 +47,13 @@ class Doubts:
             holds: boolean, without dimensions.
             error: what to raise if it does not hold; made only then.
         """
-        self.settle()
-        self._open.append((holds, error))
+        sent, arrived = holds, None
+        if holds.device.type == "cuda":
+            sent = torch.empty_like(holds, device="cpu", pin_memory=True)
+            sent.copy_(holds, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(torch.cuda.current_stream(holds.device))
+        self._open.append(_Open(sent, arrived, error, self._turn))
         if holds.device.type == "cpu":
             self.settle()
 
@@ -35,8 +63,13 @@ class Doubts:
         Raises:
             Exception: the error of the first condition that does not hold.
         """
-        while self._open:
-            holds, error = self._open.pop(0)
-            if not bool(holds):
+        self._read(self._turn)
+
+    def _read(self, last: int) -> None:
+        while self._open and self._open[0].turn <= last:
+            one = self._open.pop(0)
+            if one.arrived is not None:
+                one.arrived.synchronize()
+            if not bool(one.holds):
                 self._open.clear()
-                raise error()
+                raise one.error()

@@ -11,7 +11,7 @@ from snnprune.switching.doubts import Doubts
 class Elsewhere:
     """A condition that lies on another device: reading it is noted."""
 
-    device = torch.device("cuda")
+    device = torch.device("meta")
 
     def __init__(self, holds: bool, read: list[bool]) -> None:
         self.holds, self.read = holds, read
@@ -21,28 +21,42 @@ class Elsewhere:
         return self.holds
 
 
+def refuse(text):
+    def error():
+        return ValueError(text)
+
+    return error
+
+
 def test_on_a_cpu_a_condition_is_read_at_once():
     doubts = Doubts()
-    doubts.add(torch.tensor(True), lambda: ValueError("no"))
+    doubts.add(torch.tensor(True), refuse("no"))
     with pytest.raises(ValueError, match="no"):
-        doubts.add(torch.tensor(False), lambda: ValueError("no"))
+        doubts.add(torch.tensor(False), refuse("no"))
     doubts.settle()
 
 
-def test_elsewhere_it_is_read_when_the_next_one_comes():
+def test_elsewhere_it_is_read_when_the_next_scales_are_begun():
     doubts, read = Doubts(), []
-    doubts.add(Elsewhere(True, read), lambda: ValueError("first"))  # type: ignore[arg-type]
-    doubts.add(Elsewhere(False, read), lambda: ValueError("second"))  # type: ignore[arg-type]
-    assert read == [True]
+    doubts.begin()
+    doubts.add(Elsewhere(True, read), refuse("first"))  # type: ignore[arg-type]
+    doubts.add(Elsewhere(False, read), refuse("second"))  # type: ignore[arg-type]
+    assert read == []
     with pytest.raises(ValueError, match="second"):
-        doubts.add(Elsewhere(True, read), lambda: ValueError("third"))  # type: ignore[arg-type]
-    doubts.settle()
+        doubts.begin()
     assert read == [True, False]
+    doubts.begin()
+    doubts.settle()
+    assert read == [True, False], "what is told is forgotten"
 
 
 def test_settling_reads_all_and_forgets_them():
     doubts, read = Doubts(), []
-    doubts.add(Elsewhere(True, read), lambda: ValueError("first"))  # type: ignore[arg-type]
+    doubts.add(Elsewhere(True, read), refuse("first"))  # type: ignore[arg-type]
     doubts.settle()
     doubts.settle()
     assert read == [True]
+    doubts.add(Elsewhere(False, read), refuse("second"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="second"):
+        doubts.settle()
+    doubts.settle()
