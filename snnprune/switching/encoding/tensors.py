@@ -2,8 +2,8 @@
 
 A source is a matrix: one row per neuron, columns in units of weights that belong together. Sources of small
 tensors are gathered, padded, into a few tables, whatever their layout in the layer. Large tensors are read where
-they lie, those of one shape in one stack, along both of their dimensions. What is large and laid out otherwise (the
-49 positions behind a flattened channel) is copied into a matrix of its own.
+they lie, those of one shape in one stack, along both of their dimensions. What is large and laid out otherwise
+(the 49 positions behind a flattened channel) is copied into a matrix of its own.
 """
 
 from __future__ import annotations
