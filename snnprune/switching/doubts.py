@@ -23,8 +23,8 @@ class Doubts:
     """What must hold, as tensors that a device may still be computing.
 
     Reading a tensor makes Python wait for all that the GPU was given, and the GPU then for Python. So on a CPU a
-    condition is read at once, and one of a GPU is sent on its way and read when the next set of scales is begun: by
-    then the answer is there. `settle` reads all that is open.
+    condition is read at once, and one of a GPU is sent on its way and read when the next set of scales is begun:
+    by then the answer is there. `settle` reads all that is open.
     """
 
     def __init__(self) -> None:
