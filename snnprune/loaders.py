@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .errors import DataError, first_line
+from .errors import DataError, SnnPruneError, first_line
 
 logger = logging.getLogger(__name__)
 MOST = 100_000  # batches of a loader that tells no length
@@ -95,6 +96,25 @@ def refuse_lost_worker(error: Exception, loader: Any, name: str) -> None:
             f"a worker process of {name} has ended ({first_line(error)}), most often because memory ran out. Give "
             "it fewer workers (num_workers) or smaller batches."
         ) from error
+
+
+@contextlib.contextmanager
+def lost_workers(loaders: Mapping[str, Any]) -> Iterator[None]:
+    """PyTorch tells of a killed worker wherever the program happens to be, not only where a batch is asked for.
+
+    Args:
+        loaders: what to call each -> the loader.
+
+    Raises:
+        DataError: a worker process of one of them has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, SnnPruneError):
+            busy = [name for name, loader in loaders.items() if getattr(loader, "num_workers", 0)]
+            refuse_lost_worker(error, None, busy[0] if len(busy) == 1 else "a loader")
+        raise
 
 
 def length_of(loader: Any) -> int | None:

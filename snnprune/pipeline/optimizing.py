@@ -19,6 +19,7 @@ from ..carried import kept_carried
 from ..errors import ConfigError, RunError
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig
+from ..loaders import lost_workers
 from ..options import path_of
 from ..ranks import current
 from ..runs.lock import locked
@@ -107,7 +108,8 @@ def optimize(
     if not isinstance(data_name, (str, NoneType)):
         raise ConfigError(f"data_name={brief_repr(data_name)} must be a text for the report, or None.")
     loaders = [loader for loader in (train, val, test) if loader is not None]
-    with streams.kept(), kept_carried(loaders), locked(place):
+    named = {"the training loader": train, "the validation loader": val, "the test loader": test}
+    with streams.kept(), kept_carried(loaders), locked(place), lost_workers(named):
         if place is not None:
             _warn_of_other_epochs(train)
         setting = Setting(

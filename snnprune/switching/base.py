@@ -24,6 +24,7 @@ from ..options import Finite, Share, checked
 from ..ranks import current
 from .attached import Attached
 from .blocks import Blocks
+from .changes import Changes
 from .current import Current, Scales, State
 from .doubts import Doubts
 from .learners import Gradient, Learners, Phase
@@ -62,7 +63,7 @@ class Switched(Attached, ABC):
         self.learners = Learners(network)
         self.doubts = Doubts()
         self._current = Current(self._computed, self._version)
-        self._watched: list[nn.Parameter] | None = None
+        self._changes = Changes([*self.learners.flags, *([] if scorer is None else scorer.parameters())])
 
     # -- what a kind of switching has to say -----------------------------------------------------
 
@@ -269,10 +270,7 @@ class Switched(Attached, ABC):
         )
 
     def _version(self) -> object:
-        if self._watched is None:
-            own = [] if self.scorer is None else self.scorer.parameters()
-            self._watched = [*self.learners.flags, *own]
-        return sum(p._version for p in self._watched), self.budget
+        return self._changes.state(), self.budget
 
     # -- to go on later ----------------------------------------------------------------------------
 

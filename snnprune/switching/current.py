@@ -43,7 +43,7 @@ class Current:
        backward pass.
     3. Fixed scales (set by hand, or held while the network learns alone) stay, whatever changes.
 
-    Whether the weights are the same is told by `version`: PyTorch counts the changes in place of every tensor.
+    Whether the weights are the same is told by `version`, see `changes`.
 
     Args:
         compute: runs the scorer. Given the scales that hold already, or None, it returns the differentiable values

@@ -73,6 +73,7 @@ class GatedModel(Switched):
         self._named = list(sizes)  # groups that have scales
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
         self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
+        self._work_at = 0  # steps of optimisers when it was made
         self._fresh = False  # whether it was made in the block that is open
         if scorer is None:
             count = segments.total
@@ -142,6 +143,7 @@ class GatedModel(Switched):
         for encoder in self._encoders:
             encoder.use_nested_tensor = True
         self._attached, self._work = False, None
+        self._changes.close()
         self.learners.put_back()
         return self.model
 
@@ -165,7 +167,7 @@ class GatedModel(Switched):
                 self._work = Work(self._columns, scales, self.model, self._stacks, read)
         elif self._current.fixed:  # weights may have changed under the same scales
             self._work.forget_weights()
-        self._read, self._fresh = None, True
+        self._read, self._fresh, self._work_at = None, True, self._changes.steps
 
     def is_due(self) -> bool:
         """Whether a layer that is called now, perhaps not through the model's own forward, needs other scales."""
@@ -180,7 +182,7 @@ class GatedModel(Switched):
 
     def weight(self, name: str, layer: nn.Module) -> Tensor:
         """A layer's weight with its columns scaled."""
-        if self._work is None or not self.blocks:  # called on its own, perhaps after its weight has changed
+        if self._work is None or not self.blocks or self._work_at != self._changes.steps:  # it may have changed
             return scaled_weight(layer, self.factors[name])
         return self._work.weight(name, layer)
 
@@ -202,7 +204,7 @@ class GatedModel(Switched):
         ones = {n: torch.ones(s) for n, s in zip(self.segments.names, self.segments.sizes, strict=True)}
         given = {n: s.detach().to(where) for n, s in scales.items()}
         flat = self.segments.join({**{n: one.to(where) for n, one in ones.items()}, **given})
-        self.scorer = self._watched = None
+        self.scorer = None
         self._named = [name for name in self.segments.names if name in given]
         self._current.fix(Scales(flat, flat > 0))
         self._renew()

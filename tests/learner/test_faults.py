@@ -28,7 +28,7 @@ class Batches(list):
 
     def begin(self, event) -> None:
         if event.stage == "probe":
-            self.seen = -CONFIG.probe
+            self.seen = -CONFIG.search.probe
 
     def __iter__(self):
         for batch in super().__iter__():

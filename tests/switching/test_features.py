@@ -280,7 +280,7 @@ def test_a_layer_of_zeros_has_values_and_gradients(granularity):
     nn.init.zeros_(model[3].weight)
     train, val, _ = snnprune.load_data("digits", batch_size=64)
     config = snnprune.PruneConfig(
-        target={"params": 0.5}, epochs=2, search=0.5, distill=0.0, granularity=granularity, lr=0.1
+        target={"params": 0.5}, epochs=2, search={"share": 0.5}, distill=0.0, granularity=granularity, lr=0.1
     )
     result = snnprune.optimize(model, train, val, config)
     assert all(bool(p.isfinite().all()) for p in result.model.parameters())

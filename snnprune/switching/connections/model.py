@@ -133,6 +133,7 @@ class ConnectionModel(Switched):
     def detach(self) -> nn.Module:
         """Put every `requires_grad` back. Returns the model; its weights are those that were learned."""
         self.blocks.close()
+        self._changes.close()
         self.learners.put_back()
         return self.network
 

@@ -48,6 +48,9 @@ class Encode(torch.autograd.Function):
         features = rows.sums.table(kernels, matrix.shape[1])
         for place, weight in zip(rows.layout, weights, strict=True):
             for turned, side in place.sides.items():
+                if place.by_norms:
+                    features[side.rows].zero_()
+                    continue
                 columns = matrix[side.columns].view(place.members, -1, matrix.shape[1])
                 out = features[side.rows].view(place.members, -1, matrix.shape[1])
                 torch.bmm(as_rows(weight, turned), columns, out=out)
@@ -90,7 +93,7 @@ class Encode(torch.autograd.Function):
             weight, leaf = again(rows.parts[number], ctx.model, tables, stacked, number)
             for turned, side in place.sides.items():
                 some = of_rows[side.rows].view(place.members, -1, matrix.shape[1])
-                if of_matrix is not None:
+                if of_matrix is not None and not place.by_norms:
                     out = of_matrix[side.columns].view(place.members, -1, matrix.shape[1])
                     torch.bmm(as_rows(weight, turned).transpose(1, 2), some, out=out)
             if found is not None:
@@ -142,6 +145,8 @@ def norms_of(rows: StackedRows, weights: list[Tensor], like: Tensor) -> Tensor:
         members, count, units, unit = weight.shape
         flat = weight.reshape(members, count, -1)
         torch.linalg.vector_norm(flat, dim=2, out=norms[place.row_norms].view(members, count))
+        if place.by_norms:
+            continue  # nothing is sorted
         out = norms[place.unit_norms].view(members, units)
         if unit == 1:
             torch.linalg.vector_norm(flat, dim=1, out=out)
@@ -190,7 +195,7 @@ class Gradients:
             some = factor[side.rows].view((members, 1, units, 1) if turned else (members, count, 1, 1))
             out = torch.mul(weight, some, out=out) if side is place.first else out.addcmul_(weight, some)  # pyright: ignore[reportOptionalMemberAccess]
         assert out is not None
-        for turned, side in place.sides.items():
+        for turned, side in place.sides.items() if not place.by_norms else ():
             some = of_rows[side.rows].view(members, -1, channels)
             columns = matrix[side.columns].view(members, -1, channels)
             if turned and unit > 1:

@@ -60,6 +60,7 @@ class Place:
         unit_norms: of its units.
         sides: whether the neurons are the units -> where that side lies.
         gathered: in the vector of all tables.
+        by_norms: whether only the norms of its rows are read.
     """
 
     members: int
@@ -67,6 +68,7 @@ class Place:
     unit_norms: slice
     sides: dict[bool, Side]
     gathered: slice
+    by_norms: bool
 
     @property
     def first(self) -> Side:
@@ -171,13 +173,13 @@ class StackedRows(nn.Module):
             sides = {}
             for turned in part.sides:
                 height, width = (units, count * unit) if turned else (count, units * unit)
-                more = members * height, members * width
+                more = members * height, 0 if part.by_norms else members * width
                 sides[turned] = Side(slice(rows, rows + more[0]), slice(columns, columns + more[1]))
                 rows, columns = rows + more[0], columns + more[1]
             middle, end = norms + members * count, norms + members * (count + units)
             size = 0 if part.index is None else part.index.numel()
             here = slice(gathered, gathered + size)
-            found.append(Place(members, slice(norms, middle), slice(middle, end), sides, here))
+            found.append(Place(members, slice(norms, middle), slice(middle, end), sides, here, part.by_norms))
             norms, gathered = end, gathered + size
         self.norms, self.gathered = norms, gathered
         return found, rows, columns
@@ -192,7 +194,7 @@ class StackedRows(nn.Module):
                 source, side = every[number], place.sides[turned]
                 height, width = (wide, count) if turned else (count, wide)
                 neurons = len(source.channels) // source.per_neuron
-                mine = torch.arange(source.length // source.unit)
+                mine = torch.arange(0 if place.by_norms else source.length // source.unit)
                 rows[number] = side.rows.start + member * height + torch.arange(neurons)
                 norms = place.row_norms if turned else place.unit_norms
                 begin = side.columns.start + member * width * unit

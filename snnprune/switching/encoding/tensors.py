@@ -19,6 +19,7 @@ from ..stacks import Stacks
 from .sources import Source
 
 LARGE = 2**17  # weights; up to here, launching an operation costs more than copying the weights
+FEW, LONG = 64, 2**15  # rows, and weights in each: heads of attention; see `Part.by_norms`
 _SPARE = 2**16  # padding that may always be added, where it saves operations
 _WASTE = 0.5  # padding, as a share of the weights that are gathered
 
@@ -44,6 +45,16 @@ class Part:
     index: Tensor | None = None
     sources: list[tuple[int, int, bool]] = field(default_factory=list)
     name: str = ""
+
+    @property
+    def by_norms(self) -> bool:
+        """Whether only the norms of its rows are read: of few rows, each of very many weights, as of heads.
+
+        The kernel of such a row has as many entries as the row has weights, and lays out as many columns:
+        several times more memory and time than the weights themselves, for a dozen rows.
+        """
+        _, rows, units, unit = self.shape
+        return self.source is not None and rows < FEW and units * unit > LONG
 
     @property
     def sides(self) -> list[bool]:
