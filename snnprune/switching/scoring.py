@@ -90,5 +90,6 @@ class ValueScorer(nn.Module, ABC):
 def standardized(raw: Tensor, segments: Segments, mean: float, std: float) -> Tensor:
     """Values of every group moved and scaled to a mean and a standard deviation, differentiably."""
     centred = raw - segments.spread(segments.means(raw))
-    spread = segments.means(centred.square()).sqrt()
+    unit = centred.detach().abs().max().clamp_min(1.0)  # without it squares of large values would be infinite,
+    spread = segments.means((centred / unit).square()).sqrt() * unit  # and all values of a group the mean
     return mean + std * centred / segments.spread(spread + 1e-6)
