@@ -89,6 +89,14 @@ def as_on_a_gpu(*optimizers: torch.optim.Optimizer | None) -> None:
             group["foreach"] = None if group["fused"] else True
 
 
+def more_by_parameter(optimizer: torch.optim.Optimizer) -> int:
+    """How many more operations an optimiser launches that goes from parameter to parameter, as on a CPU."""
+    at_once = counted(optimizer.step).total()
+    for group in optimizer.param_groups:
+        group["foreach"] = False
+    return counted(optimizer.step).total() - at_once
+
+
 def for_whole_batches(times: float) -> Callable[[nn.Module, tuple[Any, ...]], bool]:
     """The choice between scaled inputs and scaled weights for so many times the inputs."""
 
@@ -110,6 +118,7 @@ def measure(name: str, device: str, batch: int) -> dict[str, Any]:
         for part, call in (("plain", plain), ("search", search), ("scorer", scorer_pass(search))):
             call()
             found[part] = counted(call)
+    found["by parameter"] = Counter({"optimizer": found["plain"].total() + more_by_parameter(plain.optimizer)})
     return found
 
 
@@ -135,7 +144,11 @@ def main() -> None:
         if args.names:
             for part, names in found.items():
                 print(part, dict(names.most_common()))
-        row = {**counts, "ratio": counts["search"] / counts["plain"]}
+        row = {
+            **counts,
+            "ratio": counts["search"] / counts["plain"],
+            "ratio_by_parameter": counts["search"] / counts["by parameter"],
+        }
         add_row(args.results, {"benchmark": "operations", "case": name, "batch": args.batch, **row}, args)
 
 
