@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from ..budget import Budget, parse_target
-from ..errors import CollapsedLayerError, DivergedError
 from ..graph import NeuronGroup
 from ..inputs import device_of
 from ..options import Finite, Share, checked
@@ -28,7 +27,7 @@ from .changes import Changes
 from .current import Current, Scales, State
 from .doubts import Doubts
 from .learners import Gradient, Learners, Phase
-from .rule import GroupCounts, soft_and_hard
+from .rule import GroupCounts, diverged, soft_and_hard
 from .segments import Segments
 
 
@@ -260,14 +259,8 @@ class Switched(Attached, ABC):
 
     def _finite(self, values: Tensor) -> Tensor:
         values = values.detach()
-        self.doubts.add(torch.isfinite(values).all(), _diverged)
+        self.doubts.add(torch.isfinite(values).all(), diverged)
         return self._select(values)
-
-    def _collapsed(self, name: str, count: int, what: str) -> CollapsedLayerError:
-        return CollapsedLayerError(
-            f"{name}: the switcher turned off all {count} {what}, so the network is cut. "
-            "Lower the learning rates, or give a target instead of `free`."
-        )
 
     def _version(self) -> object:
         return self._changes.state(), self.budget
@@ -310,10 +303,3 @@ class Switched(Attached, ABC):
             where = device_of(self.network)
             found = Scales(scales["values"].to(where), scales["mask"].to(where))
             (self._current.fix if self.scorer is None else self._current.put_back)(found)
-
-
-def _diverged() -> Exception:
-    return DivergedError(
-        "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning "
-        "rate (--lr), or check the data for values that are not finite."
-    )

@@ -26,7 +26,7 @@ from .current import Scales
 from .encoding import Scorer
 from .hooks import Hooks, scaled_weight, scales_weights
 from .proving import prove_neurons
-from .rule import GroupCounts, count_groups
+from .rule import GroupCounts, collapsed, count_groups
 from .segments import Segments
 from .stacks import Stacks
 
@@ -257,13 +257,13 @@ class GatedModel(Switched):
             own = self.segments.split(mask)[name]
             for part in parts:
                 chosen = own[torch.from_numpy(part).to(own.device)]
-                self.doubts.add(chosen.any(), partial(self._collapsed, name, len(part), _PART))
+                self.doubts.add(chosen.any(), partial(collapsed, name, len(part), _PART))
         return mask
 
     def _cut_by(self, mask: Tensor) -> CollapsedLayerError:
         kept = self.segments.split(mask)
         name = next(name for name, own in kept.items() if not bool(own.any()))
-        return self._collapsed(name, len(kept[name]), "neurons")
+        return collapsed(name, len(kept[name]), "neurons")
 
     # -- results ---------------------------------------------------------------------------------
 

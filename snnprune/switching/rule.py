@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import CollapsedLayerError, DivergedError
 from ..graph import NeuronGroup
 from .segments import Segments
 
@@ -39,6 +40,22 @@ def soft_and_hard(values: Tensor, mask: Tensor, segments: Segments, *, normalize
         soft = values / mean.index_select(0, segments.group)
     hard = torch.where(mask, soft.detach().clamp_min(LEAST_SCALE if normalize else 0.0), 0.0)
     return soft, hard
+
+
+def diverged() -> DivergedError:
+    """What to say of values that are not finite."""
+    return DivergedError(
+        "the switcher's values are not finite, because weights have grown beyond all bounds. Lower the learning "
+        "rate (--lr), or check the data for values that are not finite."
+    )
+
+
+def collapsed(name: str, count: int, what: str) -> CollapsedLayerError:
+    """What to say of a layer of which nothing is left in the free mode."""
+    return CollapsedLayerError(
+        f"{name}: the switcher turned off all {count} {what}, so the network is cut. "
+        "Lower the learning rates, or give a target instead of `free`."
+    )
 
 
 @dataclass(frozen=True, slots=True)

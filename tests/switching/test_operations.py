@@ -1,4 +1,4 @@
-"""How many operations a step of the search launches: a GPU waits for each of them, and any machine can count them."""
+"""How many operations a step of the search launches: a GPU waits for each, and any machine can count them."""
 
 from __future__ import annotations
 

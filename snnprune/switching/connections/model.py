@@ -19,7 +19,7 @@ from ...plain import Mark
 from ...surgery import remove_
 from ..base import Switched
 from ..blocks import Blocks
-from ..rule import GroupCounts, counted
+from ..rule import GroupCounts, collapsed, counted
 from ..segments import Segments
 from .proving import prove_connections
 from .rule import Masks, Neurons, connections_for, keep_connections
@@ -175,7 +175,7 @@ class ConnectionModel(Switched):
     def _kept_alone(self, values: Tensor) -> Tensor:
         masks = self._by_layer(self._present(values) > 0)
         for name, mask in masks.items():
-            self.doubts.add(mask.any(), partial(self._collapsed, name, mask.numel(), "connections"))
+            self.doubts.add(mask.any(), partial(collapsed, name, mask.numel(), "connections"))
         return self.segments.join(self.neurons.close(masks)[0])
 
     def _present(self, values: Tensor) -> Tensor:
