@@ -27,7 +27,7 @@ from .encoding import Scorer
 from .hooks import Hooks, scaled_weight, scales_weights
 from .proving import prove_neurons
 from .rule import GroupCounts, collapsed, count_groups
-from .segments import Segments
+from .segments import Segments, offsets
 from .stacks import Stacks
 
 
@@ -71,6 +71,12 @@ class GatedModel(Switched):
         self._columns = Columns(model, maps, segments, self._stacks, whole, where)
         self._shifts = None if scorer is None else segments.spread(scorer.shifts)
         self._named = list(sizes)  # groups that have scales
+        first = dict(zip(segments.names, offsets(segments.sizes), strict=True))
+        self._parts = [
+            (name, (first[name] + torch.from_numpy(part)).to(where))
+            for name, parts in cost.parts.items()
+            for part in parts
+        ]
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
         self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
         self._work_at = 0  # steps of optimisers when it was made
@@ -253,11 +259,8 @@ class GatedModel(Switched):
         mask = values > 0
         per_group = self.segments.sums(mask.to(torch.float32))
         self.doubts.add((per_group > 0).all(), lambda: self._cut_by(mask))
-        for name, parts in self.cost.parts.items():
-            own = self.segments.split(mask)[name]
-            for part in parts:
-                chosen = own[torch.from_numpy(part).to(own.device)]
-                self.doubts.add(chosen.any(), partial(collapsed, name, len(part), _PART))
+        for name, part in self._parts:
+            self.doubts.add(mask.index_select(0, part).any(), partial(collapsed, name, len(part), _PART))
         return mask
 
     def _cut_by(self, mask: Tensor) -> CollapsedLayerError:
