@@ -48,8 +48,8 @@ def test_the_worst_of_all_outputs_counts_and_shapes_must_agree():
 def test_exact_is_a_tenth_of_a_billionth_or_ten_times_what_rounding_does():
     assert Difference(1e-10).exact
     assert not Difference(1.1e-10).exact
-    assert Difference(9e-9, floor=1e-9).exact
-    assert not Difference(1.1e-8, floor=1e-9).exact
+    assert Difference(9e-9, noise=1e-9).exact
+    assert not Difference(1.1e-8, noise=1e-9).exact
 
 
 def test_random_statistics_reach_every_norm_and_what_is_next_to_zero():

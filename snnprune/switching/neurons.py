@@ -187,7 +187,12 @@ class GatedModel(Switched):
         return {} if self._work is None else self._work.factors
 
     def weight(self, name: str, layer: nn.Module) -> Tensor:
-        """A layer's weight with its columns scaled."""
+        """A layer's weight with its columns scaled.
+
+        Args:
+            name: of the layer.
+            layer: the layer itself.
+        """
         if self._work is None or not self.blocks or self._work_at != self._changes.steps:  # it may have changed
             return scaled_weight(layer, self.factors[name])
         return self._work.weight(name, layer)
@@ -299,7 +304,17 @@ class GatedModel(Switched):
         return remove_(self.fold(), self.groups, self.scales)
 
     def prove(self, sample: Inputs) -> dict[str, float]:
-        """Gated = folded = removed, in float64 on real inputs: see `proving.prove_neurons`."""
+        """Gated = folded = removed, in float64.
+
+        Args:
+            sample: real inputs, as the model's forward takes them.
+
+        Returns:
+            Relative differences: `fold` (gated against folded) and `remove` (gated against removed).
+
+        Raises:
+            ExactnessError: they disagree by more than 1e-10 and more than 10 x the model's noise floor.
+        """
         return prove_neurons(self, sample)
 
 
