@@ -39,6 +39,17 @@ class Batch(tuple[Any, ...]):
         return made
 
 
+def on_its_way(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """A copy of a small tensor for the CPU, and what to wait for before it is read: a GPU's is still coming."""
+    if tensor.device.type != "cuda":
+        return tensor, None
+    sent = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    sent.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(tensor.device))
+    return sent, arrived
+
+
 def runs_ahead(device: torch.device) -> bool:
     """Whether the CPU may run ahead of what is computed there, so that to read a number makes it wait."""
     return device.type in _AHEAD

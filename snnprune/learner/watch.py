@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DivergedError
-from ..inputs import runs_ahead, tensors_in
+from ..inputs import on_its_way, runs_ahead, tensors_in
 
 BAD_GRADIENT = "a gradient is not finite. Lower the learning rate (--lr), or check the data."
 
@@ -69,12 +69,7 @@ class Watch:
             DivergedError: a figure is not finite.
         """
         late = runs_ahead(figures.device)
-        sent, arrived = figures, None
-        if figures.device.type == "cuda":
-            sent = torch.empty_like(figures, device="cpu", pin_memory=True)
-            sent.copy_(figures, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record(torch.cuda.current_stream(figures.device))
+        sent, arrived = on_its_way(figures)
         self.read()
         self._pending = _Pending(step, sent, arrived, batch)
         if not late:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..inputs import on_its_way
+
 
 @dataclass(frozen=True, slots=True)
 class _Open:
@@ -47,12 +49,7 @@ class Doubts:
             holds: boolean, without dimensions.
             error: what to raise if it does not hold; made only then.
         """
-        sent, arrived = holds, None
-        if holds.device.type == "cuda":
-            sent = torch.empty_like(holds, device="cpu", pin_memory=True)
-            sent.copy_(holds, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record(torch.cuda.current_stream(holds.device))
+        sent, arrived = on_its_way(holds)
         self._open.append(_Open(sent, arrived, error, self._turn))
         if holds.device.type == "cpu":
             self.settle()
