@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import DataError
-from .inputs import device_of, logits_of, runs_ahead, split_batch, usable_device
+from .inputs import device_of, logits_of, split_batch, usable_device
 from .labels import classes_of, read_labels, targets_of, unread_targets
+from .late import runs_ahead
 from .loaders import bounded, loader_of
 from .macs import count_macs as count_macs
 from .plain import Mark, plain

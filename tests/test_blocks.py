@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from types import MethodType
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from torch import nn
 
 import snnprune
 from snnprune.errors import AttachError
-from snnprune.proof import relative_difference
 from snnprune.switching.blocks import Blocks
 from snnprune.switching.connections import ConnectionModel, ConnectionScorer, switched_layers
 
@@ -286,32 +284,6 @@ def test_a_copy_may_be_called_by_all():
     assert all(torch.equal(out, expected) for out in outputs)
     assert clone.second.forward.module is clone.second, "not the original's"
     assert torch.equal(clone.second.weight, weight)
-
-
-def test_a_forward_of_somebody_elses_stays_and_is_scaled_at_its_input():
-    gated, model, x = gated_neurons()
-    expected = gated(x).detach()
-    scales = gated.scales
-    gated.detach()
-    wrapped = MethodType(lambda self, x: nn.Conv2d.forward(self, x), model.second)
-    model.second.forward = wrapped
-    with snnprune.attach(model, x) as gated:
-        gated.set_scales(scales)
-        assert model.second.forward is wrapped
-        assert torch.allclose(gated(x), expected, rtol=1e-12, atol=1e-14)
-        assert relative_difference(gated.compact()(x), expected) < 1e-12
-    assert model.second.__dict__.pop("forward") is wrapped
-
-
-def test_a_forward_that_is_wrapped_while_gated_is_scaled_once():
-    gated, model, x = gated_neurons()
-    expected = gated(x).detach()
-    ours = model.second.forward
-    model.second.forward = lambda x: ours(x)
-    assert torch.equal(gated(x), expected)
-    gated.detach()
-    assert torch.equal(model.second(x.repeat(1, 3, 1, 1)[:, :8]), ours(x.repeat(1, 3, 1, 1)[:, :8])), "plain again"
-    del model.second.forward
 
 
 def test_what_holds_compiled_code_back_ends_with_the_last_block():

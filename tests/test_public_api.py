@@ -23,6 +23,7 @@ RANK = {
     "forms": 1,
     "inputs": 1,
     "labels": 1,
+    "late": 1,
     "draws": 1,
     "layers": 2,
     "loaders": 2,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from ..inputs import logits_of, runs_ahead, split_batch, tensors_in
+from ..inputs import logits_of, split_batch, tensors_in
 from ..labels import check_logits, read_labels, targets_of, unread_targets
+from ..late import runs_ahead
 from ..losses import LossFunction, own_loss
 from .config import PruneConfig
 from .speed import Speed, speed_of

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DivergedError
-from ..inputs import on_its_way, runs_ahead, tensors_in
+from ..inputs import tensors_in
+from ..late import on_its_way, runs_ahead
 
 BAD_GRADIENT = "a gradient is not finite. Lower the learning rate (--lr), or check the data."
 

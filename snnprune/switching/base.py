@@ -29,6 +29,7 @@ from .doubts import Doubts
 from .learners import Gradient, Learners, Phase
 from .rule import GroupCounts, diverged, soft_and_hard
 from .segments import Segments
+from .states import read_state
 
 
 class Switched(Attached, ABC):
@@ -164,7 +165,7 @@ class Switched(Attached, ABC):
             state: what `held_state` returned, to go on from; without it the scales as they are.
         """
         if state is not None:
-            scales = Scales(state["values"], state["mask"])
+            scales = Scales.read(state, self.segments.total, device_of(self.network))
         else:
             scales = self._current.last or self._current.scales()
         self.learners.set("network", "held", self.scorer_parameters())
@@ -200,7 +201,10 @@ class Switched(Attached, ABC):
             self.forget()
 
     def forget(self) -> None:
-        """Let scales be computed anew, also where they are held."""
+        """Let scales be computed anew, also where they are held.
+
+        Needed after weights were changed in place through `p.data`, of which PyTorch keeps no count.
+        """
         if self.scorer is not None:
             self._current.forget()
         self._renew()
@@ -289,17 +293,17 @@ class Switched(Attached, ABC):
             state: with entries `model` and `scorer`; `budget` and `scales` are used where they are there.
 
         Raises:
+            ConfigError: it is no such state; nothing is loaded then.
             RuntimeError: names or shapes are not those of this model, as of any `load_state_dict`.
+            TargetError: so is its budget.
         """
+        budget, scales = read_state(state, self.segments.total, device_of(self.network))
         with self.unhooked() as network:
             network.load_state_dict(state["model"])
         if self.scorer is not None:
             self.scorer.load_state_dict(state["scorer"])
         if "budget" in state:
-            self.budget = None if state["budget"] is None else Budget(**state["budget"])
+            self.budget = budget
         self.forget()
-        scales = state.get("scales")
         if scales is not None:
-            where = device_of(self.network)
-            found = Scales(scales["values"].to(where), scales["mask"].to(where))
-            (self._current.fix if self.scorer is None else self._current.put_back)(found)
+            (self._current.fix if self.scorer is None else self._current.put_back)(scales)

@@ -15,8 +15,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 class Changes:
     """Tells states of some parameters apart.
 
-    PyTorch counts the changes in place of every tensor, but not those by fused optimisers. So the steps of all
-    optimisers that hold one of the parameters are counted, too.
+    PyTorch counts the changes in place of every tensor, but not those by fused optimisers, nor that a parameter
+    was given another tensor (`p.data = ...`, as averaged weights are swapped in). So the steps of all optimisers
+    that hold one of the parameters are counted, too, and places in memory are compared. What is written in place
+    through `p.data` is seen by nobody; `forget()` of the gated model says so.
 
     Args:
         parameters: whose changes count.
@@ -32,9 +34,10 @@ class Changes:
         _listen()
         _LIVING.add(self)
 
-    def state(self) -> tuple[int, int]:
+    def state(self) -> tuple[int, int, int]:
         """Equal as long as no parameter has changed."""
-        return sum(parameter._version for parameter in self._parameters), self.steps
+        versions = sum(parameter._version for parameter in self._parameters)
+        return versions, self.steps, sum(parameter.data_ptr() for parameter in self._parameters)
 
     def close(self) -> None:
         """Optimisers need not tell any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..surgery import ColumnMap
-from .hooks import scaled_weight
+from .hooks import gated_weights, scaled_weight
 from .segments import Gather, Segments, offsets
 from .stacks import Stacks
 
@@ -50,7 +50,6 @@ class Columns:
         maps: consumer -> how the groups' scales meet its columns.
         segments: the groups' order.
         stacks: of weights, in each of which the consumers' come first.
-        whole: consumers of which the weight may be scaled.
         device: where the tables lie.
     """
 
@@ -60,14 +59,13 @@ class Columns:
         maps: Mapping[str, ColumnMap],
         segments: Segments,
         stacks: Stacks,
-        whole: Iterable[str],
         device: torch.device,
     ) -> None:
-        names = [name for name in whole if f"{name}.weight" in stacks.place]
-        names.sort(key=lambda name: stacks.place[f"{name}.weight"])
+        whole = {name: weight for name, weight in gated_weights(model, maps).items() if weight in stacks.place}
+        names = sorted(whole, key=lambda name: stacks.place[whole[name]])
         self.stacked: list[Stacked] = []
         for name in names:
-            stack, at = stacks.place[f"{name}.weight"]
+            stack, at = stacks.place[whole[name]]
             if not self.stacked or self.stacked[-1].stack != stack:
                 weight = model.get_submodule(name).weight
                 assert isinstance(weight, Tensor)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .segments import straight_through
 
 State = dict[str, Tensor]
@@ -29,6 +31,24 @@ class Scales:
     def state(self) -> State:
         """For checkpoints."""
         return {"values": self.values, "mask": self.mask}
+
+    @classmethod
+    def read(cls, state: Any, count: int, device: torch.device) -> Scales:
+        """What `state` returned.
+
+        Args:
+            state: anything.
+            count: how many are switched.
+            device: where they are to be.
+
+        Raises:
+            ConfigError: these are no scales of so many.
+        """
+        found = [state.get(name) if isinstance(state, Mapping) else None for name in ("values", "mask")]
+        values, mask = (x if isinstance(x, Tensor) and x.shape == (count,) else None for x in found)
+        if values is None or mask is None or mask.dtype != torch.bool:
+            raise ConfigError(f"the scales of a state must be {count} values and a mask, as they were saved.")
+        return cls(values.to(device), mask.to(device))
 
 
 class Current:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..inputs import on_its_way
+from ..late import on_its_way
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,11 @@ def scales_weights(module: nn.Module) -> bool:
     return layers.is_linear(module) and not isinstance(module, layers.IndexedLinear)
 
 
+def gated_weights(model: nn.Module, consumers: Iterable[str]) -> dict[str, str]:
+    """Layer -> its weight, of the consumers whose weight may be scaled instead of their input."""
+    return {name: f"{name}.weight" for name in consumers if scales_weights(model.get_submodule(name))}
+
+
 def _cheaper_on_weight(module: nn.Module, args: tuple[Any, ...]) -> bool:
     weight = module._parameters.get("weight")  # none where it is parametrised, that is, computed
     return bool(args) and weight is not None and args[0].numel() > weight.numel()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..budget import Budget, CostModel
-from ..errors import AttachError, CollapsedLayerError, TargetError
+from ..errors import AttachError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, device_of, is_compiled
 from ..layers import attention
@@ -21,13 +20,14 @@ from ..plain import plain
 from ..surgery import check_scales, column_maps, fold_, remove_
 from .base import Switched
 from .blocks import Blocks, Eager
+from .choice import Choice
 from .columns import Columns, Work
 from .current import Scales
 from .encoding import Scorer
-from .hooks import Hooks, scaled_weight, scales_weights
+from .hooks import Hooks, gated_weights, scaled_weight
 from .proving import prove_neurons
-from .rule import GroupCounts, collapsed, count_groups
-from .segments import Segments, offsets
+from .rule import GroupCounts, count_groups
+from .segments import Segments
 from .stacks import Stacks
 
 
@@ -66,17 +66,11 @@ class GatedModel(Switched):
         super().__init__(model, groups, scorer=scorer, segments=segments, floor=floor)
         self.round_to = checked("round_to", round_to, Count)
         maps = column_maps(model, groups)
-        whole = [name for name in maps if scales_weights(model.get_submodule(name))]
-        self._stacks = Stacks(model, [f"{n}.weight" for n in whole]) if scorer is None else scorer.stacks
-        self._columns = Columns(model, maps, segments, self._stacks, whole, where)
-        self._shifts = None if scorer is None else segments.spread(scorer.shifts)
+        self._stacks = Stacks(model, gated_weights(model, maps).values()) if scorer is None else scorer.stacks
+        self._columns = Columns(model, maps, segments, self._stacks, where)
+        shifts = None if scorer is None else segments.spread(scorer.shifts)
+        self.choice = Choice(cost, segments, shifts, self.doubts, floor=self.floor, round_to=self.round_to)
         self._named = list(sizes)  # groups that have scales
-        first = dict(zip(segments.names, offsets(segments.sizes), strict=True))
-        self._parts = [
-            (name, (first[name] + torch.from_numpy(part)).to(where))
-            for name, parts in cost.parts.items()
-            for part in parts
-        ]
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
         self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
         self._work_at = 0  # steps of optimisers when it was made
@@ -171,7 +165,7 @@ class GatedModel(Switched):
             read = self._read[1] if self._read is not None and self._read[0] == grad else None
             with self._exact(grad=grad):
                 self._work = Work(self._columns, scales, self.model, self._stacks, read)
-        elif self._current.fixed:  # weights may have changed under the same scales
+        else:  # weights may have changed under the same scales, also in ways of which PyTorch keeps no count
             self._work.forget_weights()
         self._read, self._fresh, self._work_at = None, True, self._changes.steps
 
@@ -243,35 +237,10 @@ class GatedModel(Switched):
 
     def _select(self, values: Tensor) -> Tensor:
         assert self.budget is not None
-        assert self._shifts is not None
-        budget, floor, round_to = self.budget, self.floor, self.round_to
-        selector = self.cost.selector(budget.metric, floor=floor, round_to=round_to, device=values.device)
-        scores = values.detach() + self._shifts
-        mask, fits = selector(scores, budget.share)
-
-        def error() -> Exception:
-            found = {n: u.double().cpu().numpy() for n, u in self.segments.split(scores).items()}
-            try:
-                self.cost.select(budget.metric, budget.share, found, floor=floor, round_to=round_to)
-            except TargetError as error:
-                return error
-            return TargetError(f"{budget.metric}={budget.share:g} is below what the floors allow.")
-
-        self.doubts.add(fits, error)
-        return mask
+        return self.choice.under(self.budget, values)
 
     def _kept_alone(self, values: Tensor) -> Tensor:
-        mask = values > 0
-        per_group = self.segments.sums(mask.to(torch.float32))
-        self.doubts.add((per_group > 0).all(), lambda: self._cut_by(mask))
-        for name, part in self._parts:
-            self.doubts.add(mask.index_select(0, part).any(), partial(collapsed, name, len(part), _PART))
-        return mask
-
-    def _cut_by(self, mask: Tensor) -> CollapsedLayerError:
-        kept = self.segments.split(mask)
-        name = next(name for name, own in kept.items() if not bool(own.any()))
-        return collapsed(name, len(kept[name]), "neurons")
+        return self.choice.alone(values)
 
     # -- results ---------------------------------------------------------------------------------
 
@@ -316,6 +285,3 @@ class GatedModel(Switched):
             ExactnessError: they disagree by more than 1e-10 and more than 10 x the model's noise floor.
         """
         return prove_neurons(self, sample)
-
-
-_PART = "neurons of one of its layers"

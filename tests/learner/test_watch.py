@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import snnprune
 from learner.conftest import loaders, problem
-from snnprune import inputs
+from snnprune import late as numbers
 from snnprune.errors import DataError, DivergedError
 from snnprune.learner import PruneConfig, loop
 from snnprune.learner.recovering import RecoverStage
@@ -23,7 +23,7 @@ CONFIG = PruneConfig(target={"params": 0.4}, epochs=4, search={"share": 0.4}, se
 
 @pytest.fixture
 def ahead(monkeypatch):
-    monkeypatch.setattr(inputs, "_AHEAD", ("cpu", "cuda"))
+    monkeypatch.setattr(numbers, "_AHEAD", ("cpu", "cuda"))
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def run(model, train=None, **options):
 
 def test_a_run_is_the_same_whether_it_reads_late_or_not(trained, monkeypatch):
     on_time = run(trained)
-    monkeypatch.setattr(inputs, "_AHEAD", ("cpu", "cuda"))
-    late = run(trained)
-    a, b = on_time.model.state_dict(), late.model.state_dict()
+    monkeypatch.setattr(numbers, "_AHEAD", ("cpu", "cuda"))
+    behind = run(trained)
+    a, b = on_time.model.state_dict(), behind.model.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert late.report.curve == on_time.report.curve
-    assert late.report.history == on_time.report.history
-    assert late.report.dense == on_time.report.dense
-    assert late.report.compact == on_time.report.compact
+    assert behind.report.curve == on_time.report.curve
+    assert behind.report.history == on_time.report.history
+    assert behind.report.dense == on_time.report.dense
+    assert behind.report.compact == on_time.report.compact
 
 
 def test_figures_are_looked_at_one_step_late(ahead):
@@ -80,7 +80,7 @@ def test_what_a_watch_has_refused_is_not_refused_twice(ahead):
 def test_nothing_that_has_diverged_is_kept_or_shown(trained, tmp_path, monkeypatch, stage, bad, late):
     """The fourth step of a stage brings a loss or a gradient that is none; one epoch has six steps."""
     if late:
-        monkeypatch.setattr(inputs, "_AHEAD", ("cpu", "cuda"))
+        monkeypatch.setattr(numbers, "_AHEAD", ("cpu", "cuda"))
     monkeypatch.setattr(loop, "_MARKS", 1)  # marks alone would have it read at every step
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 1e9 if late else 0.0)
     steps, shown = [], []
@@ -185,7 +185,7 @@ def test_labels_of_no_use_are_named_though_nobody_waited(trained, ahead, spoil, 
 def test_an_evaluation_reads_its_numbers_once(trained, monkeypatch):
     val = DataLoader(TensorDataset(*problem(50, 1)), batch_size=8)
     before = evaluate(trained, val)
-    monkeypatch.setattr(inputs, "_AHEAD", ("cpu", "cuda"))
+    monkeypatch.setattr(numbers, "_AHEAD", ("cpu", "cuda"))
     read, original = [], torch.Tensor.tolist
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "tolist", lambda self: (read.append(self.shape), original(self))[1])

@@ -59,3 +59,32 @@ def test_nobody_is_kept_alive_and_the_closed_are_not_told():
     torch.optim.SGD(model.parameters(), 0.1).step()
     assert closed.steps == 0
     assert list(optimizers._global_optimizer_post_hooks.values()).count(changes._stepped) == 1
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_averaged_weights_that_are_swapped_in_are_seen(grad):
+    """`p.data = ...` is no change in place, and averages of weights come and go by it between two batches."""
+    _, model, _ = make_network("lenet5_caffe")
+    x = torch.randn(70, 1, 28, 28, dtype=torch.float64)
+    with snnprune.attach(model, x[:2]) as gated, torch.set_grad_enabled(grad):
+        gated.set_budget({"params": 0.5})
+        gated(x)
+        before = gated.scales
+        for parameter in model.parameters():
+            parameter.data = parameter.data * torch.linspace(0.5, 2, parameter.numel()).view_as(parameter)
+        assert any(not torch.equal(before[n], s) for n, s in gated.scales.items())
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
+
+
+def test_weights_changed_where_nobody_counts_are_scaled_as_they_are():
+    """In place through `p.data`: the scales stay those of before, but new weights are what is scaled."""
+    _, model, _ = make_network("lenet5_caffe")
+    x = torch.randn(70, 1, 28, 28, dtype=torch.float64)
+    with snnprune.attach(model, x[:2]) as gated, torch.no_grad():
+        gated.set_budget({"params": 0.5})
+        gated(x)
+        model.conv2.weight.data.mul_(torch.linspace(0.5, 2, 50).view(-1, 1, 1, 1))
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
+        before = gated.scales
+        gated.forget()
+        assert any(not torch.equal(before[n], s) for n, s in gated.scales.items())

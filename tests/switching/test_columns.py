@@ -10,7 +10,7 @@ from torch import nn
 import snnprune
 from snnprune.surgery import column_maps
 from snnprune.switching.columns import Columns, Work
-from snnprune.switching.hooks import scaled_weight, scales_weights
+from snnprune.switching.hooks import gated_weights, scaled_weight
 from snnprune.switching.segments import Segments
 from snnprune.switching.stacks import Stacks
 
@@ -35,9 +35,9 @@ def parts(model, x):
     groups = [g for g in snnprune.trace(model, x) if g.prunable]
     maps = column_maps(model, groups)
     segments = Segments({g.id: g.size for g in groups}, "cpu")
-    whole = [name for name in maps if scales_weights(model.get_submodule(name))]
-    stacks = Stacks(model, [f"{name}.weight" for name in whole])
-    return maps, segments, stacks, whole, Columns(model, maps, segments, stacks, whole, torch.device("cpu"))
+    whole = gated_weights(model, maps)
+    stacks = Stacks(model, whole.values())
+    return maps, segments, stacks, list(whole), Columns(model, maps, segments, stacks, torch.device("cpu"))
 
 
 def networks():
@@ -101,12 +101,12 @@ def test_a_weight_that_changes_within_a_pass_is_scaled_as_it_is_then():
 def test_consumers_that_do_not_come_first_in_their_stack_are_found():
     _, model, x = make_network("resnet20")
     maps, segments, _, whole, _ = parts(model, x)
-    names = [f"{name}.weight" for name in whole]
-    backwards = Stacks(model, names[::-1])
-    chosen = whole[::3]
-    columns = Columns(model, maps, segments, backwards, chosen, torch.device("cpu"))
+    backwards = Stacks(model, [f"{name}.weight" for name in whole[::-1]])
+    chosen = {name: maps[name] for name in whole[::3]}
+    columns = Columns(model, chosen, segments, backwards, torch.device("cpu"))
+    assert any(one.places != list(range(len(one.places))) for one in columns.stacked), "a case in which it matters"
     flat = torch.rand(segments.total, dtype=torch.float64)
     work = Work(columns, flat, model, backwards, None)
-    for name in whole:
+    for name in chosen:
         layer = model.get_submodule(name)
         assert torch.equal(work.weight(name, layer), scaled_weight(layer, work.factors[name]))

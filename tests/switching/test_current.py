@@ -10,6 +10,7 @@ from conftest import make_network
 from torch import nn
 
 import snnprune
+from snnprune.errors import ConfigError, TargetError
 from snnprune.proof import relative_difference
 from snnprune.switching.connections import ConnectionModel, ConnectionScorer, switched_layers
 from snnprune.switching.current import Current, Scales
@@ -67,10 +68,12 @@ def test_every_pass_over_the_same_weights_has_the_same_scales_and_gradients_of_i
         gated.set_budget({"params": 0.5})
         gated.set_phase(phase)
         unsteady(gated.scorer)
-        outputs = []
+        under, chosen, outputs = gated.choice.under, [], []
+        gated.choice.under = lambda *given: chosen.append(1) or under(*given)
         for _ in range(3):
             outputs.append(gated(x))
             outputs[-1].square().mean().backward()
+        assert chosen == [1], "who stays is decided once"
         assert all(torch.equal(outputs[0], other) for other in outputs[1:])
 
 
@@ -150,6 +153,35 @@ def test_held_scales_stay_while_weights_move_and_are_what_is_folded():
         gated.set_phase("both")
         gated(x)
         assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (None, ConfigError),
+        ({"scorer": ...}, ConfigError),
+        ({"budget": 5}, ConfigError),
+        ({"budget": {"metric": "macs"}}, ConfigError),
+        ({"budget": {"metric": "macs", "share": 7.0}}, TargetError),
+        ({"scales": {"values": torch.ones(2), "mask": torch.ones(2) > 0}}, ConfigError),
+        ({"scales": {"values": torch.ones(384)}}, ConfigError),
+        ({"scales": [1]}, ConfigError),
+    ],
+    ids=repr,
+)
+def test_what_is_no_state_is_refused_and_nothing_of_it_loaded(change, error):
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated:
+        gated.set_budget({"params": 0.5})
+        gated(x)
+        state = {**copy.deepcopy(gated.state_dict()), **(change or {})}
+        for name, tensor in state["model"].items():
+            state["model"][name] = tensor + 1
+        state = None if change is None else {n: v for n, v in state.items() if v is not ...}
+        before = copy.deepcopy(dict(model.state_dict()))
+        with pytest.raises(error):
+            gated.load_state_dict(state)
+        assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 
 def counting(version):

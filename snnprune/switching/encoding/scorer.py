@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ...graph import NeuronGroup
 from ...inputs import device_of, in_float32
 from ...surgery import column_maps
-from ..hooks import scales_weights
+from ..hooks import gated_weights
 from ..scoring import ScoreSource, Start, ValueScorer, check_scorer
 from ..segments import Segments
 from ..stacks import Stacks
@@ -88,7 +88,7 @@ class Scorer(ValueScorer):
         stacked = [g for g in chosen if g not in fc]
         sources = [sources_of(model, group) for group in stacked]
         read = [source.name for some in sources for source in some]
-        self.stacks = Stacks(model, [*gated_weights(model, groups), *read])
+        self.stacks = Stacks(model, [*gated_weights(model, column_maps(model, groups)).values(), *read])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.matrices = StackedMatrices(model, fc) if fc else None
@@ -170,8 +170,3 @@ class Scorer(ValueScorer):
             stacked: what `stacks(model)` gives, where it is needed elsewhere too; made here if not given.
         """
         return self.value_of(None if self.path is None else self.raw(model, stacked))
-
-
-def gated_weights(model: nn.Module, groups: Sequence[NeuronGroup]) -> list[str]:
-    """Weights whose columns gates may scale, in the order of their layers."""
-    return [f"{name}.weight" for name in column_maps(model, groups) if scales_weights(model.get_submodule(name))]
