@@ -73,6 +73,7 @@ class GatedModel(Switched):
         self._named = list(sizes)  # groups that have scales
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
         self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
+        self._made_of: Scales | None = None  # the scales that it was made of
         self._work_at = 0  # steps of optimisers when it was made
         self._fresh = False  # whether it was made in the block that is open
         if scorer is None:
@@ -159,12 +160,14 @@ class GatedModel(Switched):
         """
         grad = torch.is_grad_enabled()
         self.blocks.admit()
-        if grad or self._work is None or self._work.graph or self._current.known is None:
+        known = self._current.known
+        if grad or self._work is None or self._work.graph or known is None or known is not self._made_of:
             self._work = None  # its memory first
             scales = self._at_work(grad=grad)
             read = self._read[1] if self._read is not None and self._read[0] == grad else None
             with self._exact(grad=grad):
                 self._work = Work(self._columns, scales, self.model, self._stacks, read)
+            self._made_of = self._current.last
         else:  # weights may have changed under the same scales, also in ways of which PyTorch keeps no count
             self._work.forget_weights()
         self._read, self._fresh, self._work_at = None, True, self._changes.steps

@@ -106,6 +106,21 @@ def test_a_parameter_changed_in_place_makes_scales_stale():
         assert len(calls) == 3
 
 
+@pytest.mark.parametrize("ask", ["scales", "counts", "compact", "fold"])
+def test_who_asks_between_two_passes_does_not_part_them_from_the_scales(ask):
+    """Without gradients a pass may use what the one before has made, but only of the scales that hold now."""
+    _, model, x = make_network("digits_cnn")
+    with snnprune.attach(model, x) as gated, torch.no_grad():
+        gated.set_budget({"params": 0.5})
+        gated(x)
+        for parameter in model.parameters():
+            parameter.mul_(torch.linspace(0.5, 2, parameter.numel()).view_as(parameter))
+        found = getattr(gated, ask)
+        if callable(found):
+            found()
+        assert relative_difference(gated(x), gated.compact()(x)) <= 1e-10
+
+
 @pytest.mark.parametrize("kind", ["neurons", "connections"])
 def test_a_checkpoint_holds_the_scales_of_its_weights(kind):
     _, model, x = make_network("mlp")
