@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..budget import Budget, CostModel, Metric, parse_target
+from ..budget import METRICS, Budget, CostModel, Metric, parse_target
 from ..errors import TargetError
 from ..graph import NeuronGroup
 from ..learner import PruneConfig
@@ -18,8 +18,6 @@ from ..proof.tracing import trace
 from ..runs.examples import example_for
 from ..runs.folder import Opened
 from ..switching import alike, first_scores
-
-_METRICS: tuple[Metric, Metric] = ("macs", "params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def inspect_model(
                 1 - cost.share("params", {group.id: mask}),
             )
     scores = first_scores(opened.model, groups, cost)
-    least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in _METRICS}
+    least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in METRICS}
     budget, trouble = parse_target(target), None
     allowed: dict[str, dict[str, float]] = {}
     try:
@@ -145,6 +143,6 @@ def _allowed(
         # Whole groups first; within a group the norms decide, which lie within a few per cent of 1.
         order = scores if not sign else {n: sign * ratio[n] + 1e-6 * scores[n] for n in cost.groups}
         kept = cost.select(budget.metric, budget.share, order, floor=floor, round_to=round_to).kept
-        found[name] = {m: cost.share(m, kept) for m in _METRICS}
+        found[name] = {m: cost.share(m, kept) for m in METRICS}
     low, high = sorted(found.values(), key=lambda shares: shares[other])[:: len(found) - 1]
     return {"start": found["start"], "cheapest": low, "dearest": high}

@@ -23,7 +23,6 @@ from ..metrics import count_macs, count_params
 from ..pipeline.attaching import working_copy
 from ..pipeline.job import Job
 from ..pipeline.setting import Setting
-from ..switching import GatedModel
 
 _TIMED = 3  # steps of each stage
 
@@ -197,7 +196,7 @@ def _looking(model: nn.Module, val: Any, where: torch.device) -> float:
 def _lasting(stage: SearchStage, setting: Setting, gated: Any) -> list[Any]:
     """What lives between steps."""
     teacher = [] if setting.loss.teacher is None else [setting.loss.teacher.state_dict()]
-    scorer = gated.scorer.state_dict() if isinstance(gated, GatedModel) and gated.scorer is not None else {}
+    scorer = {} if gated.scorer is None else gated.scorer.state_dict()
     optimizers = [o.state_dict() for o in (stage.optimizer, stage.scorer_optimizer) if o is not None]
     gradients = [p.grad for p in [*gated.network_parameters(), *gated.scorer_parameters()] if p.grad is not None]
     return [gated.model.state_dict(), scorer, teacher, optimizers, gradients]

@@ -17,6 +17,7 @@ from ..inputs import Inputs, batch_size
 from ..macs import MacCount
 
 Metric = Literal["macs", "params"]
+METRICS: tuple[Metric, Metric] = ("macs", "params")
 Kept = Mapping[str, NDArray[np.bool_]]
 NOT_CALLED = LayerShapes((), (), 0, 0, 0)
 _Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import layers
-from ..budget import SLACK, CostModel, Metric, parse_target
+from ..budget import SLACK, Metric, parse_target
 from ..errors import ExactnessError, TargetError
 from ..inputs import Inputs
 from ..macs import MacCount, price
 from ..metrics import count_params
-from ..switching import GatedModel
 from ..switching.connections import weight_of
 
 _CURE = (
@@ -62,12 +61,18 @@ def check_delivered(
 
 
 def check_predicted(
-    gated: GatedModel, dense: nn.Module, compact: nn.Module, example: Inputs, *, priced: MacCount | None = None
+    predicted: Mapping[Metric, tuple[float, float]],
+    dense: nn.Module,
+    compact: nn.Module,
+    example: Inputs,
+    *,
+    priced: MacCount | None = None,
 ) -> None:
     """Refuse a compact model that does not cost what the threshold was chosen by.
 
     Args:
-        gated: the gated model at the end of the search.
+        predicted: metric -> cost of the compact model and of the dense one, by which neurons were chosen; empty
+            where nothing was predicted.
         dense: the model that came in, from which costs were predicted.
         compact: what the gated model was compacted to.
         example: what their forward takes.
@@ -76,15 +81,15 @@ def check_predicted(
     Raises:
         ExactnessError: MACs or params as counted and as predicted differ by more than 0.01 of the dense cost.
     """
-    cost: CostModel = gated.cost
-    kept = {name: (scale > 0).cpu().numpy() for name, scale in gated.scales.items()}
+    if not predicted:
+        return
     counted: dict[Metric, float] = {
         "macs": _macs(dense, compact, example, priced)[1],
         "params": count_params(compact),
     }
-    for metric, left in counted.items():
-        said = cost.cost(metric, kept)
-        if abs(said - left) > SLACK * cost.dense[metric]:
+    for metric, (said, whole) in predicted.items():
+        left = counted[metric]
+        if abs(said - left) > SLACK * whole:
             raise ExactnessError(
                 f"the compact model has {left:.0f} {metric}, where {said:.0f} were predicted, so the target would "
                 f"be missed without a word. {_CURE}"

@@ -16,7 +16,7 @@ from ..inputs import map_tensors
 from ..learner import Callback, Checkpoint, PruneConfig, Speed, reading, recover, search
 from ..learner.loop import first_batches
 from ..ranks import current
-from ..switching import GatedModel, Switched
+from ..switching import Switched
 from .attaching import switch
 from .delivered import check_delivered, check_predicted
 from .found import Found
@@ -149,8 +149,7 @@ class Job:
             found.scales = {name: scales.cpu() for name, scales in gated.scales.items()}
             found.kept = {n: (scales > 0).nonzero().flatten().tolist() for n, scales in found.scales.items()}
             compact = gated.compact()
-            if isinstance(gated, GatedModel):
-                check_predicted(gated, setting.dense, compact, setting.example, priced=setting.price)
+            check_predicted(gated.predicted(), setting.dense, compact, setting.example, priced=setting.price)
             return compact
 
 

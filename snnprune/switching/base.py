@@ -27,7 +27,7 @@ from .changes import Changes
 from .current import Current, Scales, State
 from .doubts import Doubts
 from .learners import Gradient, Learners, Phase
-from .rule import GroupCounts, diverged, soft_and_hard
+from .rule import diverged, soft_and_hard
 from .segments import Segments
 from .states import read_state
 
@@ -90,43 +90,6 @@ class Switched(Attached, ABC):
     @abstractmethod
     def _renew(self) -> None:
         """Drop what was made of scales that hold no longer."""
-
-    @abstractmethod
-    def running(self) -> contextlib.AbstractContextManager[nn.Module]:
-        """The model with its scales at work, for code that calls parts or methods of it."""
-
-    @abstractmethod
-    def unhooked(self) -> contextlib.AbstractContextManager[nn.Module]:
-        """The plain model for the length of a `with` block."""
-
-    @abstractmethod
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model with its scales."""
-
-    @property
-    @abstractmethod
-    def scales(self) -> dict[str, Tensor]:
-        """Group of neurons -> scales for the surgery, without a graph; exactly 0 for neurons that go."""
-
-    @abstractmethod
-    def counts(self) -> list[GroupCounts]:
-        """Kept, weakened and strengthened per group (or layer)."""
-
-    @abstractmethod
-    def prove(self, sample: Any) -> dict[str, float]:
-        """That gated, folded and removed models agree, in float64; see `proving`."""
-
-    @abstractmethod
-    def fold(self) -> nn.Module:
-        """A copy of the full size with the scales folded into the weights."""
-
-    @abstractmethod
-    def compact(self) -> nn.Module:
-        """A smaller model that computes what this one computes."""
-
-    def switched_off(self) -> list[str]:
-        """Names of parameters that hold exact zeros in the compact model."""
-        return []
 
     # -- phases and parameters ---------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import Budget, CostModel
+from ..budget import METRICS, Budget, CostModel, Metric
 from ..errors import AttachError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, device_of, is_compiled
@@ -244,6 +244,11 @@ class GatedModel(Switched):
 
     def _kept_alone(self, values: Tensor) -> Tensor:
         return self.choice.alone(values)
+
+    def predicted(self) -> dict[Metric, tuple[float, float]]:
+        """Metric -> cost of the compact model and of the dense one, by the cost model."""
+        kept = {name: (scale > 0).cpu().numpy() for name, scale in self.scales.items()}
+        return {metric: (self.cost.cost(metric, kept), self.cost.dense[metric]) for metric in METRICS}
 
     # -- results ---------------------------------------------------------------------------------
 
