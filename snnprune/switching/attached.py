@@ -55,7 +55,7 @@ class Attached(Mark, ABC):
         """A smaller model that computes what this one computes."""
 
     def predicted(self) -> dict[Metric, tuple[float, float]]:
-        """Metric -> cost of the compact model and of the dense one, as the choice was made by; empty: by no cost."""
+        """Metric -> cost of the compact model and of the dense one, as predicted; empty where nothing was."""
         return {}
 
     def switched_off(self) -> list[str]:
