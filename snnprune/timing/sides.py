@@ -1,0 +1,155 @@
+"""Which numbers of a graph follow which columns of the network.
+
+The network is cut a few times at random, so that no two groups shrink alike. A number that a cut has changed is then
+a multiple of the one count of columns (or of heads) that has shrunk in the same proportions in every cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..budget.costs import Columns, LayerCost
+
+Kept = Mapping[str, NDArray[np.bool_]]
+Way = tuple[int, ...]  # counts in all cuts, in lowest terms: how something shrinks
+_TRIES = 200
+
+
+def way_of(counts: Sequence[int]) -> Way | None:
+    """How counts shrink over the cuts; None of what does not."""
+    common = math.gcd(*counts)
+    if len(set(counts)) == 1 or common == 0:
+        return None
+    return tuple(count // common for count in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Columns of the network whose count numbers of the graph follow.
+
+    Attributes:
+        columns: the columns.
+        counts: of them in every cut.
+    """
+
+    columns: Columns
+    counts: tuple[int, ...]
+
+    @property
+    def full(self) -> int:
+        """Columns of the whole network."""
+        return self.columns.read
+
+
+def sides_of(layers: Sequence[LayerCost], cuts: Sequence[Kept]) -> dict[Way, Side]:
+    """Way -> the columns that shrink in it: of proportional ones, as heads and their channels, those that are fewest.
+
+    Args:
+        layers: of the cost model.
+        cuts: kept neurons of every cut.
+    """
+    found: dict[Way, Side] = {}
+    for layer in layers:
+        for columns in (layer.inputs, layer.outputs):
+            if columns is None or not columns.parts:
+                continue
+            counts = tuple(columns.count(kept) for kept in cuts)
+            way = way_of(counts)
+            if way is not None and (way not in found or counts < found[way].counts):
+                found[way] = Side(columns, counts)
+    return found
+
+
+def random_cuts(sizes: Mapping[str, int], *, number: int = 3, seed: int = 0) -> list[dict[str, NDArray[np.bool_]]]:
+    """Kept neurons of every group, of which no two shrink in the same way if their sizes allow.
+
+    Args:
+        sizes: group -> neurons.
+        number: of cuts.
+        seed: of the draw.
+
+    Returns:
+        Of every cut, group -> (size,) boolean. Between two fifths and all of a group stay, in multiples of 8 where
+        it is wide: what is timed of a cut is then like what will be made.
+    """
+    rng = np.random.default_rng(seed)
+    taken: set[Way] = set()
+    found: list[dict[str, NDArray[np.bool_]]] = [{} for _ in range(number)]
+    for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):  # the narrow have the least choice
+        step = 8 if size >= 64 else 1
+        counts, way = _draw(rng, size, step, number), None
+        for _ in range(_TRIES):
+            way = way_of(counts)
+            if way is not None and way not in taken:
+                break
+            counts = _draw(rng, size, step, number)
+        if way is not None:
+            taken.add(way)
+        for cut, count in zip(found, counts, strict=True):
+            mask = np.zeros(size, dtype=bool)
+            mask[rng.permutation(size)[:count]] = True
+            cut[name] = mask
+    return found
+
+
+def _draw(rng: np.random.Generator, size: int, step: int, number: int) -> list[int]:
+    shares = rng.uniform(0.4, 1.0, number)
+    return [min(size, max(1, step * round(share * size / step))) for share in shares]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A number of a graph as a multiple of a count."""
+
+    place: int  # among the graph's numbers
+    side: int  # among the piece's sides
+    factor: Fraction
+
+
+def rules_of(values: Sequence[Sequence[int]], sides: Sequence[Side]) -> list[Rule] | None:
+    """By which rules the numbers of a graph vary; None where one of them follows none of the sides.
+
+    Args:
+        values: of every cut, all numbers of the graph.
+        sides: that the graph knows.
+    """
+    table = np.array(values)
+    found: list[Rule] = []
+    for place in np.flatnonzero((table != table[0]).any(axis=0)):
+        seen = [int(v) for v in table[:, place]]
+        for number, side in enumerate(sides):
+            factor = Fraction(seen[0], side.counts[0])
+            if all(v == factor * c for v, c in zip(seen, side.counts, strict=True)):
+                found.append(Rule(int(place), number, factor))
+                break
+        else:
+            return None
+    return found
+
+
+def ways_of(known: Sequence[Mapping[str, tuple[int, list[int]]]]) -> dict[str, frozenset[Way]]:
+    """Tensor -> the ways in which its dimensions shrink.
+
+    Args:
+        known: of every cut, tensor -> element type and dimensions.
+    """
+    found: dict[str, frozenset[Way]] = {}
+    for name in known[0]:
+        dims = [shape[name][1] for shape in known]
+        ways = {way_of(counts) for counts in zip(*dims, strict=True)}
+        found[name] = frozenset(way for way in ways if way is not None)
+    return found
+
+
+def divisor(rules: Sequence[Rule], side: int) -> int:
+    """Counts of a side have to be multiples of this, or numbers of the graph would be fractions."""
+    return math.lcm(1, *(rule.factor.denominator for rule in rules if rule.side == side))
+
+

@@ -1,0 +1,207 @@
+"""ONNX graphs without their weights: what takes an engine its time is the shapes, and those are numbers.
+
+A skeleton has every weight's shape and none of its values, so that a network of hundreds of megabytes is a few
+kilobytes, may be written at other widths by changing numbers, and may travel inside a script. The values come from one
+file of random numbers, which all weights share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+LOCATION = {1: "weights.f32", 10: "weights.f16"}  # by ONNX's number of the element type
+_BYTES = {1: 4, 10: 2}
+_SMALL = 64  # numbers in a tensor that keeps its values: bounds of a clip, shapes of a reshape
+_INTEGERS = (6, 7)  # int32, int64
+
+
+def strip(proto: Any) -> Any:
+    """A copy of a model without weights, names of files, and whatever else does not take time."""
+    import onnx
+
+    found = onnx.ModelProto()
+    found.ir_version = proto.ir_version
+    found.opset_import.extend(proto.opset_import)
+    found.functions.extend(proto.functions)
+    graph = found.graph
+    graph.name = "g"
+    for node in proto.graph.node:
+        kept = graph.node.add()
+        kept.CopyFrom(node)
+        kept.doc_string, kept.name = "", ""
+        del kept.metadata_props[:]
+    for field in ("input", "output", "value_info"):
+        for value in getattr(proto.graph, field):
+            kept = getattr(graph, field).add()
+            kept.CopyFrom(value)
+            del kept.metadata_props[:]
+            kept.doc_string = ""
+    for weight in proto.graph.initializer:
+        graph.initializer.append(_bare(weight))
+    return found
+
+
+def _bare(weight: Any) -> Any:
+    import onnx
+
+    count = int(np.prod(weight.dims))
+    bare = onnx.TensorProto()
+    bare.name, bare.data_type = weight.name, weight.data_type
+    bare.dims.extend(weight.dims)
+    if weight.data_type in LOCATION and count > _SMALL:
+        bare.data_location = onnx.TensorProto.EXTERNAL
+    elif weight.data_type in _INTEGERS and count > _SMALL:  # an index: where to look takes no other time
+        bare.raw_data = np.zeros(count, onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)).tobytes()
+    else:
+        bare.CopyFrom(weight)
+    return bare
+
+
+def is_bare(weight: Any) -> bool:
+    """Whether a weight's values come from the file of random numbers."""
+    return weight.data_location == 1
+
+
+def shapes(proto: Any) -> dict[str, tuple[int, list[int]]]:
+    """Tensor -> its element type and dimensions, where the model states them."""
+    graph = proto.graph
+    found = {w.name: (w.data_type, list(w.dims)) for w in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        found[value.name] = (tensor.elem_type, [d.dim_value for d in tensor.shape.dim])
+    return found
+
+
+def numbers(proto: Any) -> list[int]:
+    """Every whole number of a skeleton that a cut may change, in a fixed order."""
+    found: list[int] = []
+    _visit(proto, lambda value: found.append(value) or value)
+    return found
+
+
+def with_numbers(proto: Any, values: Sequence[int]) -> Any:
+    """A copy with other numbers, in the order of `numbers`."""
+    import onnx
+
+    clone = onnx.ModelProto()
+    clone.CopyFrom(proto)
+    left = iter(values)
+    _visit(clone, lambda _: next(left))
+    return clone
+
+
+def _visit(proto: Any, change: Any) -> None:
+    """Call `change` on every number, and put what it returns in its place."""
+    from onnx import numpy_helper
+
+    graph = proto.graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == 2:  # INT
+                attribute.i = change(attribute.i)
+            elif attribute.type == 7:  # INTS
+                attribute.ints[:] = [change(i) for i in attribute.ints]
+    for weight in graph.initializer:
+        whole = weight.data_type in _INTEGERS and int(np.prod(weight.dims)) <= _SMALL
+        if whole and not is_bare(weight):
+            old = numpy_helper.to_array(weight)
+            new = np.array([change(int(v)) for v in old.ravel()], dtype=old.dtype).reshape(old.shape)
+            weight.CopyFrom(numpy_helper.from_array(new, weight.name))
+            continue
+        before = int(np.prod(weight.dims))
+        weight.dims[:] = [change(d) for d in weight.dims]
+        count = int(np.prod(weight.dims))
+        if not is_bare(weight) and count != before:
+            bare = numpy_helper.to_array(_resized(weight, count))
+            weight.CopyFrom(numpy_helper.from_array(bare.reshape(list(weight.dims)), weight.name))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.dim_value = change(dim.dim_value)
+
+
+def _resized(weight: Any, count: int) -> Any:
+    """A small tensor with more or fewer values, of which the first stands for all others."""
+    import onnx
+    from onnx import numpy_helper
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
+    first = np.frombuffer(weight.raw_data, dtype)[:1] if weight.raw_data else np.zeros(1, dtype)
+    return numpy_helper.from_array(np.repeat(first if len(first) else np.zeros(1, dtype), count))
+
+
+def content(proto: Any) -> bytes:
+    """A skeleton as the bytes of a model whose weights lie in the files of `LOCATION` beside it.
+
+    Weights of one graph begin at different places, so that equal shapes are not equal weights.
+    """
+    import onnx
+
+    clone = onnx.ModelProto()
+    clone.CopyFrom(proto)
+    del clone.graph.value_info[:]
+    for number, weight in enumerate(clone.graph.initializer):
+        if is_bare(weight):
+            size = _BYTES[weight.data_type] * int(np.prod(weight.dims))
+            place = {"location": LOCATION[weight.data_type], "offset": 4096 * (number % 64), "length": size}
+            del weight.external_data[:]
+            for key, value in place.items():
+                weight.external_data.add(key=key, value=str(value))
+    return clone.SerializeToString(deterministic=True)
+
+
+def weight_bytes(proto: Any) -> tuple[int, int]:
+    """Bytes of all weights of a skeleton, and those that the file of random numbers must have."""
+    sizes = [
+        _BYTES[w.data_type] * int(np.prod(w.dims)) for w in proto.graph.initializer if is_bare(w)
+    ]
+    return sum(sizes), max(sizes, default=0) + 4096 * 64
+
+
+def half(proto: Any) -> Any:
+    """A skeleton in half precision."""
+    import onnx
+    from onnx import numpy_helper
+
+    clone = onnx.ModelProto()
+    clone.CopyFrom(proto)
+    for value in _typed(clone):
+        if value.elem_type == 1:
+            value.elem_type = 10
+    for weight in clone.graph.initializer:
+        if weight.data_type != 1:
+            continue
+        if is_bare(weight):
+            weight.data_type = 10
+        else:
+            values = numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    for node in clone.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == 1:
+                attribute.i = 10
+    return clone
+
+
+def _typed(proto: Any) -> Iterator[Any]:
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        yield value.type.tensor_type
+
+
+def digest(data: bytes) -> str:
+    """The name under which a graph's time is kept."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def renamed(names: Mapping[str, str], proto: Any) -> Any:
+    """The same skeleton with other names of tensors, in place."""
+    graph = proto.graph
+    for node in graph.node:
+        node.input[:] = [names.get(n, n) for n in node.input]
+        node.output[:] = [names.get(n, n) for n in node.output]
+    for entry in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        entry.name = names.get(entry.name, entry.name)
+    return proto
