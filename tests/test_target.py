@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import snnprune
-from snnprune.budget import Budget, parse_drop, parse_latency, parse_target
+from snnprune.budget import Budget, Latency, parse_drop, parse_latency, parse_target, read_target
 from snnprune.errors import TargetError
 
 
@@ -13,7 +13,8 @@ def test_each_parser_takes_its_own_and_leaves_the_rest():
     assert parse_target(None) is parse_drop(None) is parse_latency(None) is None
     assert parse_target({"params": 1}) == Budget("params", 1.0)
     assert parse_drop({"drop": 0}) == 0.0
-    assert parse_latency({"latency": 0.5}) == 0.5
+    assert parse_latency({"latency": 0.5}) == Latency(0.5, None)
+    assert parse_target({"latency": 0.5}) == Budget("latency", 0.5)
     assert parse_drop({"latency": 0.5}) is parse_latency({"drop": 0.1}) is parse_drop({"macs": 0.5}) is None
 
 
