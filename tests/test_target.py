@@ -39,5 +39,5 @@ def test_anything_else_is_told_at_once(target, said):
 
 
 def test_what_needs_a_whole_run_is_no_target_of_a_single_cut():
-    with pytest.raises(TargetError, match="'drop' is unknown here; use macs or params"):
+    with pytest.raises(TargetError, match="'drop' is unknown here; use macs, params or latency"):
         parse_target({"drop": 0.1})
