@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_TIME = re.compile(r"[0-9.e+-]{1,30}ms")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -88,7 +90,7 @@ def is_number(value: Any) -> bool:
 def _is_aim(item: tuple[str, Any]) -> bool:
     """Whether a name and a value are a target: a number, or a time such as `3ms`."""
     name, value = item
-    return is_number(value) or (name == "latency" and type(value) is str)
+    return is_number(value) or (name == "latency" and type(value) is str and bool(_TIME.fullmatch(value)))
 
 
 def _number_or_none(value: Any) -> bool:
