@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_TIME = re.compile(r"[0-9.e+-]{1,30}ms")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -27,7 +29,7 @@ def malformed(report: Any) -> str | None:
         "unpriced": lambda v: _every(v, lambda x: type(x) is str),
         "trials": lambda v: _every(v, lambda trial: all(type(x) in _PLAIN for x in trial.values())),
         "exactness": lambda v: all(_number_or_none(x) for x in v.values()),
-        "target": lambda v: v is None or (len(v) == 1 and all(map(is_number, v.values()))),
+        "target": lambda v: v is None or (len(v) == 1 and all(map(_is_aim, v.items()))),
         "seconds": is_number,
         "stored": lambda v: not v or all(type(v[name]) is int and v[name] > 0 for name in ("dense", "compact")),
         "speed": lambda v: v is None or (type(v) is dict and all(map(is_number, v["measured"].values()))),
@@ -83,6 +85,12 @@ def is_count(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether a value is a number of Python's own."""
     return type(value) in (int, float)
+
+
+def _is_aim(item: tuple[str, Any]) -> bool:
+    """Whether a name and a value are a target: a number, or a time such as `3ms`."""
+    name, value = item
+    return is_number(value) or (name == "latency" and type(value) is str and bool(_TIME.fullmatch(value)))
 
 
 def _number_or_none(value: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 import snnprune
 from snnprune.errors import DataError, RunError
-from snnprune.runs.report import ModelFigures, Report, human
+from snnprune.runs.report import ModelFigures, Report, goal, human
 
 
 def report() -> Report:
@@ -83,6 +83,20 @@ def test_compare_measures_both():
     assert found.dense.accuracy is not None
 
 
+def test_a_target_reads_as_on_the_command_line(tmp_path):
+    made = report()
+    for target, said in (
+        ({"macs": 0.5}, "macs=0.5"),
+        ({"latency": 0.25}, "latency=0.25"),
+        ({"latency": "3ms"}, "latency=3ms"),
+        ({"latency": "1e-05ms"}, "latency=1e-05ms"),
+        (None, "free"),
+    ):
+        made.target = target
+        made.to_json(tmp_path / "report.json")
+        assert goal(Report.read(tmp_path / "report.json").target) == said
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
@@ -94,6 +108,9 @@ def test_compare_measures_both():
         ("groups", 3),
         ("exactness", {"fold": "x"}),
         ("target", {"macs": "[red]"}),
+        ("target", {"macs": "3ms"}),
+        ("target", {"latency": [3]}),
+        ("target", {"latency": "[red]ms"}),
         ("seconds", None),
         ("data", ["x"]),
         ("kept_whole", [{"id": 1, "reason": ""}]),

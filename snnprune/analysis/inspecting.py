@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..budget import METRICS, Budget, CostModel, Metric, parse_target
+from ..budget import COUNTED, Budget, CostModel, Counted, Target, parse_target
 from ..errors import TargetError
 from ..graph import NeuronGroup
 from ..learner import PruneConfig
@@ -73,7 +73,7 @@ def inspect_model(
     *,
     image_size: int | None,
     keep: Sequence[str],
-    target: Mapping[str, float] | None,
+    target: Target | None,
     floor: float,
     round_to: int,
 ) -> Inspection:
@@ -106,8 +106,8 @@ def inspect_model(
                 1 - cost.share("params", {group.id: mask}),
             )
     scores = first_scores(opened.model, groups, cost)
-    least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in METRICS}
-    budget, trouble = parse_target(target), None
+    least = {m: cost.floor_share(m, alike(cost), floor=floor, round_to=round_to) for m in COUNTED}
+    budget, trouble = parse_target(target, COUNTED), None
     allowed: dict[str, dict[str, float]] = {}
     try:
         allowed = {} if budget is None else _allowed(cost, budget, scores, floor, round_to)
@@ -120,8 +120,8 @@ def inspect_model(
         reach,
         least,
         tuple(example.shape[1:]),
-        cost.dense["macs"],
-        cost.dense["params"],
+        int(cost.dense["macs"]),
+        int(cost.dense["params"]),
         count_nonzero(opened.model),
         allowed,
         trouble,
@@ -133,7 +133,7 @@ def _allowed(
     cost: CostModel, budget: Budget, scores: dict[str, NDArray[np.float64]], floor: float, round_to: int
 ) -> dict[str, dict[str, float]]:
     """What is left of both costs by three orders of the groups: of the norms, and by what groups save of each."""
-    other: Metric = "params" if budget.metric == "macs" else "macs"
+    other: Counted = "params" if budget.metric == "macs" else "macs"
     ratio = {
         n: cost.saving_per_neuron(other, n) / max(cost.saving_per_neuron(budget.metric, n), 1e-12)
         for n in cost.groups
@@ -143,6 +143,6 @@ def _allowed(
         # Whole groups first; within a group the norms decide, which lie within a few per cent of 1.
         order = scores if not sign else {n: sign * ratio[n] + 1e-6 * scores[n] for n in cost.groups}
         kept = cost.select(budget.metric, budget.share, order, floor=floor, round_to=round_to).kept
-        found[name] = {m: cost.share(m, kept) for m in METRICS}
+        found[name] = {m: cost.share(m, kept) for m in COUNTED}
     low, high = sorted(found.values(), key=lambda shares: shares[other])[:: len(found) - 1]
     return {"start": found["start"], "cheapest": low, "dearest": high}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import streams
-from ..budget import Metric, parse_drop, parse_latency
+from ..budget import COUNTED, Counted, parse_drop, parse_latency
 from ..carried import kept_carried
 from ..inputs import Inputs, device_of, map_tensors, tensors_in
 from ..learner import PruneConfig
@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         target: as asked for.
-        at: the target that the figures are for; of a `drop` or `latency` what half of it may come to.
+        at: the target that the figures are for; of a `drop` or of a time in milliseconds what half may come to.
         least: metric -> smallest share of the dense cost that floors and rounding allow.
         start: `macs` and `params` kept as shares, by the cut from which the search starts.
         widths: group id -> (size, kept) of that cut; the search moves it.
@@ -47,7 +47,7 @@ class Plan:
         notes: sentences on what the figures leave open.
     """
 
-    target: dict[str, float] | None
+    target: dict[str, float | str] | None
     at: dict[str, float] | None
     least: dict[str, float]
     start: dict[str, float]
@@ -101,13 +101,13 @@ def plan(
     dense = working_copy(model, where, config)
     drop, latency = parse_drop(config.target), parse_latency(config.target)
     notes = []
-    at = None if config.target is None else dict(config.target)
+    at: dict[str, Any] | None = None if config.target is None else dict(config.target)
     if drop is not None:
         at = {"params" if config.granularity == "connection" else "macs": 0.5}
         notes.append(f"drop={drop:g} is found by trials; the figures are for one that keeps half")
     elif latency is not None:
-        at = {"macs": latency}
-        notes.append(f"latency={latency:g} is found by timing cuts first; the figures are for macs={latency:g}")
+        at = {"macs": latency.share or 0.5}
+        notes.append(f"latency={latency} is found by timing cuts first; the figures are for macs={at['macs']:g}")
     if config.compile is True:
         notes.append("times are those without --compile")
     with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
@@ -164,8 +164,8 @@ def plan(
     )
 
 
-def _metrics(config: PruneConfig) -> tuple[Metric, ...]:
-    return ("params",) if config.granularity == "connection" else ("macs", "params")
+def _metrics(config: PruneConfig) -> tuple[Counted, ...]:
+    return ("params",) if config.granularity == "connection" else COUNTED
 
 
 def _timed(step: Callable[[Any], Any], batches: list[Any]) -> float:

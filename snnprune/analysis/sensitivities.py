@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import CostModel, Metric
+from ..budget import COUNTED, CostModel, Counted
 from ..errors import ConfigError, TargetError
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
@@ -61,7 +61,7 @@ def sensitivity(
     example_inputs: Inputs | None = None,
     shares: Sequence[float] = SHARES,
     targets: Sequence[float] = TARGETS,
-    metric: Metric = "macs",
+    metric: Counted = "macs",
     keep: Sequence[str] = (),
     floor: float = 0.1,
     round_to: int = 1,
@@ -101,7 +101,7 @@ def sensitivity(
         True
     """
     model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
-    metric, floor = checked("metric", metric, Metric), checked("floor", floor, Share)
+    metric, floor = checked("metric", metric, Counted), checked("floor", floor, Share)
     shares, targets = each("shares", shares, Part), each("targets", targets, Part)
     round_to = checked("round_to", round_to, Count)
     if batches is not None:
@@ -144,7 +144,7 @@ def sensitivity(
             every = {n: torch.ones(g.size) for n, g in cost.groups.items()}
             gated.set_scales({**every, **{n: m.float() for n, m in masks.items()}})
             chosen = {n: m.numpy() for n, m in masks.items()}
-            entry |= {m: cost.share(m, chosen) for m in ("macs", "params")}
+            entry |= {m: cost.share(m, chosen) for m in COUNTED}
             entry["accuracy"] = evaluate(gated, data).accuracy
             if on_step is not None:
                 on_step(done, len(cuts))

@@ -1,20 +1,26 @@
 """What a set of kept neurons costs, the selection that meets a target, and what targets there are."""
 
 from .blocks import rounding_step
-from .costs import METRICS, Metric
+from .costs import COUNTED, Columns, Counted, Metric
 from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
-from .target import Budget, parse_drop, parse_latency, parse_target, read_target
+from .target import Budget, Latency, Target, parse_drop, parse_latency, parse_target, read_target
+from .times import TimedPart
 
 __all__ = [
-    "METRICS",
+    "COUNTED",
     "SLACK",
     "Budget",
+    "Columns",
     "CostModel",
+    "Counted",
+    "Latency",
     "Metric",
     "NeuronScores",
     "Selection",
     "Selector",
+    "Target",
+    "TimedPart",
     "parse_drop",
     "parse_latency",
     "parse_target",

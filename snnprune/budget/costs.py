@@ -16,8 +16,9 @@ from ..graph import LayerShapes, NeuronGroup, layer_shapes
 from ..inputs import Inputs, batch_size
 from ..macs import MacCount
 
-Metric = Literal["macs", "params"]
-METRICS: tuple[Metric, Metric] = ("macs", "params")
+Counted = Literal["macs", "params"]  # what is known of every model
+Metric = Literal["macs", "params", "latency"]  # the time is known where it was measured
+COUNTED: tuple[Counted, Counted] = ("macs", "params")
 Kept = Mapping[str, NDArray[np.bool_]]
 NOT_CALLED = LayerShapes((), (), 0, 0, 0)
 _Parts = list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]
@@ -83,7 +84,7 @@ class LayerCost:
     params: float  # per pair
     params_out: float  # per output channel
 
-    def cost(self, metric: Metric, inputs: float, outputs: float) -> float:
+    def cost(self, metric: Counted, inputs: float, outputs: float) -> float:
         """Cost of the layer with so many inputs and outputs."""
         if metric == "macs":
             return self.macs * inputs * outputs

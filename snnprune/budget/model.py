@@ -1,4 +1,4 @@
-"""Params and MACs of a model as a function of the kept neurons, and the selection that meets a share of them."""
+"""Params, MACs and time of a model as a function of the kept neurons, and the selection that meets a share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import streams
-from ..errors import ExactnessError, TargetError
+from ..errors import ConfigError, ExactnessError, TargetError
 from ..graph import NeuronGroup
 from ..inputs import Inputs
 from ..layers import attention
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
 from .blocks import at_least, parts_of, rounding_step, whole_blocks
-from .costs import Kept, Metric, layer_costs
+from .costs import COUNTED, Kept, Metric, layer_costs
+from .lookup import timed_terms
 from .ranking import Members
+from .refusal import too_little
 from .selector import Selector
+from .stairs import stair_steps, widened
 from .terms import Terms, terms_of
+from .times import TimedPart
 
 NeuronScores = Mapping[str, "NDArray[np.floating[Any]] | Tensor"]
 LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
@@ -45,7 +49,7 @@ class Selection:
 
 
 class CostModel:
-    """Params and MACs of a model as a function of the kept neurons.
+    """Params and MACs of a model as a function of the kept neurons, and its time once that was measured.
 
     Args:
         model: the network (shapes and types are read, nothing is kept of it).
@@ -53,7 +57,8 @@ class CostModel:
         example_inputs: what its forward takes.
 
     Attributes:
-        dense: cost of the whole model, by metric.
+        dense: cost of the whole model, by metric: `macs`, `params`, and `latency` in milliseconds if it is known.
+        times: of its parts; see `add_times`.
         parts: group id -> neurons of every layer that holds only some of the group's.
         unpriced: operations that take weights and whose multiply-adds are not counted.
 
@@ -69,7 +74,9 @@ class CostModel:
             counted = price(model, example_inputs)
             streams.seed_all(0)
             self.layers = layer_costs(model, groups, example_inputs, counted)
-        self.dense = {"macs": counted.total, "params": count_params(model)}
+        self.dense: dict[Metric, float] = {"macs": counted.total, "params": count_params(model)}
+        self.times: tuple[TimedPart, ...] = ()
+        self._stairs: dict[str, tuple[int, int]] = {}
         self.unpriced = counted.unpriced
         warn_of_unpriced(counted)
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
@@ -77,7 +84,7 @@ class CostModel:
         self._savings: dict[tuple[Metric, str], float] = {}
         self._terms: dict[Metric, Terms] = {}
         self._selectors: dict[tuple[Metric, float, int, torch.device], Selector] = {}
-        self._rest = {m: self.dense[m] - self._sum(m, {}) for m in ("macs", "params")}
+        self._rest: dict[Metric, float] = {m: self.dense[m] - self._sum(m, {}) for m in COUNTED}
         for metric, rest in self._rest.items():
             # A layer inside attention may be priced by heads: once with their products, once as a layer.
             rest += sum(group.macs * group.size for group in self.groups.values()) if metric == "macs" else 0
@@ -87,22 +94,66 @@ class CostModel:
                     f"{self.dense[metric]} are there: a mistake in snnprune; please report the model."
                 )
 
+    def add_times(self, parts: Sequence[TimedPart]) -> None:
+        """Tell the time of every part of the model; from then on `latency` is a metric like the others.
+
+        Blocks of neurons under a budget of time are whole stairs of it. Called again, it replaces what was told;
+        a gated model that has a budget of time then needs `forget()`.
+
+        Args:
+            parts: all of them, also those whose time is constant; together they are the dense time.
+
+        Raises:
+            ConfigError: a part depends on a group that is none of the model's, or all take no time.
+        """
+        parts = tuple(parts)
+        for part in parts:
+            sides = [side for side in (part.inputs, part.outputs) if side is not None]
+            unknown = {name for side in sides for name, *_ in side.parts} - self.groups.keys()
+            if unknown:
+                raise ConfigError(
+                    f"times of {part.name} depend on {min(unknown)}, which is no prunable group of this model. "
+                    "Make them anew for its groups."
+                )
+        dense = math.fsum(part.dense for part in parts)
+        if not dense > 0:
+            raise ConfigError("the times of all parts are 0 ms, so there is nothing to save. Measure them again.")
+        self.times, self.dense["latency"], self._rest["latency"] = parts, dense, 0.0
+        self._stairs = stair_steps(parts, self.groups)
+        self._terms.pop("latency", None)
+        self._savings = {key: found for key, found in self._savings.items() if key[0] != "latency"}
+        self._selectors = {key: found for key, found in self._selectors.items() if key[0] != "latency"}
+
+    def check_known(self, metric: Metric) -> None:
+        """Refuse a metric of which nothing is known.
+
+        Raises:
+            TargetError: `latency`, and no times were added.
+        """
+        if metric not in self.dense:
+            raise TargetError(
+                f"the {metric} of this model is not known: nobody has measured its parts. Add their times with "
+                "CostModel.add_times, or ask for macs=... or params=...."
+            )
+
     def cost(self, metric: Metric, kept: Kept) -> float:
-        """Absolute cost when only the neurons in `kept` stay; groups not named stay whole."""
+        """Absolute cost when only the neurons in `kept` stay; groups not named stay whole.
+
+        Raises:
+            TargetError: see `check_known`; so do all methods that take a metric.
+        """
+        self.check_known(metric)
         return self._rest[metric] + self._sum(metric, kept)
 
     def share(self, metric: Metric, kept: Kept) -> float:
         """The cost as a share of the dense cost, in (0, 1]."""
         return self.cost(metric, kept) / self.dense[metric]
 
-    def _unreached(self, metric: Metric) -> str:
-        share = 1 - self.prunable_share(metric)
-        if share < 0.01:
-            return ""
-        return f" Nothing can be removed from {share:.0%} of them; `snnprune inspect` lists what is kept and why."
-
     def prunable_share(self, metric: Metric) -> float:
         """Share of the dense cost that lies in layers which lose something when neurons go, in [0, 1]."""
+        self.check_known(metric)
+        if metric == "latency":
+            return math.fsum(part.dense for part in self.times if part.reached) / self.dense[metric]
         touched = 0.0
         for layer in self.layers:
             if layer.outputs.parts or (layer.inputs is not None and layer.inputs.parts):
@@ -112,6 +163,8 @@ class CostModel:
 
     def _sum(self, metric: Metric, kept: Kept) -> float:
         """Cost of everything that neurons can change."""
+        if metric == "latency":
+            return math.fsum(part.cost(kept) for part in self.times)
         total = 0.0
         for layer in self.layers:
             inputs = 1 if layer.inputs is None else layer.inputs.count(kept)
@@ -124,25 +177,41 @@ class CostModel:
         """What chooses neurons for a share of this metric; built once for the same arguments.
 
         Args:
-            metric: `macs` or `params`.
+            metric: `macs`, `params` or `latency`.
             floor: least kept share of every group (at least one neuron).
             round_to: keep multiples of this many channels in channel groups; of a smaller power of two where a
                 group is less than four times as wide, and of fewer where the cost would else end more than
-                `SLACK` below the target.
+                `SLACK` below the target. Where stairs of the time are wider, whole stairs are kept.
             device: where scores will be.
         """
+        self.check_known(metric)
         where = torch.device(device)
         key = (metric, floor, round_to, where)
         if key not in self._selectors:
             first = dict(zip(self.groups, np.cumsum([0, *(g.size for g in self.groups.values())]), strict=False))
             if metric not in self._terms:
-                self._terms[metric] = terms_of(self.layers, metric, first, self.dense[metric])
+                self._terms[metric] = (
+                    timed_terms(self.times, first)
+                    if metric == "latency"
+                    else terms_of(self.layers, metric, first, self.dense[metric])
+                )
             members = [self._members(metric, group, first, floor, round_to) for group in self.groups.values()]
-            finer = dict.fromkeys((round_to, max(1, round_to // 2), 1))
-            steps = [tuple(rounding_step(group, r) for group in self.groups.values()) for r in finer]
+            finer = (round_to, max(1, round_to // 2), 1)
+            steps = [
+                tuple(self._step(metric, group, r, finer=i) for group in self.groups.values())
+                for i, r in enumerate(finer)
+            ]
             steps = list(dict.fromkeys(steps))
             self._selectors[key] = Selector(self._terms[metric], members, steps, floor=floor, device=where)
         return self._selectors[key]
+
+    def _step(self, metric: Metric, group: NeuronGroup, round_to: int, *, finer: int = 0) -> int:
+        """Neurons in a block: as rounding asks, and of times a stair (half of it; the least that counts)."""
+        step = rounding_step(group, round_to)
+        if metric != "latency":
+            return step
+        stair, least = self._stairs[group.id]
+        return widened(step, (stair, max(least, stair // 2), least)[finer], least)
 
     def _members(
         self, metric: Metric, group: NeuronGroup, first: Mapping[str, int], floor: float, round_to: int
@@ -169,7 +238,7 @@ class CostModel:
         model, cheaper ones just below the threshold fill what is left.
 
         Args:
-            metric: `macs` or `params`.
+            metric: `macs`, `params` or `latency`.
             share: kept share of the dense cost, in (0, 1].
             scores: group id -> (size,) finite scores; higher is better.
             floor: see `selector`.
@@ -182,12 +251,8 @@ class CostModel:
         flat = self._flat(scores)
         mask, fits = selector(flat, share)
         if not bool(fits):
-            least = self.share(metric, self._by_group(selector.floors(flat)))
-            raise TargetError(
-                f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, "
-                f"{least:.3f} of the dense {metric} remain. Ask for {metric}={math.ceil(least * 1000) / 1000:.3f} "
-                "or more, or lower the floor." + self._unreached(metric)
-            )
+            least = self._by_group(selector.floors(flat))
+            raise TargetError(too_little(self, metric, share, least, floor))
         kept = self._by_group(mask)
         gone = flat[~mask]
         return Selection(kept, float(gone.max()) if len(gone) else -math.inf, self.share(metric, kept))
@@ -214,13 +279,19 @@ class CostModel:
         """
         if self._saving(metric, group) < LEAST_SAVING:
             return group.size
-        return whole_blocks(at_least(floor, group.size), rounding_step(group, round_to), group.size)
+        return whole_blocks(at_least(floor, group.size), self._step(metric, group, round_to), group.size)
 
     def saving_per_neuron(self, metric: Metric, group: str) -> float:
-        """Share of the dense cost that goes with one neuron of a group, on average, all else being whole."""
-        mask = np.ones(self.groups[group].size, dtype=bool)
-        mask[: max(1, len(mask) // 2)] = False
-        return (1 - self.share(metric, {group: mask})) / (len(mask) - int(mask.sum()))
+        """Share of the dense cost that goes with one neuron of a group, on average, all else being whole.
+
+        The average is over half of the neurons. A time may not fall at all before more are gone, and counts by the
+        part of the way down on which most goes with each.
+        """
+        size = self.groups[group].size
+        found = []
+        for gone in (max(1, size // 2), *([3 * size // 4, size - 1] if metric == "latency" and size > 1 else [])):
+            found.append((1 - self.share(metric, {group: np.arange(size) >= gone})) / gone)
+        return max(found)
 
     def _saving(self, metric: Metric, group: NeuronGroup) -> float:
         """Share of the dense cost that goes when only one neuron of the group stays."""

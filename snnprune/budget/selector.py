@@ -2,8 +2,8 @@
 
 **Search.** The costs of many sets of kept neurons are one table: of every entry of the terms (see `terms`) the
 level (see `ranking`) says from which set on it stays, so that one scatter and one running sum give every row's
-count in every set, and products of the rows the costs. Where a model has many neurons, a first table looks at
-every `lead`-th level, and a second one at those between.
+count in every set, and products of the rows (of times: what is looked up for them) the costs. Where a model has
+many neurons, a first table looks at every `lead`-th level, and a second one at those between.
 
 **Fill.** The threshold keeps all above it that fits. Where one block more is a large part of the model, that
 leaves much of the budget, and blocks below the threshold are to fill it. For that the second table has further
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .ranking import Members, Ranked, Ranking, Row
+from .tables import Table
 from .terms import Terms
 
 SLACK = 0.01
@@ -35,37 +36,6 @@ _FILL_TABLE = 1 << 18
 _FEW = 4  # dear groups of which every set is left out in turn
 _ORDERS = 1 << 15  # neurons times orders
 _HUGE = 1 << 61  # more than any cost
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Costs of sets that grow: an entry with number i stays from the i-th set on."""
-
-    start: Tensor  # (orders, rows x sets): what rows have in the first set
-    place: Tensor  # (entries,) of every entry's row
-    rows: int
-    sets: int
-
-    @staticmethod
-    def of(terms: Terms, orders: int, sets: int, shift: int, device: torch.device) -> _Table:
-        """The table for entries whose numbers begin at -shift."""
-        rows = len(terms.fixed)
-        start = np.zeros((orders, rows, sets), dtype=np.int64)
-        start[:, :, 0] = terms.fixed
-        if orders > 1:
-            start[0, terms.pairs - 1, 1:] = (
-                1  # of sets that cost the same, the threshold's order takes the largest
-            )
-        place = terms.rows * sets + shift
-        return _Table(
-            torch.from_numpy(start.reshape(orders, -1)).to(device), torch.from_numpy(place).to(device), rows, sets
-        )
-
-    def costs(self, numbers: Tensor, weights: Tensor) -> Tensor:
-        """(orders, sets) costs, for (orders, entries) numbers of the set from which an entry stays."""
-        counts = torch.scatter_add(self.start, 1, numbers + self.place, weights.expand(len(numbers), -1))
-        left, right = counts.view(-1, 2, self.rows // 2, self.sets).cumsum(-1).unbind(1)
-        return (left * right).sum(1)
 
 
 class Selector:
@@ -104,15 +74,19 @@ class Selector:
         self._ranking = Ranking(groups, rows, floor=floor, lead=lead, device=device)
         self.neurons, self._lead, self._rounds = neurons, lead, plan.rounds
         elements = self._ranking.elements
-        self._first = _Table.of(terms, 1, (elements - 1) // lead + 1, 0, device)
+        lookup = terms.lookup
+        if lookup is not None:
+            lookup = torch.from_numpy(lookup.maps).to(device), torch.from_numpy(lookup.amounts).to(device)
+        self._first = Table.of(terms, 1, (elements - 1) // lead + 1, 0, device, lookup)
         window = max(lead, min(elements, max(64, _FILL_TABLE // (len(rows) * len(terms.fixed)))))
         self._window = window if len(rows) > 1 else lead
         self._equal = plan.equal
-        self._second = _Table.of(terms, len(rows), self._window + 2, 1, device)
+        self._second = Table.of(terms, len(rows), self._window + 2, 1, device, lookup)
         gates = np.where(terms.gates < 0, 0, terms.gates + lead)  # element 0 always stays
         self._gates = torch.from_numpy(gates).to(device)
         self._weights = torch.from_numpy(terms.weights).to(device)
-        spare = max(1e-6 * terms.unit, 1e-12 * terms.dense)  # what rounding may do to the share that is asked for
+        # what rounding may do to the share that is asked for: a millionth of a multiply-add, not of a millisecond
+        spare = max(1e-6 * terms.unit if lookup is None else 0.0, 1e-12 * terms.dense)
         self._whole = torch.tensor(float(terms.dense), dtype=torch.float64, device=device)
         # The bounds: of the cost, and for every round of every order the cost from which on it needs no more. The
         # threshold takes all it can, and what follows it in a second round as much as whole blocks do.
@@ -181,7 +155,13 @@ class Selector:
             worth = torch.minimum(costs, enough[:, None]).masked_fill(costs > bounds[0], -1)
             best = worth.argmax()  # the first of the best ones
             sets = self._window + 1
-            stays = torch.index_select(beyond, 0, best // sets)[0] < best % sets
+            order, last = (best // sets).view(1), best % sets
+            if (
+                self._second.lookup is not None
+            ):  # what is free stays: the last set of this order that costs the same
+                own = torch.index_select(costs, 0, order)
+                last = (own <= torch.take(costs, best)).sum() - 1
+            stays = torch.index_select(beyond, 0, order)[0] < last
         return stays
 
     def _numbers(self, levels: Tensor) -> Tensor:
@@ -215,14 +195,19 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
     for models of which a block is more than the slack: else the threshold ends close enough by itself. Where even
     a neuron of some group is more than the slack, what is left after a first round is filled by a second.
     """
-    most_saved = terms.most(sum(g.size for g in groups)) / max(1, terms.dense)
-    parts = np.split(most_saved, np.cumsum([g.size for g in groups])[:-1]) if groups else []
-    neuron = np.array(
-        [p.max(initial=0.0) if g.least < g.size else 0.0 for g, p in zip(groups, parts, strict=True)]
-    )
+    sizes = [g.size for g in groups]
+
+    def saved(step: Sequence[int]) -> NDArray[np.float64]:
+        """(groups,) share of the dense cost that goes with a block at most."""
+        found = terms.most(np.repeat(np.asarray(step, dtype=np.int64), sizes)) / max(1, terms.dense)
+        parts = np.split(found, np.cumsum(sizes)[:-1]) if groups else []
+        every = [p.max(initial=0.0) if g.least < g.size else 0.0 for g, p in zip(groups, parts, strict=True)]
+        return np.array(every)
+
+    neuron = saved([1] * len(groups))
     loose = np.array([g.least < g.size for g in groups], dtype=bool)
     rows, below = [Row(steps[0], (True,) * len(groups))], [0.0]
-    blocks = [neuron * np.array(step) for step in steps]
+    blocks = [saved(step) for step in steps]
     largest = float(blocks[0].max(initial=0.0))
     if largest > 0.5 * SLACK:
         tried = len(steps) if largest > SLACK else 1
@@ -232,7 +217,7 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
             rows += [Row(step, o) for o in opened]
             below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
     rounds = 2 if len(rows) > 1 and neuron.max() > SLACK else 1
-    return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else len(most_saved))
+    return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else sum(sizes))
 
 
 def _open(block: NDArray[np.float64], loose: NDArray[np.bool_], most: int) -> list[tuple[bool, ...]]:

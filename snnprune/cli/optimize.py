@@ -45,7 +45,7 @@ def optimize(
         str | None,
         typer.Option(
             help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, latency=SHARE of the "
-            "dense time, or free; "
+            "dense time or latency=3ms, or free; "
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ..budget import parse_drop, parse_latency, parse_target
+from ..budget import read_target
 from ..errors import ConfigError, TargetError, first_line
 
+_FORMS = "macs=0.5, params=0.3, drop=0.005, latency=0.5, latency=3ms or free"
 
-def target(text: str) -> dict[str, float] | None:
-    """`macs=0.5`, `params=0.3`, `drop=0.005`, `latency=0.5` or `free`.
+
+def target(text: str) -> dict[str, float | str] | None:
+    """`macs=0.5`, `params=0.3`, `drop=0.005`, `latency=0.5`, `latency=3ms` or `free`.
 
     Raises:
         TargetError: anything else.
@@ -15,18 +17,14 @@ def target(text: str) -> dict[str, float] | None:
     if text == "free":
         return None
     name, equals, value = text.partition("=")
+    timed = name == "latency" and value.rstrip().endswith("s")
     try:
-        share = float(value)
+        share = value if timed else float(value)
     except ValueError:
         share = float("nan")
     if not equals or share != share:
-        raise TargetError(
-            f"target {text!r} is not of the form macs=0.5, params=0.3, drop=0.005, latency=0.5 or free."
-        )
-    parsed = {name: share}
-    if parse_drop(parsed) is None and parse_latency(parsed) is None:
-        parse_target(parsed)
-    return parsed
+        raise TargetError(f"target {text!r} is not of the form {_FORMS}.")
+    return read_target({name: share})
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -52,7 +52,7 @@ def sensitivity(
     from rich.table import Table
 
     from ..analysis import sensitivity as measure
-    from ..budget import Metric
+    from ..budget import Counted
     from ..errors import ConfigError
     from ..options import checked
     from ..runs.folder import open_model
@@ -75,7 +75,7 @@ def sensitivity(
             found = measure(
                 opened.model.to(where),
                 val,
-                metric=checked("metric", metric, Metric),
+                metric=checked("metric", metric, Counted),
                 keep=tuple(keep or ()),
                 batches=list(itertools.islice(splits.train, 4)),
                 on_step=display.cuts,

@@ -50,11 +50,11 @@ class PruneConfig:
         {'params': 0.3}
     """
 
-    target: Mapping[str, float] | None = option(
+    target: Mapping[str, float | str] | None = option(
         lambda: {"macs": 0.5},
         '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
         '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
-        '`{"latency": share}`: the most MACs that run in that share of the dense time in ONNX Runtime. '
+        '`{"latency": share}`: that share of the dense time in ONNX Runtime; `{"latency": "3ms"}`: so much time. '
         "None is the papers' free mode, in which the switcher alone decides.",
     )
     _: KW_ONLY
@@ -122,7 +122,7 @@ class PruneConfig:
                 raise ConfigError(f"{name} is {given}; give a {kind.__name__}, or a mapping of its options.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
-                f"target macs={self.target['macs']:g} cannot be met by switching connections, which saves no "
+                f"target macs={self.target['macs']} cannot be met by switching connections, which saves no "
                 "multiply-adds on common hardware; use params=..., drop=... or free."
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import layers
-from ..budget import SLACK, Metric, parse_target
+from ..budget import SLACK, Counted, Metric, Target, parse_target
 from ..errors import ExactnessError, TargetError
 from ..inputs import Inputs
 from ..macs import MacCount, price
@@ -21,7 +21,7 @@ _CURE = (
 
 
 def check_delivered(
-    target: Mapping[str, float] | None,
+    target: Target | None,
     dense: nn.Module,
     compact: nn.Module,
     example: Inputs,
@@ -32,7 +32,8 @@ def check_delivered(
     """Refuse a compact model that is larger than its target allows.
 
     Args:
-        target: `{"macs": share}` or `{"params": share}`; None, the free mode, allows everything.
+        target: `{"macs": share}` or `{"params": share}`; None, the free mode, allows everything, and so does
+            a target of time, which is no matter of counting.
         dense: the model that came in.
         compact: the one that goes out.
         example: what their forward takes.
@@ -43,7 +44,7 @@ def check_delivered(
         TargetError: the target is missed by more than 0.01 of the dense cost.
     """
     budget = parse_target(target)
-    if budget is None:
+    if budget is None or budget.metric == "latency":
         return
     whole: float
     left: float
@@ -72,7 +73,7 @@ def check_predicted(
 
     Args:
         predicted: metric -> cost of the compact model and of the dense one, by which neurons were chosen; empty
-            where nothing was predicted.
+            where nothing was predicted. A time that is among them is passed over: only a clock can tell.
         dense: the model that came in, from which costs were predicted.
         compact: what the gated model was compacted to.
         example: what their forward takes.
@@ -83,11 +84,13 @@ def check_predicted(
     """
     if not predicted:
         return
-    counted: dict[Metric, float] = {
+    counted: dict[Counted, float] = {
         "macs": _macs(dense, compact, example, priced)[1],
         "params": count_params(compact),
     }
     for metric, (said, whole) in predicted.items():
+        if metric == "latency":
+            continue
         left = counted[metric]
         if abs(said - left) > SLACK * whole:
             raise ExactnessError(

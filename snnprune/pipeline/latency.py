@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..bench import bench_onnx
+from ..budget import Latency
 from ..errors import ConfigError, RunError, TargetError
 from ..export import export_onnx
 from ..files import read_json, write_json
@@ -34,7 +35,7 @@ class LatencySearch:
 
     Args:
         setting: what the cuts and the run share; its options have a `latency` target.
-        wanted: share of the dense model's time, at batch size 1 in ONNX Runtime.
+        wanted: time, or share of the dense model's, at batch size 1 in ONNX Runtime.
         folder: of the checkpoints; None keeps nothing.
         resume: take the share that lies there.
 
@@ -42,7 +43,7 @@ class LatencySearch:
         trials: what each cut kept and took, so far; last the final model.
     """
 
-    def __init__(self, setting: Setting, wanted: float, folder: Path | None, *, resume: bool) -> None:
+    def __init__(self, setting: Setting, wanted: Latency, folder: Path | None, *, resume: bool) -> None:
         self.setting, self.wanted, self.resume = setting, wanted, resume
         self.path = None if folder is None else folder / LATENCY
         self.identity: dict[str, Any] = {}
@@ -62,7 +63,7 @@ class LatencySearch:
             raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
         job = Job(setting, replace(setting.config, target={"macs": 1.0}))
         if self.path is not None:
-            self.identity = {**setting.identity(job.config), "latency": self.wanted}
+            self.identity = {**setting.identity(job.config), "latency": self.wanted.value}
             if self.resume and self.path.exists():
                 return self.known(self.path)
         setting.prepare()
@@ -75,15 +76,16 @@ class LatencySearch:
     def _search(self, gated: Switched) -> float:
         setting = self.setting
         low, high = setting.least_share(), 1.0
-        share, best = min(max(self.wanted, low), high), None
+        share, best = min(max(self.wanted.share or 0.5, low), high), None
         clock, ranks = Clock(setting.dense, setting.sample), current()
         for at in range(_CUTS):
             setting.tell("latency", step=at + 1, total=_CUTS)
             gated.set_budget({"macs": share})
             cut = gated.compact()  # by all processes, which exchange what is kept; only the first one times it
             trial = {"macs": round(share, 6), **(clock(cut) if ranks.first else {"latency": 0.0, "provider": ""})}
-            (trial["latency"],) = ranks.same_values(trial["latency"])
-            trial["passed"] = trial["latency"] <= self.wanted
+            allowed = self.wanted.of(trial.get("dense_ms", 1.0))
+            trial["latency"], allowed = ranks.same_values(trial["latency"], allowed)
+            trial["passed"] = trial["latency"] <= allowed
             self.trials.append(trial)
             if trial["passed"]:
                 low, best = share, max(share, best or 0.0)
@@ -93,7 +95,7 @@ class LatencySearch:
         if best is None:
             least = self.trials[-1]
             raise TargetError(
-                f"latency={self.wanted:g} was not reached: with {least['macs']:.3f} of the MACs the model still "
+                f"latency={self.wanted} was not reached: with {least['macs']:.3f} of the MACs the model still "
                 f"takes {least['latency']:.2f} of the dense time ({least['provider']}). Ask for more, or lower "
                 "the floor; on a GPU compare larger batches with `snnprune bench`."
             )

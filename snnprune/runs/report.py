@@ -61,7 +61,7 @@ class Report:
         kept_whole: groups that were not pruned, with the reason.
         exactness: relative differences `fold` and `remove` (float64, at compaction, on real inputs)
             and `onnx` (float32, final model); None where not checked.
-        target: as it was asked for, such as `{"macs": 0.5}`; None is the free mode.
+        target: as it was asked for, such as `{"macs": 0.5}` or `{"latency": "3ms"}`; None is the free mode.
         seed: of everything random.
         data: name of the data set.
         split: which data the accuracies are of: `test` or `val`.
@@ -95,7 +95,7 @@ class Report:
     compact: ModelFigures
     groups: list[dict[str, Any]]
     exactness: dict[str, float | None]
-    target: Mapping[str, float] | None
+    target: Mapping[str, float | str] | None
     seed: int
     data: str
     split: str
@@ -203,9 +203,12 @@ class Report:
         return "\n".join([*lines, rest] if rest else lines)
 
 
-def goal(target: Mapping[str, float] | None) -> str:
+def goal(target: Mapping[str, float | str] | None) -> str:
     """A target as on the command line."""
-    return "free" if target is None else ", ".join(f"{cut(k, _NAME)}={v:g}" for k, v in target.items())
+    if target is None:
+        return "free"
+    values = {k: cut(v, _NAME) if isinstance(v, str) else f"{v:g}" for k, v in target.items()}
+    return ", ".join(f"{cut(k, _NAME)}={v}" for k, v in values.items())
 
 
 def human(number: float) -> str:

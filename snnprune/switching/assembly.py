@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..budget import Budget, CostModel, Metric
+from ..budget import Budget, CostModel, Counted, Metric
 from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
@@ -194,7 +194,7 @@ def attach(
     input_neurons: bool = True,
     batches: Iterable[Any] | None = None,
     loss: LossFunction | None = None,
-    metric: Metric = "macs",
+    metric: Counted = "macs",
     seed: int = 0,
 ) -> GatedModel:
     """Attach gates to a model, for a training loop of your own.
@@ -253,7 +253,7 @@ def attach(
     options = Options(
         scores=switcher,
         start=start,
-        metric=checked("metric", metric, Metric),
+        metric=checked("metric", metric, Counted),
         floor=floor,
         round_to=round_to,
         seed=seed,

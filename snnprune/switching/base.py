@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import Budget, parse_target
+from ..budget import Budget, Target, parse_target
 from ..graph import NeuronGroup
 from ..inputs import device_of
 from ..options import Finite, Share, checked
@@ -142,16 +142,17 @@ class Switched(Attached, ABC):
 
     # -- budget and scales -------------------------------------------------------------------------
 
-    def set_budget(self, target: Mapping[str, float] | None, *, progress: float = 1.0) -> None:
+    def set_budget(self, target: Target | None, *, progress: float = 1.0) -> None:
         """Choose the kept share of the cost; the threshold follows at once and at every step.
 
         Args:
-            target: `{"macs": share}` or `{"params": share}` with a share in (0, 1], or None for the
-                papers' free mode (kept where the switcher's value is positive). Connections save `params` alone.
+            target: `{"macs": share}`, `{"params": share}` or, where times were added to the cost model,
+                `{"latency": share}`, with a share in (0, 1]; or None for the papers' free mode (kept where the
+                switcher's value is positive). Connections save `params` alone.
             progress: in [0, 1]: how far the way from the dense cost (0) to the target (1) is gone.
 
         Raises:
-            TargetError: not a share, below what the floors allow, or of a metric that is not saved.
+            TargetError: not a share, below what the floors allow, or of a metric that is not saved or not known.
         """
         wanted = parse_target(target)
         budget = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import METRICS, Budget, CostModel, Metric
+from ..budget import Budget, CostModel, Metric
 from ..errors import AttachError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, device_of, is_compiled
@@ -236,7 +236,8 @@ class GatedModel(Switched):
         self._work = self._read = None
 
     def _check_budget(self, wanted: Budget) -> None:
-        """Both metrics can be met."""
+        """Every metric can be met that something is known of."""
+        self.cost.check_known(wanted.metric)
 
     def _select(self, values: Tensor) -> Tensor:
         assert self.budget is not None
@@ -246,9 +247,9 @@ class GatedModel(Switched):
         return self.choice.alone(values)
 
     def predicted(self) -> dict[Metric, tuple[float, float]]:
-        """Metric -> cost of the compact model and of the dense one, by the cost model."""
+        """Metric -> cost of the compact model and of the dense one, by the cost model; time if it is known."""
         kept = {name: (scale > 0).cpu().numpy() for name, scale in self.scales.items()}
-        return {metric: (self.cost.cost(metric, kept), self.cost.dense[metric]) for metric in METRICS}
+        return {metric: (self.cost.cost(metric, kept), dense) for metric, dense in self.cost.dense.items()}
 
     # -- results ---------------------------------------------------------------------------------
 

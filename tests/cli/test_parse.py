@@ -13,9 +13,12 @@ def test_targets_are_read():
     assert parse.target("macs=0.5") == {"macs": 0.5}
     assert parse.target("params=1") == {"params": 1.0}
     assert parse.target("drop=0.005") == {"drop": 0.005}
+    assert parse.target("latency=0.5") == {"latency": 0.5}
+    assert parse.target("latency=3ms") == parse.target("latency=3000 us") == {"latency": "3ms"}
     assert parse.target("free") is None
-    with pytest.raises(TargetError):
-        parse.target("free=1")
+    for wrong in ("free=1", "latency=ms", "latency=3m", "macs=3ms", "latency", "latency=-1us"):
+        with pytest.raises(TargetError):
+            parse.target(wrong)
 
 
 def test_numbers_are_read():

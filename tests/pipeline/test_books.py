@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from snnprune import PruneConfig
+from snnprune.budget import Latency
 from snnprune.errors import RunError
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
@@ -48,7 +49,7 @@ def test_trials_of_another_form_are_refused(tmp_path, content):
 
 
 def share(folder, **content):
-    search = LatencySearch(setting({"latency": 0.5}), 0.5, folder, resume=True)
+    search = LatencySearch(setting({"latency": 0.5}), Latency(0.5, None), folder, resume=True)
     search.identity = {"weights": "f"}
     (folder / LATENCY).write_text(
         json.dumps({"identity": {"weights": "f"}, "share": 0.4, "trials": [], **content})

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from snnprune.budget import Latency
 from snnprune.learner import Checkpoint, PruneConfig
 from snnprune.learner.checkpoint import _MARK, FORMAT
 from snnprune.pipeline.drop import BOOK, DropSearch
@@ -82,7 +83,7 @@ def latency_files() -> list[bytes]:
 
 def feed_latency(data: bytes) -> Any:
     path = written(f"books/{LATENCY}", data)
-    search = LatencySearch(setting({"latency": 0.5}), 0.5, path.parent, resume=True)
+    search = LatencySearch(setting({"latency": 0.5}), Latency(0.5, None), path.parent, resume=True)
     search.identity = {"weights": "f"}
     share = search.known(path)
     assert 0 < share <= 1

@@ -1,0 +1,46 @@
+"""Why a target cannot be met, in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .costs import Kept, Metric
+
+if TYPE_CHECKING:
+    from .model import CostModel
+
+_NAMED = 3  # parts that hold the time
+
+
+def too_little(cost: CostModel, metric: Metric, share: float, floors: Kept, floor: float) -> str:
+    """The message on a target that is below what the floors allow.
+
+    Args:
+        cost: of the model.
+        metric: of the target.
+        share: that was asked for.
+        floors: what stays whatever the target.
+        floor: least kept share of every group.
+    """
+    least, timed = cost.share(metric, floors), metric == "latency"
+    known = "time" if timed else metric
+    asked = f"{metric}={math.ceil(least * 1000) / 1000:.3f}"
+    inside = ""
+    if timed:
+        whole, left = cost.dense[metric], cost.cost(metric, floors)
+        dearest = sorted(((part.cost(floors), part.name) for part in cost.times), reverse=True)[:_NAMED]
+        held = ", ".join(f"{name} ({ms:.3g} ms)" for ms, name in dearest)
+        inside = f" ({left:.3g} of {whole:.3g} ms), most of it in {held}"
+        asked += f" or {metric}={math.ceil(least * whole * 1000) / 1000:.3f}ms"
+    still = 1 - cost.prunable_share(metric)
+    kept = ""
+    if still >= 0.01:
+        them = "it" if timed else "them"
+        kept = (
+            f" Nothing can be removed from {still:.0%} of {them}; `snnprune inspect` lists what is kept and why."
+        )
+    return (
+        f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, {least:.3f} of "
+        f"the dense {known} remain{inside}. Ask for {asked} or more, or lower the floor.{kept}"
+    )
