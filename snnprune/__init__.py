@@ -37,6 +37,7 @@ _EXPORTS = {
     "load_data": "data",
     "onnx_metadata": "runtime",
     "optimize": "pipeline",
+    "quantize_onnx": "quantize",
     "register_layer": "layers",
     "register_operation": "graph",
     "save": "runs.saving",
@@ -69,6 +70,7 @@ __all__ = [
     "load_data",
     "onnx_metadata",
     "optimize",
+    "quantize_onnx",
     "register_layer",
     "register_operation",
     "save",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace
+    from .quantize import quantize_onnx
     from .registrations import Registration
     from .runs.report import Report, compare
     from .runs.result import Result

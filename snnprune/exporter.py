@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import logging
+import math
 import re
 import traceback
 import warnings
@@ -16,10 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .errors import ExportError
 from .inputs import Inputs, batch_size, first_rows, map_tensors, tensors_in
 from .layers import attention
+from .protos import rename_values, value_names
+from .sizes import AXES, is_image, other_sizes, resized, rows
 
 _SINGLE_FILE_LIMIT = int(1.8 * 2**30)
 _LONGEST = 300  # characters of another library's message that one of ours quotes
@@ -51,12 +56,14 @@ class _Function(nn.Module):
         return tuple(tensors_in(self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)))
 
 
-def to_proto(model: nn.Module, inputs: Inputs) -> Any:
+def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dynamic_size: bool = False) -> Any:
     """An ONNX model whose first dimension is free in every input that holds one entry per example.
 
     Args:
         model: a network in eval mode on the CPU; it is left as it is.
         inputs: real inputs, at least 2.
+        batch: examples per call that the file takes, and no other number; None leaves them free.
+        dynamic_size: images of any height and width.
 
     Raises:
         ExportError: torch cannot export it, or it is too large for one file.
@@ -64,26 +71,28 @@ def to_proto(model: nn.Module, inputs: Inputs) -> Any:
     if sum(p.numel() * p.element_size() for p in model.parameters()) > _SINGLE_FILE_LIMIT:
         raise ExportError("the model is larger than 1.8 GiB, which one ONNX file cannot hold.")
     shared: dict[int, Any] = {id(p): p for p in model.parameters()}
-    example = map_tensors(Tensor.contiguous, first_rows(inputs, 2))
+    example = map_tensors(Tensor.contiguous, rows(inputs, batch or 2))
     function = _Function(copy.deepcopy(model, shared), example)
     named = named_tensors(model, inputs)
-    batch = batch_size(inputs)
-    free = tuple({0: "batch"} if x.dim() and len(x) == batch else None for _, x in named)
-    _forget_batch(function, [x for _, x in named_tensors(model, first_rows(inputs, 1))])
+    free = tuple(_free(x, batch_size(inputs), batch is None, dynamic_size) for _, x in named)
+    if batch is None:
+        other = resized(inputs, other_sizes(inputs)[0]) if dynamic_size else inputs
+        _forget_batch(function, [x for _, x in named_tensors(model, first_rows(other, 1))])
     try:
-        with warnings.catch_warnings(), _quiet(), attention.unfused():
+        with warnings.catch_warnings(), _quiet(), attention.unfused(), attention.opened(function), _spelled_out():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 function,
                 tuple(x for _, x in named_tensors(model, example)),
                 input_names=[name for name, _ in named],
                 dynamo=True,
-                dynamic_shapes=(free,),
+                dynamic_shapes=(free,) if any(free) else None,
                 verbose=False,
             )
     except Exception as error:
+        meaning = "its code is made for one size of images" if _about_size(error) else _meaning(error)
         raise ExportError(
-            f"the model cannot be exported to ONNX{_meaning(error)} ({reason(error)}). "
+            f"the model cannot be exported to ONNX{f': {meaning}' if meaning else ''} ({reason(error)}). "
             "`result.save(folder, onnx=False)` writes the PyTorch model alone."
         ) from error
     assert program is not None
@@ -92,8 +101,62 @@ def to_proto(model: nn.Module, inputs: Inputs) -> Any:
     return proto
 
 
+def _free(x: Tensor, batch: int, any_batch: bool, any_size: bool) -> dict[int, str] | None:
+    """The dimensions of an input that a file leaves open, by name."""
+    found = {0: "batch"} if any_batch and x.dim() and len(x) == batch else {}
+    if any_size and is_image(x):
+        found |= AXES
+    return found or None
+
+
+@contextlib.contextmanager
+def _spelled_out() -> Iterator[None]:
+    """Attention and pooling to one number in few operations.
+
+    The exporter's own form of attention asks every key for its shape, that of pooling keeps a memory layout by
+    an index of every element. Only calls by `torch.nn.functional` are met; others come out in that longer form.
+    """
+    originals = functional.scaled_dot_product_attention, functional.adaptive_avg_pool2d
+    functional.scaled_dot_product_attention = _attention(originals[0])
+    functional.adaptive_avg_pool2d = _pool(originals[1])
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention, functional.adaptive_avg_pool2d = originals
+
+
+def _pool(original: Any) -> Any:
+    """Pooling to one number per channel as a mean."""
+
+    @functools.wraps(original)
+    def pool(input: Tensor, output_size: Any) -> Tensor:
+        one = output_size in (1, (1, 1), [1, 1])
+        return input.mean((-2, -1), keepdim=True) if one else original(input, output_size)
+
+    return pool
+
+
+def _attention(original: Any) -> Any:
+    """Scaled dot-product attention where nothing is drawn, causal or grouped; anything else is left to PyTorch."""
+
+    @functools.wraps(original)
+    def attention(query: Tensor, key: Tensor, value: Tensor, *more: Any, **named: Any) -> Tensor:
+        given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), more, strict=False)), **named}
+        if given.get("dropout_p") or given.get("is_causal") or given.get("enable_gqa"):
+            return original(query, key, value, *more, **named)
+        mask, scale = given.get("attn_mask"), given.get("scale")
+        logits = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale) @ key.transpose(-2, -1)
+        if mask is not None and mask.dtype == torch.bool:
+            logits = logits.masked_fill(~mask, -math.inf)
+        elif mask is not None:
+            logits = logits + mask
+        return torch.softmax(logits, -1) @ value
+
+    return attention
+
+
 def _forget_batch(function: nn.Module, one: list[Tensor]) -> None:
-    """Run the network with one input, so that nothing which it remembers fits the batch to be exported.
+    """Run the network with one input, so that nothing which it remembers fits what is to be exported.
 
     Detectors keep their last input's shape and the anchors made for it, which would go into the file. One
     input is the batch size that the exporter itself excludes, so that no other is told apart from the rest.
@@ -102,7 +165,8 @@ def _forget_batch(function: nn.Module, one: list[Tensor]) -> None:
         function(*one)
     except Exception as error:
         raise ExportError(
-            f"the model runs with 2 inputs, not with one: its code uses a constant batch size ({reason(error)})."
+            f"the model runs with 2 inputs, not with one: its code uses a constant batch size ({reason(error)}). "
+            "For one batch size alone give batch (--fixed-batch)."
         ) from error
 
 
@@ -154,24 +218,19 @@ def _place(error: BaseException, text: str) -> str:
 
 def _meaning(error: BaseException) -> str:
     said = reason(error)
-    return next((f": {plain}" for pattern, plain in _MEANINGS.items() if re.search(pattern, said)), "")
+    return next((plain for pattern, plain in _MEANINGS.items() if re.search(pattern, said)), "")
+
+
+def _about_size(error: BaseException) -> bool:
+    """Whether an exporter found that height or width is not free."""
+    return any(f"({axis})" in str(error) or f"'{axis}'" in str(error) for axis in AXES.values())
 
 
 def _rename(proto: Any) -> None:
     """Give weights the names that they have in the model, without that of our own module around it."""
-    graphs = [proto.graph]
-    for graph in graphs:
-        graphs += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
-    names = {n for graph in graphs for node in graph.node for n in (*node.input, *node.output)}
-    names |= {i.name for graph in graphs for i in (*graph.input, *graph.output, *graph.initializer)}
+    names = value_names(proto)
     new = {n: n.removeprefix("model.") for n in names if n.startswith("model.")}
-    new = {old: n for old, n in new.items() if n not in names}
-    for graph in graphs:
-        for node in graph.node:
-            node.input[:] = [new.get(n, n) for n in node.input]
-            node.output[:] = [new.get(n, n) for n in node.output]
-        for entry in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-            entry.name = new.get(entry.name, entry.name)
+    rename_values(proto, {old: n for old, n in new.items() if n not in names})
 
 
 @contextlib.contextmanager

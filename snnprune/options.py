@@ -95,6 +95,25 @@ class _Names:
         return tuple(sorted(found)) if isinstance(value, Set) else found  # sets differ between processes
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of characters that can be shown, and not of spaces alone.
+
+    Attributes:
+        what: in words.
+        longest: characters at most.
+    """
+
+    what: str
+    longest: int
+
+    def __call__(self, value: object) -> str:
+        """The text as one of Python's own."""
+        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > self.longest:
+            raise _Misfit
+        return str(value)
+
+
 Count = Annotated[int, Number("a whole number of at least 1", low=1, whole=True)]
 CountOrZero = Annotated[int, Number("a whole number of at least 0", low=0, whole=True)]
 Finite = Annotated[float, Number("a finite number")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 from .errors import ExportError, first_line
 
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _KEYS = {"location", "offset", "length", "checksum"}
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _MEMORY = "_ORT_MEM_ADDR_"  # with it ONNX Runtime means an address in its own memory
@@ -29,7 +31,7 @@ _BITS = {
 
 
 def open_session(
-    source: bytes | Path, providers: Sequence[str] = ("CPUExecutionProvider",), *, threads: int = 0
+    source: bytes | Path, providers: Sequence[str] = (_CPU,), *, threads: int = 0, literal: bool = False
 ) -> Any:
     """An ONNX Runtime session that never moves to another provider by itself.
 
@@ -41,6 +43,7 @@ def open_session(
         providers: execution providers in order of preference; which one serves, the session's
             `get_providers()[0]` says.
         threads: within one operator, on the CPU; 0 leaves the choice to ONNX Runtime.
+        literal: quantised layers as they are defined, and not by the provider's kernels, some of which overflow.
 
     Raises:
         ExportError: the file is no model that ONNX Runtime can load, or it reaches for other files.
@@ -52,6 +55,8 @@ def open_session(
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the first bytes claim
     options.log_severity_level = 4  # its messages quote the file as it is; what goes wrong is raised anyway
     options.intra_op_num_threads = threads
+    if literal:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source),
@@ -67,6 +72,30 @@ def open_session(
         name = "the exported model" if isinstance(source, bytes) else source
         raise ExportError(f"ONNX Runtime cannot load {name} ({first_line(error)}).") from error
     return session
+
+
+def device_session(source: bytes | Path) -> Any | None:
+    """A session on the GPU; None where ONNX Runtime gets none here.
+
+    Args:
+        source: a file or its content.
+
+    Raises:
+        ExportError: as of `open_session`.
+    """
+    import onnxruntime
+
+    if _CUDA not in onnxruntime.get_available_providers():
+        return None
+    onnxruntime.set_default_logger_severity(4)  # that there is no GPU is what is asked, and no error
+    try:
+        if hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                onnxruntime.preload_dlls()  # CUDA's libraries from where pip put them
+        session = open_session(source, (_CUDA, _CPU))
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+    return session if session.get_providers()[0] == _CUDA else None
 
 
 class _Refused(Exception):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ExportError, RunError, first_line
-from ..export import ExportCheck, check_onnx, export_onnx, half_precision
+from ..export import ExportCheck, check_onnx, export_onnx
 from ..files import STRUCTURE, check_name, file_errors, path_inside, write_atomically, write_json
+from ..protos import in_form
+from ..sizes import rows
 from .examples import example_for
 from .folder import ONNX, PROBE, REPORT, Opened, open_model, refuse_unfinished, run_metadata
 from .report import Report
@@ -26,16 +31,39 @@ class _Recorded(nn.Module):
         self.inputs, self.outputs = inputs, outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        assert torch.equal(x, self.inputs[: len(x)])
-        return [output[: len(x)] for output in self.outputs]
+        assert torch.equal(x, rows(self.inputs, len(x)))
+        return [rows(output, len(x)) for output in self.outputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file is to be like, as `export_onnx` takes it.
+
+    Attributes:
+        fp16: half-precision weights.
+        batch: inputs per call; None for any number.
+        dynamic_size: images of any size.
+        input_names: of the file's inputs.
+        output_names: of its outputs.
+    """
+
+    fp16: bool = False
+    batch: int | None = None
+    dynamic_size: bool = False
+    input_names: Sequence[str] | None = None
+    output_names: Sequence[str] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options by name."""
+        return dataclasses.asdict(self)
 
 
 @file_errors()
 def deliver_onnx(
     run: Path,
     output: Path | None = None,
+    form: Form | None = None,
     *,
-    fp16: bool = False,
     arch: str | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
@@ -43,31 +71,34 @@ def deliver_onnx(
     """Write a run's model as an ONNX file whose outputs are checked.
 
     The file made by `optimize` is compared with the outputs that were recorded beside it, so the
-    model's code is not needed. Where the run holds no ONNX file, the model is built and exported. Where it
-    holds no recorded outputs, the model is built and gives them, on random images.
+    model's code is not needed. Where the run holds no ONNX file, or images of any size are asked for, the model is
+    built and exported. Where it holds no recorded outputs, the model is built and gives them, on random images.
 
     Args:
         run: a finished run folder, or one that `snnprune.save` wrote.
         output: file to write; by default inside the run folder.
-        fp16: half-precision weights.
+        form: what the file is to be like; by default as `optimize` made it.
         arch: architecture, when the model must be built and is not torchvision's.
         num_classes: outputs of the model that is built; by default recorded or the architecture's own.
         image_size: side of its images; by default recorded or found by trying.
 
     Raises:
+        ConfigError: a part of `form` makes no sense.
         RunError: no such run, or it is damaged.
-        ExportError: the file does not compute what the model computed.
+        ExportError: the file does not compute what the model computed, or cannot be of that form.
     """
+    form = form or Form()
     check_name(run)
     refuse_unfinished(run)
     if not (run / STRUCTURE).is_file():
         what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
         raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
-    target = output if output is not None else path_inside(run, "model-fp16.onnx" if fp16 else ONNX)
+    target = output if output is not None else path_inside(run, _name_of(form))
     structure = read_structure(run)
     recorded = _probe(run) if (run / PROBE).is_file() else None
     source = run / ONNX
-    if recorded is None or not source.is_file():
+    made_anew = form.dynamic_size or not source.is_file()
+    if recorded is None or made_anew:
         if recorded is None and "input_shape" in structure and structure["input_shape"] is None:
             raise RunError(
                 f"{run} is of a model that takes more than one tensor, so there is nothing to run it on here. "
@@ -86,11 +117,11 @@ def deliver_onnx(
         model: nn.Module = opened.model
     else:
         inputs, model = recorded.inputs, recorded
-    if not source.is_file():
+    if made_anew:
         report = Report.read(run / REPORT) if (run / REPORT).is_file() else None
         metadata = run_metadata(structure, report)
         path_inside(run, STRUCTURE)  # to which the new file's digest goes
-        check = export_onnx(model, target, inputs, metadata=metadata, fp16=fp16)
+        check = export_onnx(model, target, inputs, metadata=metadata, **form.given())
         if target.resolve() == source.resolve():
             write_json(run / STRUCTURE, {**structure, "onnx_sha256": digest(source)})
         return check
@@ -102,20 +133,36 @@ def deliver_onnx(
     data = source.read_bytes()
     try:
         check = check_onnx(model, data, inputs, path=source)
-        if fp16:
-            data = half_precision(data)
-            check = check_onnx(model, data, inputs, path=target, fp16=True)
     except ExportError as error:
         raise ExportError(f"{source} is not the model of this run: {error}") from error
     except Exception as error:  # ONNX Runtime's own tree of exceptions
         raise ExportError(f"{source} is not the model of this run ({first_line(error)}).") from error
+    if form != Form():
+        data = in_form(
+            data, fp16=form.fp16, batch=form.batch, input_names=form.input_names, output_names=form.output_names
+        )
+        check = check_onnx(model, data, inputs, path=target, fp16=form.fp16, batch=form.batch)
     if target.resolve() != source.resolve():
         write_atomically(target, lambda p: p.write_bytes(data))
     return dataclasses.replace(check, path=target)
 
 
+def _name_of(form: Form) -> str:
+    """The default file of a form: that of another form than the run's own leaves the run's file alone."""
+    words = ["fp16"] if form.fp16 else []
+    words += [f"batch{form.batch}"] if form.batch is not None else []
+    words += ["anysize"] if form.dynamic_size else []
+    words += ["renamed"] if form.input_names is not None or form.output_names is not None else []
+    return "-".join([Path(ONNX).stem, *words]) + Path(ONNX).suffix
+
+
 def export_file(
-    opened: Opened, source: Path, output: Path | None = None, *, fp16: bool = False, image_size: int | None = None
+    opened: Opened,
+    source: Path,
+    output: Path | None = None,
+    form: Form | None = None,
+    *,
+    image_size: int | None = None,
 ) -> ExportCheck:
     """Export a model from a file, checked on random images: the dense one, to time a run's against.
 
@@ -123,17 +170,18 @@ def export_file(
         opened: the model.
         source: where it came from; its name with `.onnx` is the default for `output`.
         output: file to write.
-        fp16: half-precision weights.
+        form: what the file is to be like.
         image_size: side of its images; found by trying where it is not given.
 
     Raises:
+        ConfigError: a part of `form` makes no sense.
         RunError: there is a file of the default name already.
-        ExportError: the file does not compute what the model computes.
+        ExportError: the file does not compute what the model computes, or cannot be of that form.
     """
     target = output if output is not None else source.with_suffix(".onnx")
     if output is None and target.exists():
         raise RunError(f"{target} exists already. Name another file with --output.")
-    return export_onnx(opened.model, target, example_for(opened, image_size), fp16=fp16)
+    return export_onnx(opened.model, target, example_for(opened, image_size), **(form or Form()).given())
 
 
 def _probe(run: Path) -> _Recorded:
