@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ _BITS = {
 
 
 def open_session(
-    source: bytes | Path, providers: Sequence[str] = ("CPUExecutionProvider",), *, threads: int = 0
+    source: bytes | Path,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    *,
+    threads: int = 0,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Any:
     """An ONNX Runtime session that never moves to another provider by itself.
 
@@ -41,6 +45,7 @@ def open_session(
         providers: execution providers in order of preference; which one serves, the session's
             `get_providers()[0]` says.
         threads: within one operator, on the CPU; 0 leaves the choice to ONNX Runtime.
+        settings: of providers, by their names.
 
     Raises:
         ExportError: the file is no model that ONNX Runtime can load, or it reaches for other files.
@@ -52,11 +57,14 @@ def open_session(
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the first bytes claim
     options.log_severity_level = 4  # its messages quote the file as it is; what goes wrong is raised anyway
     options.intra_op_num_threads = threads
+    if threads > 1:  # else its threads take the cores from whoever comes next, for some time after a call
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    given = settings or {}
     try:
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source),
             options,
-            providers=list(providers),
+            providers=[(name, dict(given.get(name, {}))) for name in providers],
             enable_fallback=0,
         )
         session.disable_fallback()

@@ -47,6 +47,7 @@ RANK = {
     "budget": 5,
     "data": 5,
     "surgery": 5,
+    "timing": 6,
     "proof": 6,
     "runs": 7,
     "doctor": 8,
@@ -69,8 +70,8 @@ OWNERS = {
         "cli/sensitivity.py",
     },
     "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/progress.py", "cli/sensitivity.py", "cli/show.py"},
-    "onnx": {"export.py", "parity.py", "runtime.py"},
-    "onnxruntime": {"bench.py", "export.py", "runtime.py"},
+    "onnx": {"export.py", "parity.py", "runtime.py", "timing/sessions.py"},
+    "onnxruntime": {"bench.py", "export.py", "runtime.py", "timing/serving.py", "timing/sessions.py"},
     "sklearn": {"data/sources.py"},
     "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
 }
