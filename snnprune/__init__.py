@@ -26,6 +26,7 @@ _EXPORTS = {
     "Report": "runs.report",
     "Result": "runs.result",
     "SearchOptions": "learner",
+    "Serving": "timing.serving",
     "SnnPruneError": "errors",
     "Switcher": "switching.switcher",
     "attach": "switching",
@@ -58,6 +59,7 @@ __all__ = [
     "Report",
     "Result",
     "SearchOptions",
+    "Serving",
     "SnnPruneError",
     "Switcher",
     "__version__",
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
     from .runtime import onnx_metadata
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
+    from .timing.serving import Serving
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@
     │   └── ExportError                   the ONNX file is not what the model computes
     ├── StructureError (ValueError)       a saved structure does not fit the model
     ├── CompilerError (RuntimeError)      torch.compile fails
+    ├── TimingError                       what was timed is not to be believed
     └── RunError                          a run folder or checkpoint is in the way, missing or damaged
         └── LostRankError                 another process of a run on several GPUs has ended
 
@@ -80,6 +81,10 @@ class StructureError(SnnPruneError, ValueError):
 
 class CompilerError(SnnPruneError, RuntimeError):
     """`torch.compile` cannot compile the model, or finds no compiler here."""
+
+
+class TimingError(SnnPruneError):
+    """Times vary so much, or other work took so much of the machine, that no figure can be given."""
 
 
 class RunError(SnnPruneError):

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,12 @@ _BITS = {
 
 
 def open_session(
-    source: bytes | Path, providers: Sequence[str] = (_CPU,), *, threads: int = 0, literal: bool = False
+    source: bytes | Path,
+    providers: Sequence[str] = (_CPU,),
+    *,
+    threads: int = 0,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+    literal: bool = False,
 ) -> Any:
     """An ONNX Runtime session that never moves to another provider by itself.
 
@@ -43,6 +48,7 @@ def open_session(
         providers: execution providers in order of preference; which one serves, the session's
             `get_providers()[0]` says.
         threads: within one operator, on the CPU; 0 leaves the choice to ONNX Runtime.
+        settings: of providers, by their names.
         literal: quantised layers as they are defined, and not by the provider's kernels, some of which overflow.
 
     Raises:
@@ -57,11 +63,14 @@ def open_session(
     options.intra_op_num_threads = threads
     if literal:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads > 1:  # else its threads take the cores from whoever comes next, for some time after a call
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    given = settings or {}
     try:
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source),
             options,
-            providers=list(providers),
+            providers=[(name, dict(given.get(name, {}))) for name in providers],
             enable_fallback=0,
         )
         session.disable_fallback()

@@ -1,0 +1,1 @@
+"""How long models take on the machine that serves them."""
