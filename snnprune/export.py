@@ -79,7 +79,7 @@ def export_onnx(
     batch, dynamic_size = checked("batch", batch, Count | None), checked("dynamic_size", dynamic_size, bool)
     if batch_size(example_inputs) < 2:
         raise ExportError("export needs example inputs with a batch of at least 2.")
-    with _plainly():
+    with plainly():
         # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.
         clone = copy.deepcopy(model).eval().cpu().float().requires_grad_(False)
         inputs = to_dtype(map_tensors(lambda x: x.detach().cpu().clone(), example_inputs), torch.float32)
@@ -95,7 +95,7 @@ def export_onnx(
 
 
 @contextlib.contextmanager
-def _plainly() -> Iterator[None]:
+def plainly() -> Iterator[None]:
     """Float32 without gradients, whatever the caller has set; the random numbers of others are left alone."""
     with (
         in_float32(),

@@ -175,7 +175,8 @@ class Piece:
 
     def at(self, counts: Sequence[int]) -> Any:
         """The skeleton with so many columns on every side."""
-        assert self.rules is not None
+        if not self.rules:
+            return self.skeleton
         values = numbers(self.skeleton)
         for rule in self.rules:
             values[rule.place] = int(rule.factor * counts[rule.side])
@@ -186,9 +187,10 @@ class Piece:
         """Columns of every side in the whole network."""
         return tuple(side.full for side in self.sides)
 
-    def unit(self, side: int) -> int:
-        """Counts of a side are multiples of this."""
-        return divisor(self.rules or (), side)
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Counts of every side are multiples of these."""
+        return tuple(divisor(self.rules or (), side) for side in range(len(self.sides)))
 
 
 def take_apart(protos: Sequence[Any], sides: Mapping[Way, Side]) -> list[Piece]:

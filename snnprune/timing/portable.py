@@ -5,23 +5,28 @@ Nothing of the package is imported, so that this file with its graphs is the scr
 
 from __future__ import annotations
 
+import argparse
+import base64
+import contextlib
+import io
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 import numpy as np
 
 FILES = {"weights.f32": np.float32, "weights.f16": np.float16}
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", {"prefer_nhwc": "1"}), "CPUExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-}
 TOGETHER = 2**29  # bytes of weights of graphs that are open at the same time
+
+
+class NotServed(Exception):
+    """The provider that was asked for does not serve on this machine."""
 
 
 def write_weights(folder, size):
@@ -31,10 +36,16 @@ def write_weights(folder, size):
         values.astype(kind).tofile(os.path.join(folder, name))
 
 
-def open_graph(data, folder, engine, threads):
-    """A call of a graph with everything bound."""
+def open_graph(data, folder, providers, threads):
+    """A call of a graph with everything bound.
+
+    `providers` are pairs of a name and its settings; the first is who has to serve.
+    """
     import onnxruntime
 
+    if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()  # CUDA's libraries from where pip put them
     path = os.path.join(folder, "graph.onnx")
     with open(path, "wb") as file:
         file.write(data)
@@ -42,13 +53,11 @@ def open_graph(data, folder, engine, threads):
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS[engine], enable_fallback=0)
+    session = onnxruntime.InferenceSession(path, options, providers=[tuple(p) for p in providers], enable_fallback=0)
     session.disable_fallback()
-    first = PROVIDERS[engine][0]
-    wanted = first if isinstance(first, str) else first[0]
-    if session.get_providers()[0] != wanted:
-        raise RuntimeError("ONNX Runtime does not get the %s here." % wanted)
-    device = "cpu" if engine == "cpu" else "cuda"
+    if session.get_providers()[0] != providers[0][0]:
+        raise NotServed("ONNX Runtime does not get the %s here." % providers[0][0])
+    device = "cpu" if len(providers) == 1 else "cuda"
     binding = session.io_binding()
     random = np.random.default_rng(0)
     for entry in session.get_inputs():
@@ -65,14 +74,14 @@ def open_graph(data, folder, engine, threads):
     return call
 
 
-def clock_for(engine, threads):
+def clock_for(providers, threads):
     """What tells the time of a call.
 
-    One thread on a CPU is timed by the time that it really ran: on a busy machine calls that are longer than a slice of
-    the scheduler's would else never be seen undisturbed.
+    One thread of the CPU is timed by the time that it had a core: on a busy machine calls that are longer than a
+    slice of the scheduler's would else never be seen undisturbed.
     """
-    fine = time.get_clock_info("thread_time").resolution <= 1e-6
-    return time.thread_time if engine == "cpu" and threads == 1 and fine else time.perf_counter
+    alone = len(providers) == 1 and threads == 1 and sys.platform != "win32"
+    return time.thread_time if alone else time.perf_counter
 
 
 def time_together(calls, seconds, clock=time.perf_counter, least=5, most=400):
@@ -90,16 +99,17 @@ def time_together(calls, seconds, clock=time.perf_counter, least=5, most=400):
     return [1000 * float(np.quantile(own, 0.1)) for own in times]
 
 
-def answer(families, engine="cpu", threads=1, seconds=0.05, known=None, tell=None):
+def answer(families, providers, threads=1, seconds=0.05, known=None, tell=None):
     """Time all graphs.
 
     Args:
-        families: lists of (name, bytes of weights, graph); those of one list are timed in turn.
-        engine: who serves.
+        families: lists of (name, bytes of weights, graph); those of one list are timed in turn. The first list has
+            whole networks, and ten times as long.
+        providers: see `open_graph`.
         threads: on a CPU.
         seconds: for each graph.
         known: name -> milliseconds, of graphs that need not be timed.
-        tell: called with the number of graphs done, and of all.
+        tell: called after each list with the number of graphs done, the number of all, and all times so far.
 
     Returns:
         name -> milliseconds; None where the engine cannot run a graph.
@@ -109,51 +119,82 @@ def answer(families, engine="cpu", threads=1, seconds=0.05, known=None, tell=Non
     need = max([size for family in families for _, size, _ in family] or [0])
     with tempfile.TemporaryDirectory() as folder:
         write_weights(folder, need + 4096 * 64)
-        for family in families:
-            chunk, held = [], 0
-            todo = [item for item in family if item[0] not in found]
+        for number, family in enumerate(families):
+            todo = list({item[0]: item for item in family if item[0] not in found}.values())
+            opened, held = [], 0
             for at, (name, size, data) in enumerate(todo):
                 try:
-                    chunk.append((name, open_graph(data, folder, engine, threads)))
-                except Exception as error:
-                    if "ONNX Runtime does not get" in str(error):
-                        raise
+                    opened.append((name, open_graph(data, folder, providers, threads)))
+                except NotServed:
+                    raise
+                except Exception:  # of ONNX Runtime, which has many
                     found[name] = None
                 held += size
-                last = at + 1 == len(todo)
-                if chunk and (last or held > TOGETHER):
-                    times = time_together([call for _, call in chunk], seconds * len(chunk), clock_for(engine, threads))
-                    found.update(zip([name for name, _ in chunk], times))
-                    chunk, held = [], 0
+                if opened and (at + 1 == len(todo) or held > TOGETHER):
+                    share = (10 if number == 0 else 1) * seconds * len(opened)
+                    times = time_together([call for _, call in opened], share, clock_for(providers, threads))
+                    found.update(zip([name for name, _ in opened], times))
+                    opened, held = [], 0
             done += len(family)
             if tell is not None:
-                tell(done, total)
+                tell(done, total, found)
     return found
 
 
-def machine(engine, threads):
-    """What sets times apart: the engine with its version, and the device."""
-    import onnxruntime
-
-    name = platform.processor() or platform.machine()
+def device_name(providers):
+    """The CPU or GPU that computes."""
+    if len(providers) > 1:
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+        except (OSError, subprocess.SubprocessError, IndexError):
+            return "GPU"
     try:
         with open("/proc/cpuinfo") as file:
-            name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() in ("model name", "Hardware", "Model") and value.strip():
+                    return value.strip()
     except OSError:
         pass
-    return {
-        "engine": engine,
-        "version": onnxruntime.__version__,
-        "device": name if engine == "cpu" else _gpu(),
-        "threads": threads if engine == "cpu" else 0,
-    }
+    return platform.processor() or platform.machine() or "CPU"
 
 
-def _gpu():
-    import subprocess
+def main(payload):
+    """Time what came with this script, and write the answers."""
+    import onnxruntime
 
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    parser = argparse.ArgumentParser(description="Times the layers of a network on this machine, for snnprune.")
+    parser.add_argument("output", nargs="?", default="times.json", help="file for the answers (times.json)")
+    parser.add_argument("--seconds", type=float, default=0.05, help="for each graph (0.05)")
+    options = parser.parse_args()
+    families = [
+        [(name, size, zlib.decompress(base64.b64decode(data))) for name, size, data in family]
+        for family in payload["families"]
+    ]
+    key = dict(payload["serving"])
+    key["device"] = device_name(payload["providers"])
+    key["version"] = "onnxruntime " + onnxruntime.__version__
+
+    def tell(done, total, found):
+        sys.stderr.write("\r%d of %d graphs" % (done, total))
+        sys.stderr.flush()
+        write(found)
+
+    def write(found):
+        partial = options.output + ".partial"
+        with open(partial, "w") as file:
+            json.dump({"format": 1, "key": key, "answers": found}, file)
+        os.replace(partial, options.output)
+
+    known = {}
+    if os.path.exists(options.output):  # goes on where it was stopped
+        with open(options.output) as file:
+            before = json.load(file)
+        if before.get("key") == key:
+            known = before["answers"]
     try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return "GPU"
+        write(answer(families, payload["providers"], payload["serving"]["threads"], options.seconds, known, tell))
+    except NotServed as error:
+        sys.exit("error: %s" % error)
+    sys.stderr.write("\nwrote %s\n" % options.output)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import ExportError, first_line
-from ..export import half_precision
+from ..protos import in_form
 from ..files import check_name, file_errors
 from ..memory import check_memory
 from ..runtime import open_session
@@ -93,6 +93,14 @@ def serve_file(source: Path | bytes, serving: Serving, name: str = "") -> Served
     raise failed
 
 
+def providers_of(serving: Serving) -> list[tuple[str, dict[str, str]]]:
+    """Providers with their settings, in the order of preference, as the first try of `serve_file` has them."""
+    serving = serving.resolved()
+    wanted = _PROVIDER[serving.engine]
+    settings = {wanted: dict(_SETTINGS[serving.engine][0])}
+    return [(name, settings.get(name, {})) for name in dict.fromkeys((wanted, CPU if wanted == CPU else CUDA, CPU))]
+
+
 def cuda_serves() -> bool:
     """Whether ONNX Runtime really serves by CUDA here; tried, as it falls back to the CPU without a word."""
     return torch.cuda.is_available() and _tried()
@@ -130,7 +138,7 @@ def _is_half(source: Path | bytes) -> bool:
 def _halved(source: Path | bytes, name: str) -> bytes:
     open_session(source)  # refuses what is no model, or reaches for other files
     try:
-        return half_precision(source if isinstance(source, bytes) else source.read_bytes())
+        return in_form(source if isinstance(source, bytes) else source.read_bytes(), fp16=True)
     except Exception as error:
         raise ExportError(
             f"{name} cannot be converted to half precision ({first_line(error)}). Time it in fp32, or give a file "

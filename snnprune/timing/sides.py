@@ -67,31 +67,31 @@ def sides_of(layers: Sequence[LayerCost], cuts: Sequence[Kept]) -> dict[Way, Sid
     return found
 
 
-def random_cuts(sizes: Mapping[str, int], *, number: int = 3, seed: int = 0) -> list[dict[str, NDArray[np.bool_]]]:
+def random_cuts(
+    sizes: Mapping[str, int], shares: Sequence[tuple[float, float]], *, seed: int = 0
+) -> list[dict[str, NDArray[np.bool_]]]:
     """Kept neurons of every group, of which no two shrink in the same way if their sizes allow.
 
     Args:
         sizes: group -> neurons.
-        number: of cuts.
+        shares: of every cut, least and largest share of a group that stays.
         seed: of the draw.
 
     Returns:
-        Of every cut, group -> (size,) boolean. Between two fifths and all of a group stay, in multiples of 8 where
-        it is wide: what is timed of a cut is then like what will be made.
+        Of every cut, group -> (size,) boolean. Counts are multiples of 8 where a group is wide: what is timed of a cut
+        is then like what will be made.
     """
     rng = np.random.default_rng(seed)
     taken: set[Way] = set()
-    found: list[dict[str, NDArray[np.bool_]]] = [{} for _ in range(number)]
+    found: list[dict[str, NDArray[np.bool_]]] = [{} for _ in shares]
     for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):  # the narrow have the least choice
-        step = 8 if size >= 64 else 1
-        counts, way = _draw(rng, size, step, number), None
+        counts = _draw(rng, size, shares)
         for _ in range(_TRIES):
             way = way_of(counts)
             if way is not None and way not in taken:
+                taken.add(way)
                 break
-            counts = _draw(rng, size, step, number)
-        if way is not None:
-            taken.add(way)
+            counts = _draw(rng, size, shares)
         for cut, count in zip(found, counts, strict=True):
             mask = np.zeros(size, dtype=bool)
             mask[rng.permutation(size)[:count]] = True
@@ -99,9 +99,9 @@ def random_cuts(sizes: Mapping[str, int], *, number: int = 3, seed: int = 0) -> 
     return found
 
 
-def _draw(rng: np.random.Generator, size: int, step: int, number: int) -> list[int]:
-    shares = rng.uniform(0.4, 1.0, number)
-    return [min(size, max(1, step * round(share * size / step))) for share in shares]
+def _draw(rng: np.random.Generator, size: int, shares: Sequence[tuple[float, float]]) -> list[int]:
+    step = 8 if size >= 64 else 1
+    return [min(size, max(1, step * round(rng.uniform(*share) * size / step))) for share in shares]
 
 
 @dataclass(frozen=True, slots=True)

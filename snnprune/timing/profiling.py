@@ -1,0 +1,82 @@
+"""From a network and what will serve it to the times of its parts: measured here, kept, or from another device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..budget import CostModel
+from ..errors import TimingError
+from ..graph import NeuronGroup
+from ..inputs import Inputs
+from . import portable
+from .answers import Answers, keep, load, read_answers, serving_of
+from .profile import Profile, fit
+from .questions import Questions, ask
+from .serving import Serving
+from .sessions import CURE, providers_of
+
+Told = Callable[[int, int], None]
+
+
+def profile_of(
+    model: nn.Module,
+    groups: Sequence[NeuronGroup],
+    cost: CostModel,
+    example_inputs: Inputs,
+    serving: Serving,
+    *,
+    answers: Path | None = None,
+    cache: Path | None = None,
+    anew: bool = False,
+    tell: Told | None = None,
+) -> Profile:
+    """The times of a network's parts.
+
+    Args:
+        model: the network.
+        groups: its groups.
+        cost: what they cost.
+        example_inputs: what its forward takes, at least two.
+        serving: what will serve it; ignored where `answers` say it.
+        answers: file that a script of `write_script` has written on another device; then nothing is timed here.
+        cache: folder of the cache; by default the user's.
+        anew: time also what the cache holds.
+        tell: called with the number of graphs done and of all.
+
+    Raises:
+        ExportError: the network cannot be exported.
+        TimingError: the file is of another network, or the engine does not serve.
+    """
+    if answers is not None:
+        key, found = read_answers(answers)
+        return fit(ask(model, groups, cost, example_inputs, serving_of(key)), found, key)
+    serving = serving.resolved()
+    questions = ask(model, groups, cost, example_inputs, serving)
+    key = serving.key()
+    return fit(questions, _timed(questions, serving, key, cache, anew=anew, tell=tell), key)
+
+
+def _timed(
+    questions: Questions, serving: Serving, key: dict[str, Any], cache: Path | None, *, anew: bool, tell: Told | None
+) -> Answers:
+    """Answers to all questions, which are kept as they come."""
+    known = {} if anew else load(key, cache)
+    fresh: Answers = {}
+
+    def told(done: int, total: int, found: Answers) -> None:
+        if tell is not None:
+            tell(done, total)
+        fresh.update({name: ms for name, ms in found.items() if name not in known})
+
+    families = [[(q.name, q.weights, q.data) for q in family] for family in questions.families]
+    try:
+        return portable.answer(families, providers_of(serving), serving.threads, known=known, tell=told)
+    except portable.NotServed as error:
+        raise TimingError(f"{error} {CURE}") from error
+    finally:
+        if fresh:  # also after Ctrl-C: half of the work is not to be done again
+            keep(key, fresh, cache)
