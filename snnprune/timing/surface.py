@@ -10,6 +10,7 @@ slower at fewer channels is priced as the faster one at more, to which its width
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from .grid import BESIDE, Point, beside, levels, middle
 
 PERIOD = BESIDE[-1]
-_NODES = 64  # most counts of a side that a table tells apart
+_NODES = 96  # most counts of a side that a table tells apart
 _LEAST_RISE = 0.03  # over the period, of the time: below it, stairs drown in noise
 Stair = NDArray[np.float64]  # (PERIOD + 1,) effective channels of 0 to PERIOD
 PLAIN: Stair = np.arange(PERIOD + 1, dtype=np.float64)
@@ -95,9 +96,8 @@ def surface(
         stairs: of every side.
     """
     own = levels(full, units)
-    shape = [len(level) for level in own]
-    grid = [[a] for a in own[0]] if len(own) == 1 else [[a, b] for a in own[0] for b in own[1]]
-    measured = rising(np.array([times[tuple(p)] for p in (grid if own else [[]])]).reshape(shape))
+    measured = np.array([times[at] for at in itertools.product(*own)])
+    measured = rising(measured.reshape([len(level) for level in own]))
     nodes = [_nodes(f, s) for f, s in zip(full, stairs, strict=True)]
     for axis, (level, node, one) in enumerate(zip(own, nodes, stairs, strict=True)):
         measured = _between(effective(np.array(level), one), measured, effective(node, one), axis)
@@ -110,8 +110,8 @@ def surface(
 def _nodes(full: int, own: Stair) -> NDArray[np.int64]:
     """Counts that the table tells apart: ends of stairs, or of some of them where there are many."""
     ends = [c for c in range(PERIOD) if own[c + 1] > own[c] + 1e-9]  # the next channel costs something
-    apart = PERIOD * max(1, -(-full // (PERIOD * max(1, _NODES // max(1, len(ends))))))
-    if apart > PERIOD:
+    if len(ends) * full > _NODES * PERIOD:
+        apart = PERIOD * -(-full // (_NODES * PERIOD))
         return np.unique([*range(0, full, apart), full]).astype(np.int64)
     found = [base + end for base in range(0, full, PERIOD) for end in ends]
     return np.unique([0, *(c for c in found if c < full), full]).astype(np.int64)
