@@ -24,14 +24,13 @@ def too_little(cost: CostModel, metric: Metric, share: float, floors: Kept, floo
         floor: least kept share of every group.
     """
     least, timed = cost.share(metric, floors), metric == "latency"
-    known = "time" if timed else metric
     asked = f"{metric}={math.ceil(least * 1000) / 1000:.3f}"
-    inside = ""
+    remain = f"{metric} remain"
     if timed:
         whole, left = cost.dense[metric], cost.cost(metric, floors)
         dearest = sorted(((part.cost(floors), part.name) for part in cost.times), reverse=True)[:_NAMED]
         held = ", ".join(f"{name} ({ms:.3g} ms)" for ms, name in dearest)
-        inside = f" ({left:.3g} of {whole:.3g} ms), most of it in {held}"
+        remain = f"time remain ({left:.3g} of {whole:.3g} ms), most of it in {held}"
         asked += f" or {metric}={math.ceil(least * whole * 1000) / 1000:.3f}ms"
     still = 1 - cost.prunable_share(metric)
     kept = ""
@@ -42,5 +41,5 @@ def too_little(cost: CostModel, metric: Metric, share: float, floors: Kept, floo
         )
     return (
         f"{metric}={share:g} is below what the floors allow: with {floor:.0%} of every group kept, {least:.3f} of "
-        f"the dense {known} remain{inside}. Ask for {asked} or more, or lower the floor.{kept}"
-    )
+        f"the dense {remain}. Ask for {asked} or more, or lower the floor."
+    ) + kept

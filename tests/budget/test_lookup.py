@@ -272,12 +272,17 @@ def test_before_times_are_known_every_question_says_so():
 
 
 def test_times_that_are_told_again_replace_the_first():
-    cost = chain(20, 64, 64, 10)
-    cost.add_times(products(cost, "params"))
+    """Also where the first ones said that nothing is to be saved in a group."""
+    cost, other = chain(20, 64, 64, 10), chain(20, 64, 64, 10)
     alike = {n: np.arange(64.0) for n in cost.groups}
+    side = cost.layers[-1].inputs
+    cost.add_times([part("x", side, None, 1 + np.arange(65.0)[:, None])])
     first = cost.select("latency", 0.5, alike)
-    assert any(int(m.sum()) % 16 for m in first.kept.values())
-    cost.add_times(stairs(cost, 16))
-    assert cost.dense["latency"] == sum(own.dense for own in cost.times) != cost.dense["params"]
-    second = cost.select("latency", 0.5, alike)
+    assert first.kept["0"].all()
+    for model in (cost, other):
+        model.add_times(stairs(model, 16))
+    assert cost.dense["latency"] == sum(own.dense for own in cost.times) != 65
+    second, want = (model.select("latency", 0.5, alike) for model in (cost, other))
+    assert second.cost == want.cost <= 0.5
+    assert all((second.kept[n] == want.kept[n]).all() for n in alike)
     assert not any(int(m.sum()) % 16 for m in second.kept.values())

@@ -116,6 +116,23 @@ def test_finer_blocks_are_taken_where_the_time_falls_evenly_alone():
     assert {n % 16 for n in counts["1"]} > {0}
 
 
+def test_what_fills_the_budget_takes_what_is_free_with_it():
+    """From 32 to 48 the first group costs nothing; the second one's next block is before it, and too dear."""
+    cost = chain(20, 64, 64, 10)
+    first, _, last = cost.layers
+    place = np.searchsorted([0, 16, 48], np.arange(65))  # 0, 1 to 16, 17 to 48, 49 to 64
+    parts = [
+        part("x", None, first.outputs, 5.0 * np.arange(4), columns=place),
+        part("y", last.inputs, None, 10.0 * np.ceil(np.arange(65.0)[:, None] / 16)),
+    ]
+    cost.add_times(parts)
+    assert steps(cost, parts) == [(16, 16)] * 2
+    tops = {"0": [100, 40, 39, 38], "1": [99, 50, 49, 48]}
+    scores = {n: np.repeat(np.array(own, float), 16) - np.arange(64) / 1000 for n, own in tops.items()}
+    kept = cost.select("latency", 22 / 55, scores).kept
+    assert {n: int(m.sum()) for n, m in kept.items()} == {"0": 48, "1": 16}
+
+
 def test_what_saves_no_time_stays_whole_whatever_its_scores():
     cost = chain(20, 64, 64, 10)
     _, second, third = cost.layers
