@@ -9,7 +9,8 @@ from typing import Any, Literal
 from ..budget import read_target
 from ..errors import ConfigError, TargetError
 from ..moved import in_groups, moved
-from ..options import Count, Names, Positive, Seed, Share, check_fields, described, option
+from ..options import Count, Names, Place, Positive, Seed, Share, check_fields, described, option
+from ..timing.serving import Serving
 from .groups import Optimizer, RecoveryOptions, SearchOptions
 
 Granularity = Literal["neuron", "connection"]
@@ -17,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 Auto = Literal["auto"]
 
 
-GROUPS: dict[str, type] = {"search": SearchOptions, "recovery": RecoveryOptions}
+GROUPS: dict[str, type] = {"search": SearchOptions, "recovery": RecoveryOptions, "serving": Serving}
 _SEARCH = (
     "probe", "trust", "thrift", "ramp", "alternate", "hold", "decay", "gradient", "scores", "start", "fresh_mean",
     "fresh_std", "switcher_optimizer", "switcher_lr", "offset_lr", "switcher_clip", "patience",
@@ -54,7 +55,7 @@ class PruneConfig:
         lambda: {"macs": 0.5},
         '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
         '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
-        '`{"latency": share}`: that share of the dense time in ONNX Runtime; `{"latency": "3ms"}`: so much time. '
+        '`{"latency": share}`: that share of the dense time as `serving` says; `{"latency": "3ms"}`: so much time. '
         "None is the papers' free mode, in which the switcher alone decides.",
     )
     _: KW_ONLY
@@ -111,6 +112,14 @@ class PruneConfig:
     search: SearchOptions = option(SearchOptions, "options of the search, a `SearchOptions`.")
     recovery: RecoveryOptions = option(
         RecoveryOptions, "further options of the network's learning, a `RecoveryOptions`."
+    )
+    serving: Serving = option(
+        Serving, "what will serve the model, a `Serving`: a target of time is met there, and times are of it."
+    )
+    profile: Place | None = option(
+        None,
+        "under `latency`, the times of another device, as the script of `snnprune profile --script` wrote them "
+        "there. None times the network's layers on this machine.",
     )
 
     def __post_init__(self) -> None:
@@ -170,8 +179,14 @@ class PruneConfig:
         values = asdict(self)
         values["keep"] = list(self.keep)
         values["target"] = None if self.target is None else dict(self.target)
+        values["profile"] = None if self.profile is None else str(self.profile)
         return values
 
     def identity(self) -> dict[str, Any]:
-        """What a run must have in common with the one that it goes on with; a compiler changes last bits alone."""
-        return {name: value for name, value in self.to_dict().items() if name != "compile"}
+        """What a run must have in common with the one that it goes on with.
+
+        A compiler changes last bits alone, and what serves a model only matters where its time is the target.
+        """
+        timed = self.target is not None and "latency" in self.target
+        without = ("compile",) if timed else ("compile", "serving", "profile")
+        return {name: value for name, value in self.to_dict().items() if name not in without}

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,12 +24,23 @@ from .identity import environment
 from .setting import Setting
 
 
+class Timer(Protocol):
+    """Who knows the time of neurons, and looks at the clock."""
+
+    def ready(self) -> Any:
+        """Tell the cost model the time of every part."""
+
+    def settle(self, gated: Switched) -> None:
+        """Set the budget of a model at the end of its search by what its cut takes."""
+
+
 class Job:
     """One trial: probe, search, prove, cut, recover.
 
     Args:
         setting: what all trials of the run share.
-        config: options of this one, whose target is a share of MACs or params, or none.
+        config: options of this one, whose target is a share of MACs, params or time, or none.
+        timer: of a target of time.
 
     Attributes:
         steps: training steps by stage.
@@ -38,8 +49,8 @@ class Job:
         speed: what the recovery computed in; None where there was none.
     """
 
-    def __init__(self, setting: Setting, config: PruneConfig) -> None:
-        self.setting, self.config = setting, config
+    def __init__(self, setting: Setting, config: PruneConfig, timer: Timer | None = None) -> None:
+        self.setting, self.config, self.timer = setting, config, timer
         self.steps = setting.steps(config)
         self.found = Found()
         self.store: Checkpoint | None = None
@@ -127,6 +138,8 @@ class Job:
     def _search(self) -> nn.Module:
         """Learn the scales, prove the cut, and make it."""
         setting, found = self.setting, self.found
+        if self.timer is not None:
+            self.timer.ready()
         with self.attach(copy.deepcopy(setting.dense)) as gated:
             found.searched = search(
                 gated,
@@ -142,6 +155,8 @@ class Job:
                 extra=found.state(),
             )
             setting.ranks.check_equal(gated.model.state_dict(), "weights after the search")
+            if self.timer is not None:
+                self.timer.settle(gated)
             setting.tell("check")
             inputs = map_tensors(lambda x: x.to(setting.where), setting.sample)
             found.exactness, found.sparse = gated.prove(inputs), gated.switched_off()

@@ -1,113 +1,206 @@
-"""The `latency` target: the most MACs that run in a given share of the dense model's time."""
+"""The `latency` target: prices are milliseconds, and what the search has found is timed and corrected."""
 
 from __future__ import annotations
 
-import copy
-import tempfile
-from dataclasses import replace
+import functools
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..bench import bench_onnx
 from ..budget import Latency
-from ..errors import ConfigError, RunError, TargetError
-from ..export import export_onnx
+from ..errors import ConfigError, ExportError, RunError, TargetError
 from ..files import read_json, write_json
-from ..inputs import Inputs
 from ..learner import check_same_run
 from ..ranks import current
 from ..runs.places import LATENCY
 from ..switching import Switched
-from .job import Job
+from ..timing import Compared, Profile, SideBySide, profile_of
+from ..timing.answers import answers_in
 from .setting import Setting
 
-_CUTS, _CALLS = 6, 30
+logger = logging.getLogger(__name__)
+_TRIES = 5  # cuts that are timed at the end of a search
+_AIM = 0.97  # of the time that was asked for: where a correction aims
+_LOW = 0.93  # of it: what is faster than this is more than was asked for
+_OVER = 1.02  # of it: what may be left to the clock's own spread where no cut is nearer
 
 
 class LatencySearch:
-    """Bisection of the kept share of MACs by timing exported cuts beside the dense model.
+    """The time of a run: what neurons cost, and how long the result takes.
 
-    A cut is what the threshold would keep before anything is learned, so that each takes one export and no
-    training. Latency falls with the MACs only roughly (odd widths, kernels that a GPU has to start), hence the
-    measuring. The share that was found is written down, because a second measurement might find another one.
+    The parts of the network are timed before anything is learned, so that the threshold knows what goes with a
+    neuron. At the end of the search the cut itself is timed beside the dense model. Where prediction and clock
+    disagree the budget is set anew by what the clock says, and the threshold chooses again.
 
     Args:
-        setting: what the cuts and the run share; its options have a `latency` target.
-        wanted: time, or share of the dense model's, at batch size 1 in ONNX Runtime.
+        setting: what the run has; its options have a `latency` target.
+        wanted: share of the dense time, or milliseconds.
         folder: of the checkpoints; None keeps nothing.
-        resume: take the share that lies there.
+        resume: take the times that lie there.
 
     Attributes:
-        trials: what each cut kept and took, so far; last the final model.
+        trials: what was predicted and measured of each cut.
+        final: times of the result beside the dense model; None where nothing serves here.
     """
 
     def __init__(self, setting: Setting, wanted: Latency, folder: Path | None, *, resume: bool) -> None:
-        self.setting, self.wanted, self.resume = setting, wanted, resume
+        config = setting.config
+        if config.granularity == "connection":
+            raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
+        self.setting, self.wanted, self.ranks = setting, wanted, current()
         self.path = None if folder is None else folder / LATENCY
         self.identity: dict[str, Any] = {}
         self.trials: list[dict[str, Any]] = []
+        self.final: Compared | None = None
+        self.profile: Profile | None = None
+        self._share: float | None = None  # of the predicted dense time
+        self._dense_ms = math.nan
+        self._elsewhere = config.profile is not None
+        if self.path is not None:
+            self.identity = {**setting.identity(config), "latency": wanted.value}
+            if resume and self.path.exists():
+                self._read(self.path)
 
+    @property
     def share(self) -> float:
-        """The largest share of MACs that was seen to be fast enough.
+        """Share of the predicted dense time that the search begins with.
 
         Raises:
-            ConfigError: connections are switched, which saves no time.
-            ExportError: the model cannot be exported.
-            RunError: the share on file belongs to another run.
-            TargetError: even the smallest cut that the floors allow takes longer.
+            ExportError: the network cannot be exported, or the engine cannot run it.
+            TimingError: the times are of another network, or the engine does not serve.
         """
-        setting = self.setting
-        if setting.config.granularity == "connection":
-            raise ConfigError("target latency=... has no meaning for connections: zeros save no time.")
-        job = Job(setting, replace(setting.config, target={"macs": 1.0}))
-        if self.path is not None:
-            self.identity = {**setting.identity(job.config), "latency": self.wanted.value}
-            if self.resume and self.path.exists():
-                return self.known(self.path)
-        setting.prepare()
-        with job.attach(copy.deepcopy(setting.dense)) as gated:
-            found = self._search(gated)
-        if self.path is not None and current().first:
-            write_json(self.path, {"identity": self.identity, "share": found, "trials": self.trials})
-        return found
+        if self._share is None:
+            profile = self.ready()
+            self._share = min(1.0, self._wanted_ms() / profile.predicted_ms)
+            self._write()
+        return self._share
 
-    def _search(self, gated: Switched) -> float:
-        setting = self.setting
-        low, high = setting.least_share(), 1.0
-        share, best = min(max(self.wanted.share or 0.5, low), high), None
-        clock, ranks = Clock(setting.dense, setting.sample), current()
-        for at in range(_CUTS):
-            setting.tell("latency", step=at + 1, total=_CUTS)
-            gated.set_budget({"macs": share})
-            cut = gated.compact()  # by all processes, which exchange what is kept; only the first one times it
-            trial = {"macs": round(share, 6), **(clock(cut) if ranks.first else {"latency": 0.0, "provider": ""})}
-            allowed = self.wanted.of(trial.get("dense_ms", 1.0))
-            trial["latency"], allowed = ranks.same_values(trial["latency"], allowed)
-            trial["passed"] = trial["latency"] <= allowed
-            self.trials.append(trial)
-            if trial["passed"]:
-                low, best = share, max(share, best or 0.0)
-            else:
-                high = share
-            share = (low + high) / 2
-        if best is None:
-            least = self.trials[-1]
-            raise TargetError(
-                f"latency={self.wanted} was not reached: with {least['macs']:.3f} of the MACs the model still "
-                f"takes {least['latency']:.2f} of the dense time ({least['provider']}). Ask for more, or lower "
-                "the floor; on a GPU compare larger batches with `snnprune bench`."
-            )
-        return best
+    def ready(self) -> Profile:
+        """Tell the cost model the time of every part; done once."""
+        if self.profile is not None:
+            return self.profile
+        setting, config, ranks = self.setting, self.setting.config, self.ranks
+        setting.prepare()
+        kept = self.path if self._share is not None else None
+        self.profile = profile_of(
+            setting.dense,
+            setting.groups,
+            setting.cost,
+            setting.sample,
+            config.serving,
+            answers=kept or config.profile,
+            tell=lambda done, total: setting.tell("latency", step=done, total=total),
+            times=ranks.first,
+            agree=None if ranks.world == 1 else lambda values: ranks.same_values(*values),
+        )
+        self._dense_ms = self.profile.dense_ms
+        setting.cost.add_times(self.profile.parts)
+        return self.profile
+
+    def settle(self, gated: Switched) -> None:
+        """Time what the search has found, and set its budget anew until it takes what was asked for.
+
+        Args:
+            gated: the model at the end of its search.
+
+        Raises:
+            TargetError: it is too slow, however much of it goes.
+        """
+        profile, share = self.ready(), self.share
+        floor = min(1.0, self.setting.least_share("latency") * (1 + 1e-9))
+        seen: dict[float, float] = {}  # share of the predicted time -> of what was asked for
+        for attempt in range(_TRIES):
+            self.setting.tell("settle", step=attempt + 1, total=_TRIES)
+            gated.set_budget({"latency": share})
+            predicted = gated.predicted()["latency"][0]
+            of_target = self._try(gated.compact(), share, predicted)
+            if of_target is None:
+                return
+            seen[share] = of_target
+            if _LOW <= of_target <= 1:
+                break
+            following = max(floor, min(1.0, share * min(2.0, max(0.5, _AIM / of_target))))
+            if following in seen:  # at the floor, or whole
+                break
+            share = following
+        fast = [s for s, of_target in seen.items() if of_target <= 1]
+        best = max(fast, key=lambda s: seen[s]) if fast else min(seen, key=lambda s: seen[s])
+        if seen[best] > _OVER:
+            raise self._too_slow(profile)
+        gated.set_budget({"latency": best})
+        self._write()
 
     def note(self, compact: nn.Module) -> None:
-        """Add what the final model takes."""
-        if current().first:
-            self.trials.append({"final": True, **Clock(self.setting.dense, self.setting.sample)(compact)})
+        """Time the result."""
+        if self._elsewhere:
+            return
+        got = self._compared(compact, None) if self.ranks.first else None
+        self.final = got
+        if got is not None:
+            self.trials.append({"final": True, **_figures(got)})
 
-    def known(self, path: Path) -> float:
-        """The share that an interrupted run has written down.
+    def _wanted_ms(self) -> float:
+        """Milliseconds that were asked for."""
+        return self.wanted.ms if self.wanted.ms is not None else self.wanted.of(self._dense_ms) * self._dense_ms
+
+    def _try(self, compact: nn.Module, share: float, predicted: float) -> float | None:
+        """What a cut takes by the clock, as a share of what was asked for; None where no clock is to be had."""
+        found = None if self._elsewhere or not self.ranks.first else self._compared(compact, predicted)
+        of_target = math.nan
+        if found is not None and self.wanted.share is not None and found.share is not None:
+            of_target = found.share / self.wanted.share
+        elif found is not None and self.wanted.ms is not None and found.compact_ms is not None:
+            of_target = found.compact_ms / self.wanted.ms
+        (of_target,) = self.ranks.same_values(of_target)
+        passed = {} if math.isnan(of_target) else {"passed": of_target <= _OVER}
+        told = {} if found is None else _figures(found)
+        self.trials.append({"share": round(share, 6), "predicted_ms": predicted, **told, **passed})
+        return None if math.isnan(of_target) else of_target
+
+    def _compared(self, compact: nn.Module, predicted: float | None) -> Compared | None:
+        try:
+            found = self._clock(compact, predicted_ms=predicted)
+        except ExportError as error:
+            logger.warning("the cut could not be timed, so its time is predicted alone: %s", error)
+            return None
+        if found.refused is not None:
+            logger.warning("a time of the cut is not to be believed, and was left out: %s", found.refused)
+        return found
+
+    @functools.cached_property
+    def _clock(self) -> SideBySide:
+        return SideBySide(self.setting.dense, self.setting.sample, self.setting.config.serving)
+
+    def _too_slow(self, profile: Profile) -> TargetError:
+        fastest = min((t for t in self.trials if "passed" in t), key=lambda t: t["compact_ms"] or math.inf)
+        took = "of unknown time" if fastest["compact_ms"] is None else f"that takes {fastest['compact_ms']:.3g} ms"
+        share = "" if fastest["latency"] is None else f", {fastest['latency']:.2f} of the dense time"
+        slow = sorted(profile.parts, key=lambda part: -part.dense)[:3]
+        holders = ", ".join(f"{part.name} ({part.dense:.3g} ms)" for part in slow)
+        return TargetError(
+            f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. What takes longest in the "
+            f"dense model is {holders}. Ask for more, or lower the floor; on a GPU compare larger batches with "
+            "`snnprune bench`."
+        )
+
+    def _write(self) -> None:
+        """Keep what is known, so that a run that goes on prices neurons by the same times."""
+        if self.path is None or not self.ranks.first:
+            return
+        profile = self.ready()
+        kept: dict[str, Any] = {
+            "identity": self.identity,
+            "share": self._share,
+            "dense_ms": self._dense_ms,
+            "trials": self.trials,
+        }
+        write_json(self.path, {**answers_in(profile.answers, profile.key), **kept})
+
+    def _read(self, path: Path) -> None:
+        """Take what an interrupted run has written down.
 
         Raises:
             RunError: it is of another run, or malformed.
@@ -115,39 +208,16 @@ class LatencySearch:
         content = read_json(path)
         try:
             check_same_run(path, content["identity"], self.identity)
-            self.trials = list(content["trials"])
-            share = content["share"]
-            if (
-                type(share) not in (int, float)
-                or not 0 < share <= 1
-                or not all(type(t) is dict for t in self.trials)
-            ):
+            share, trials, dense = content["share"], list(content["trials"]), content["dense_ms"]
+            numbers = all(type(v) in (int, float) and math.isfinite(v) and v > 0 for v in (share, dense))
+            if not numbers or share > 1 or not all(type(t) is dict for t in trials):
                 raise ValueError("the share is none")
-            return float(share)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
+        self._share, self._dense_ms, self.trials = float(share), float(dense), trials
 
 
-class Clock:
-    """Times models as exported files beside the dense one, in ONNX Runtime at batch size 1."""
-
-    def __init__(self, dense: nn.Module, sample: Inputs) -> None:
-        self.dense, self.sample = dense, sample
-        self.exported: bytes | None = None
-
-    def __call__(self, model: nn.Module) -> dict[str, Any]:
-        """Time as a share of the dense model's, both times, and who served them."""
-        with tempfile.TemporaryDirectory() as folder:
-            whole, small = (Path(folder) / name for name in ("dense.onnx", "compact.onnx"))
-            if self.exported is None:
-                export_onnx(self.dense, whole, self.sample)
-                self.exported = whole.read_bytes()
-            whole.write_bytes(self.exported)
-            export_onnx(model, small, self.sample)
-            slow, fast = bench_onnx([whole, small], batch_sizes=[1], calls=_CALLS)
-        return {
-            "latency": fast.median_ms / slow.median_ms,
-            "dense_ms": slow.median_ms,
-            "compact_ms": fast.median_ms,
-            "provider": fast.provider,
-        }
+def _figures(found: Compared) -> dict[str, Any]:
+    """What a trial says of times."""
+    told = {"latency": found.share, "dense_ms": found.dense_ms, "compact_ms": found.compact_ms}
+    return {**told, "spread": found.spread, "engine": found.engine, "refused": found.refused}

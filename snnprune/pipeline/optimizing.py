@@ -133,15 +133,15 @@ def optimize(
                 f"{place} holds the trials of a run with a target drop=.... Repeat the command of the "
                 "interrupted run, or remove its folder to start anew."
             )
-        cuts = None if wanted is None else LatencySearch(setting, wanted, place, resume=resume)
-        options = config if cuts is None else replace(config, target={"macs": cuts.share()})
-        job = Job(setting, options)
+        timer = None if wanted is None else LatencySearch(setting, wanted, place, resume=resume)
+        options = config if timer is None else replace(config, target={"latency": timer.share})
+        job = Job(setting, options, timer)
         job.open(place, resume=resume)
         setting.prepare()
         compact = job.run()
-        if cuts is not None:
-            cuts.note(compact)
-        return result_of(job, compact, began - job.seconds, data_name, cuts.trials if cuts is not None else ())
+        if timer is not None:
+            timer.note(compact)
+        return result_of(job, compact, began - job.seconds, data_name, timer.trials if timer is not None else ())
 
 
 def _warn_of_other_epochs(train: Iterable[Any]) -> None:

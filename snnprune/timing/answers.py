@@ -51,13 +51,13 @@ def load(key: Mapping[str, Any], folder: Path | None = None) -> Answers:
 def keep(key: Mapping[str, Any], answers: Answers, folder: Path | None = None) -> None:
     """Add times to the cache; one that cannot be written is done without."""
     try:
-        write_json(cache_file(key, folder), content({**load(key, folder), **answers}, key))
+        write_json(cache_file(key, folder), answers_in({**load(key, folder), **answers}, key))
     except RunError as error:
         logger.warning("measured times are not kept: %s", error)
 
 
-def content(answers: Answers, key: Mapping[str, Any]) -> dict[str, Any]:
-    """A file of times."""
+def answers_in(answers: Answers, key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of times holds."""
     return {"format": FORMAT, "key": dict(key), "answers": answers}
 
 
@@ -85,7 +85,9 @@ def read_answers(path: Path) -> tuple[dict[str, Any], Answers]:
         raise TimingError(f"{error}") from error
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise TimingError(f"{path} holds no times of a device ({why}). Write it anew by `snnprune profile`.") from error
+        raise TimingError(
+            f"{path} holds no times of a device ({why}). Write it anew by `snnprune profile`."
+        ) from error
     return key, {name: None if ms is None else float(ms) for name, ms in answers.items()}
 
 

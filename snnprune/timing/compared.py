@@ -73,7 +73,9 @@ class SideBySide:
         limit: seconds for each of the two.
     """
 
-    def __init__(self, dense: nn.Module, example_inputs: Inputs, serving: Serving, *, limit: float = _LIMIT) -> None:
+    def __init__(
+        self, dense: nn.Module, example_inputs: Inputs, serving: Serving, *, limit: float = _LIMIT
+    ) -> None:
         self.dense, self.example, self.limit = dense, example_inputs, limit
         self.serving = serving.resolved()
         self._file: bytes | None = None
@@ -93,7 +95,9 @@ class SideBySide:
         with ExitStack() as stack:
             if serving.in_torch:
                 stack.enter_context(threads_of(serving))
-            served = {name: self._ready(name, model) for name, model in (("dense", self.dense), ("compact", compact))}
+            served = {
+                name: self._ready(name, model) for name, model in (("dense", self.dense), ("compact", compact))
+            }
             found = measure(
                 {name: one.call for name, one in served.items()}, limit=self.limit, cpu=own_time if alone else None
             )

@@ -212,7 +212,9 @@ def take_apart(protos: Sequence[Any], sides: Mapping[Way, Side]) -> list[Piece]:
     return found
 
 
-def _piece(protos: Sequence[Any], nodes: Sequence[int], known: Sequence[Side], varying: Varying, copies: int) -> Piece:
+def _piece(
+    protos: Sequence[Any], nodes: Sequence[int], known: Sequence[Side], varying: Varying, copies: int
+) -> Piece:
     """The piece of these nodes, with the rules by which its numbers follow the sides that they know."""
     parts = [extract(proto, nodes, copies) for proto in protos]
     values = [numbers(part) for part in parts]

@@ -21,7 +21,12 @@ import zlib
 import numpy as np
 
 FILES = {"weights.f32": np.float32, "weights.f16": np.float16}
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 TOGETHER = 2**29  # bytes of weights of graphs that are open at the same time
 
 
@@ -53,7 +58,9 @@ def open_graph(data, folder, providers, threads):
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=[tuple(p) for p in providers], enable_fallback=0)
+    session = onnxruntime.InferenceSession(
+        path, options, providers=[tuple(p) for p in providers], enable_fallback=0
+    )
     session.disable_fallback()
     if session.get_providers()[0] != providers[0][0]:
         raise NotServed("ONNX Runtime does not get the %s here." % providers[0][0])

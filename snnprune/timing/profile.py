@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Profile:
         checks: the network and its cuts.
         steps: kind of layer -> `in` or `out` -> effective channels of 1, 8, 16, 24 and 32: its stairs.
         graphs: that were timed.
+        answers: what was timed: question -> milliseconds.
     """
 
     key: Mapping[str, Any]
@@ -60,6 +61,7 @@ class Profile:
     checks: list[Check]
     steps: dict[str, dict[str, list[float]]]
     graphs: int
+    answers: dict[str, float | None] = field(repr=False)
 
     @property
     def predicted_ms(self) -> float:
@@ -105,9 +107,9 @@ def fit(questions: Questions, answers: Mapping[str, float | None], key: Mapping[
         _part(piece, surfaces[piece.family], float(factors[kinds.index(piece.kind)]), each)
         for piece in questions.pieces
     ]
-    return Profile(key, parts, float(measured[0]), checks, _told(stairs), questions.graphs)
-
-
+    asked = sorted(questions.graphs)
+    used = {name: answers[name] for name in asked}
+    return Profile(key, parts, float(measured[0]), checks, _told(stairs), len(asked), used)
 
 
 def _answered(questions: Questions, answers: Mapping[str, float | None]) -> dict[str, float]:
@@ -173,7 +175,9 @@ def _sums(
     return list(found.values())
 
 
-def _factors(sums: NDArray[np.float64], measured: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], float]:
+def _factors(
+    sums: NDArray[np.float64], measured: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], float]:
     """Factor of every kind, and milliseconds that each piece takes beside (or, negative, saves).
 
     Both are found by least squares of the relative errors; first one factor for all, then what each kind's differs

@@ -33,6 +33,8 @@ def profile_of(
     cache: Path | None = None,
     anew: bool = False,
     tell: Told | None = None,
+    times: bool = True,
+    agree: Callable[[list[float]], list[float]] | None = None,
 ) -> Profile:
     """The times of a network's parts.
 
@@ -46,6 +48,8 @@ def profile_of(
         cache: folder of the cache; by default the user's.
         anew: time also what the cache holds.
         tell: called with the number of graphs done and of all.
+        times: whether this process times; the others take what `agree` gives them.
+        agree: makes of numbers those of the process that times; None where there is one alone.
 
     Raises:
         ExportError: the network cannot be exported.
@@ -57,11 +61,22 @@ def profile_of(
     serving = serving.resolved()
     questions = ask(model, groups, cost, example_inputs, serving)
     key = serving.key()
-    return fit(questions, _timed(questions, serving, key, cache, anew=anew, tell=tell), key)
+    found = _timed(questions, serving, key, cache, anew=anew, tell=tell) if times else {}
+    if agree is not None:
+        names = sorted(questions.graphs)
+        numbers = agree([-1.0 if (ms := found.get(name)) is None else ms for name in names])
+        found = {name: None if ms < 0 else ms for name, ms in zip(names, numbers, strict=True)}
+    return fit(questions, found, key)
 
 
 def _timed(
-    questions: Questions, serving: Serving, key: dict[str, Any], cache: Path | None, *, anew: bool, tell: Told | None
+    questions: Questions,
+    serving: Serving,
+    key: dict[str, Any],
+    cache: Path | None,
+    *,
+    anew: bool,
+    tell: Told | None,
 ) -> Answers:
     """Answers to all questions, which are kept as they come."""
     known = {} if anew else load(key, cache)

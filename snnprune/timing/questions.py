@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from ..budget import CostModel
@@ -66,9 +65,9 @@ class Questions:
     families: list[list[Question]]
 
     @property
-    def graphs(self) -> int:
-        """Number of different graphs."""
-        return len({question.name for family in self.families for question in family})
+    def graphs(self) -> dict[str, Question]:
+        """All of them by name."""
+        return {question.name: question for family in self.families for question in family}
 
 
 def ask(
@@ -139,8 +138,3 @@ def _nothing(like: Any) -> Any:
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
     return onnx.helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
-
-
-def whole_kept(cost: CostModel) -> dict[str, Any]:
-    """All neurons of all groups."""
-    return {name: np.ones(group.size, dtype=bool) for name, group in cost.groups.items()}

@@ -15,11 +15,11 @@ from .questions import Questions
 from .serving import Serving
 from .sessions import providers_of
 
-_END = '''
+_END = """
 
 if __name__ == "__main__":
     main(json.loads(zlib.decompress(base64.b64decode(PAYLOAD))))
-'''
+"""
 
 
 def write_script(questions: Questions, serving: Serving, path: Path) -> None:

@@ -98,7 +98,9 @@ def providers_of(serving: Serving) -> list[tuple[str, dict[str, str]]]:
     serving = serving.resolved()
     wanted = _PROVIDER[serving.engine]
     settings = {wanted: dict(_SETTINGS[serving.engine][0])}
-    return [(name, settings.get(name, {})) for name in dict.fromkeys((wanted, CPU if wanted == CPU else CUDA, CPU))]
+    return [
+        (name, settings.get(name, {})) for name in dict.fromkeys((wanted, CPU if wanted == CPU else CUDA, CPU))
+    ]
 
 
 def cuda_serves() -> bool:

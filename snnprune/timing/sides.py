@@ -84,7 +84,9 @@ def random_cuts(
     rng = np.random.default_rng(seed)
     taken: set[Way] = set()
     found: list[dict[str, NDArray[np.bool_]]] = [{} for _ in shares]
-    for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):  # the narrow have the least choice
+    for name, size in sorted(
+        sizes.items(), key=lambda item: (item[1], item[0])
+    ):  # the narrow have the least choice
         counts = _draw(rng, size, shares)
         for _ in range(_TRIES):
             way = way_of(counts)
@@ -151,5 +153,3 @@ def ways_of(known: Sequence[Mapping[str, tuple[int, list[int]]]]) -> dict[str, f
 def divisor(rules: Sequence[Rule], side: int) -> int:
     """Counts of a side have to be multiples of this, or numbers of the graph would be fractions."""
     return math.lcm(1, *(rule.factor.denominator for rule in rules if rule.side == side))
-
-

@@ -155,9 +155,7 @@ def content(proto: Any) -> bytes:
 
 def weight_bytes(proto: Any) -> tuple[int, int]:
     """Bytes of all weights of a skeleton, and those that the file of random numbers must have."""
-    sizes = [
-        _BYTES[w.data_type] * int(np.prod(w.dims)) for w in proto.graph.initializer if is_bare(w)
-    ]
+    sizes = [_BYTES[w.data_type] * int(np.prod(w.dims)) for w in proto.graph.initializer if is_bare(w)]
     return sum(sizes), max(sizes, default=0) + 4096 * 64
 
 
