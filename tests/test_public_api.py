@@ -43,7 +43,6 @@ RANK = {
     "graph": 4,
     "metrics": 4,
     "registry": 4,
-    "bench": 5,
     "budget": 5,
     "data": 5,
     "surgery": 5,
@@ -71,7 +70,7 @@ OWNERS = {
     },
     "rich": {"cli/bench.py", "cli/look.py", "cli/main.py", "cli/progress.py", "cli/sensitivity.py", "cli/show.py"},
     "onnx": {"export.py", "parity.py", "runtime.py", "timing/sessions.py"},
-    "onnxruntime": {"bench.py", "export.py", "runtime.py", "timing/serving.py", "timing/sessions.py"},
+    "onnxruntime": {"export.py", "runtime.py", "timing/serving.py", "timing/sessions.py"},
     "sklearn": {"data/sources.py"},
     "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
 }

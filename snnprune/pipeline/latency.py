@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..bench import bench_onnx
-from ..errors import ConfigError, RunError, TargetError
+from ..errors import ConfigError, RunError, TargetError, TimingError
 from ..export import export_onnx
 from ..files import read_json, write_json
 from ..inputs import Inputs
@@ -19,10 +18,11 @@ from ..learner import check_same_run
 from ..ranks import current
 from ..runs.places import LATENCY
 from ..switching import Switched
+from ..timing.bench import bench_onnx
 from .job import Job
 from .setting import Setting
 
-_CUTS, _CALLS = 6, 30
+_CUTS = 6
 
 
 class LatencySearch:
@@ -134,7 +134,11 @@ class Clock:
         self.exported: bytes | None = None
 
     def __call__(self, model: nn.Module) -> dict[str, Any]:
-        """Time as a share of the dense model's, both times, and who served them."""
+        """Time as a share of the dense model's, both times, and who served them.
+
+        Raises:
+            TimingError: other work keeps the share from being told.
+        """
         with tempfile.TemporaryDirectory() as folder:
             whole, small = (Path(folder) / name for name in ("dense.onnx", "compact.onnx"))
             if self.exported is None:
@@ -142,10 +146,15 @@ class Clock:
                 self.exported = whole.read_bytes()
             whole.write_bytes(self.exported)
             export_onnx(model, small, self.sample)
-            slow, fast = bench_onnx([whole, small], batch_sizes=[1], calls=_CALLS)
+            slow, fast = bench_onnx([whole, small], batch_sizes=[1])
+        if fast.ratio is None:
+            raise TimingError(
+                f"the compact model's time as a share of the dense one's cannot be trusted: {fast.ratio_refused}. "
+                "Stop what else runs on this machine, or choose a target of macs."
+            )
         return {
-            "latency": fast.median_ms / slow.median_ms,
-            "dense_ms": slow.median_ms,
-            "compact_ms": fast.median_ms,
+            "latency": fast.ratio,
+            "dense_ms": slow.p10_ms,
+            "compact_ms": fast.p10_ms,
             "provider": fast.provider,
         }
