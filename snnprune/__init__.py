@@ -18,7 +18,7 @@ _EXPORTS = {
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
-    "Latency": "timing.bench",
+    "Latency": "timing.latency",
     "NeuronGroup": "graph",
     "OperationCall": "graph",
     "PruneConfig": "learner",
@@ -100,7 +100,8 @@ if TYPE_CHECKING:
     from .runtime import onnx_metadata
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
-    from .timing.bench import Latency, bench, bench_onnx
+    from .timing.bench import bench, bench_onnx
+    from .timing.latency import Latency
     from .timing.serving import Serving
 
 

@@ -22,7 +22,7 @@ from snnprune.cli import parse
 from snnprune.cli.main import run as cli
 from snnprune.learner import PruneConfig
 from snnprune.pipeline import latency
-from snnprune.timing.bench import Latency
+from snnprune.timing.latency import Latency
 
 
 def command_lines(fence: str) -> Iterator[list[str]]:

@@ -16,7 +16,8 @@ from .options import Arch, Classes, ImageSize, Json, Trust
 from .show import console, emit, say, scripted
 
 if TYPE_CHECKING:
-    from ..timing.bench import Contender, Latency
+    from ..timing.bench import Contender
+    from ..timing.latency import Latency
 
 _ABOUT = about(Serving)
 _HEAD = ("file", "engine", "precision", "batch", "ms", "spread", "median-p90", "inputs/s", "speed-up", "spread")

@@ -17,6 +17,7 @@ from snnprune.export import export_onnx
 from snnprune.timing import bench as module
 from snnprune.timing.bench import Contender, bench, bench_onnx
 from snnprune.timing.clock import Measured, Timing
+from snnprune.timing.latency import judged
 from snnprune.timing.load import Load
 
 
@@ -189,12 +190,12 @@ def test_launch_bound_is_judged_on_the_gpu_alone():
     def one(batch, ms, provider="CUDAExecutionProvider", engine="cuda"):
         return Latency("a", provider, batch, ms, ms, ms, 5, engine=engine)
 
-    assert module._judged(one(1, 1.0), [one(1, 1.0), one(32, 1.1)]).launch_bound is True
-    assert module._judged(one(1, 1.0), [one(1, 1.0), one(32, 9.0)]).launch_bound is False
-    assert module._judged(one(1, 1.0), [one(1, 1.0), one(2, 1.0)]).launch_bound is None
-    assert module._judged(one(1, 1.0, "CPUExecutionProvider"), [one(32, 1.0)]).launch_bound is None
-    assert module._judged(one(1, 1.0, "PyTorch cpu"), [one(32, 1.0)]).launch_bound is None
-    assert module._judged(one(1, 1.0), [one(32, 1.0, engine="tensorrt")]).launch_bound is None
+    assert judged(one(1, 1.0), [one(1, 1.0), one(32, 1.1)]).launch_bound is True
+    assert judged(one(1, 1.0), [one(1, 1.0), one(32, 9.0)]).launch_bound is False
+    assert judged(one(1, 1.0), [one(1, 1.0), one(2, 1.0)]).launch_bound is None
+    assert judged(one(1, 1.0, "CPUExecutionProvider"), [one(32, 1.0)]).launch_bound is None
+    assert judged(one(1, 1.0, "PyTorch cpu"), [one(32, 1.0)]).launch_bound is None
+    assert judged(one(1, 1.0), [one(32, 1.0, engine="tensorrt")]).launch_bound is None
 
 
 def test_the_command(files, capsys, here, monkeypatch, clock):
