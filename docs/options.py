@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 
-from snnprune import PruneConfig, RecoveryOptions, SearchOptions
+from snnprune import PruneConfig, RecoveryOptions, SearchOptions, Serving
 from snnprune.cli.optimize import optimize
 from snnprune.learner.config import GROUPS
 from snnprune.options import About, about
@@ -22,6 +22,11 @@ PARTS = (
         RecoveryOptions,
         "The network's learning: `PruneConfig(recovery=RecoveryOptions(...))`",
         "Only Python offers these. Warm-up belongs to the recovery alone; the others hold in the search too.",
+    ),
+    (
+        Serving,
+        "What serves a model, and is timed: `Serving`",
+        "For `snnprune.bench`; the command `bench` has them too.",
     ),
 )
 

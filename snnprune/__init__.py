@@ -18,6 +18,7 @@ _EXPORTS = {
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
+    "Latency": "timing.latency",
     "NeuronGroup": "graph",
     "OperationCall": "graph",
     "PruneConfig": "learner",
@@ -30,7 +31,8 @@ _EXPORTS = {
     "SnnPruneError": "errors",
     "Switcher": "switching.switcher",
     "attach": "switching",
-    "bench_onnx": "bench",
+    "bench": "timing.bench",
+    "bench_onnx": "timing.bench",
     "compare": "runs.report",
     "evaluate": "metrics",
     "export_onnx": "export",
@@ -51,6 +53,7 @@ __all__ = [
     "Event",
     "GatedModel",
     "IndexedLinear",
+    "Latency",
     "NeuronGroup",
     "OperationCall",
     "PruneConfig",
@@ -64,6 +67,7 @@ __all__ = [
     "Switcher",
     "__version__",
     "attach",
+    "bench",
     "bench_onnx",
     "compare",
     "evaluate",
@@ -82,7 +86,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .analysis import sensitivity
-    from .bench import bench_onnx
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx
@@ -100,6 +103,8 @@ if TYPE_CHECKING:
     from .runtime import onnx_metadata
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
+    from .timing.bench import bench, bench_onnx
+    from .timing.latency import Latency
     from .timing.serving import Serving
 
 

@@ -16,10 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .bench import CURE, bench_onnx
 from .errors import SnnPruneError, first_line
 from .export import export_onnx
 from .runs.report import versions
+from .timing.bench import bench_onnx
+from .timing.sessions import CURE
 
 State = Literal["ok", "warning", "wrong"]
 
@@ -126,7 +127,7 @@ def _onnx() -> Iterator[Finding]:
             yield Finding("ONNX Runtime", "ok", "serves on the CPU")
             return
         try:
-            (served, *_) = bench_onnx([path], batch_sizes=[1], provider="cuda", calls=2, warm_up=1)
+            (served, *_) = bench_onnx([path], batch_sizes=[1], engine="cuda", calls=2, warm_up=1)
         except SnnPruneError as error:
             yield Finding(
                 "ONNX Runtime", "warning", f"runs on the CPU, not on the GPU ({first_line(error)})", CURE

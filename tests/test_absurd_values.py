@@ -45,7 +45,7 @@ def loader(**given: Any) -> Any:
 
 
 def bench(**given: Any) -> Any:
-    options = {"paths": ["ok.onnx"], "batch_sizes": [1], "calls": 1, "warm_up": 0, "provider": "cpu", **given}
+    options = {"paths": ["ok.onnx"], "batch_sizes": [1], "calls": 1, "warm_up": 0, "engine": "cpu", **given}
     if any(type(options[name]) is int and options[name] > 99 for name in ("calls", "warm_up")):
         raise ConfigError("that many take their time")
     return snnprune.bench_onnx(**options)
@@ -82,7 +82,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "bench batch size": lambda v: bench(batch_sizes=[v]),
     **{
         f"bench {name}": lambda v, name=name: bench(**{name: v})
-        for name in ("batch_sizes", "provider", "calls", "warm_up", "threads")
+        for name in ("batch_sizes", "engine", "precision", "calls", "warm_up", "threads", "limit", "spread")
     },
     "compare dense": lambda v: snnprune.compare(v, net(), example_inputs=X),
     "compare inputs": lambda v: snnprune.compare(net(), net(), example_inputs=v),

@@ -71,7 +71,7 @@ def test_a_gpu_that_onnx_runtime_does_not_get(found, monkeypatch, here):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def bench(_paths, **options):
-        assert options["provider"] == "cuda"
+        assert options["engine"] == "cuda"
         raise ExportError("ONNX Runtime does not get the CUDA provider here.")
 
     monkeypatch.setattr(doctor, "bench_onnx", bench)

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from snnprune.analysis.evaluating import evaluator
-from snnprune.bench import bench_onnx
 from snnprune.errors import ExportError
 from snnprune.runtime import onnx_metadata, open_session
+from snnprune.timing.bench import bench_onnx
 
 EXTERNAL = "no file in its own folder"
 
@@ -105,7 +105,7 @@ def test_weights_are_read_only_from_the_file_s_own_folder(folder, where, locatio
     location = str(folder.parent / "secret.bin") if location == "ABSOLUTE" else location
     path = folder / "m.onnx"
     path.write_bytes(model(location, where=where).SerializeToString())
-    for reader in (open_session, onnx_metadata, evaluator, lambda p: bench_onnx([p], provider="cpu")):
+    for reader in (open_session, onnx_metadata, evaluator, lambda p: bench_onnx([p], engine="cpu")):
         with pytest.raises(ExportError, match=EXTERNAL) as caught:
             reader(path)
         assert str(path) in str(caught.value)
@@ -258,7 +258,7 @@ def test_metadata_nested_too_deep_is_passed_over(tmp_path):
 def test_an_input_of_any_size_is_not_made(tmp_path):
     onnx.save(model(width=2**40), tmp_path / "m.onnx")
     with pytest.raises(ExportError, match="no input can be made"):
-        bench_onnx([tmp_path / "m.onnx"], batch_sizes=[1], provider="cpu")
+        bench_onnx([tmp_path / "m.onnx"], batch_sizes=[1], engine="cpu")
 
 
 @pytest.mark.parametrize("count", [0, 2])

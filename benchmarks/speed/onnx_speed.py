@@ -23,8 +23,8 @@ from steps import add_row, options
 from torch import nn
 
 import snnprune
-from snnprune.bench import bench_onnx
 from snnprune.metrics import count_macs
+from snnprune.timing.bench import bench_onnx
 
 NETWORKS = ("resnet18", "mobilenet_v2")
 SHARES = (0.5, 0.25)
@@ -75,10 +75,12 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
             paths.append(Path(folder) / f"{number}.onnx")
             snnprune.export_onnx(network, paths[-1], example)
         found = bench_onnx(
-            paths, batch_sizes=[args.batch], provider=args.provider, calls=args.calls, threads=args.threads
+            paths, batch_sizes=[args.batch], engine=args.provider, calls=args.calls, threads=args.threads
         )
     rows = []
     for (case, network), latency in zip(small.items(), found, strict=True):
+        if latency.ratio is None:
+            raise SystemExit(f"{name}, {case}: {latency.ratio_refused}")
         share = count_macs(network, example) / dense
         speed_up = found[0].median_ms / latency.median_ms
         rows.append(
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--provider", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--calls", type=int, default=30)
+    parser.add_argument("--calls", type=int)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:

@@ -41,7 +41,8 @@ _ROUNDS = 6 * STRETCHES  # before it is first looked whether the figures have se
 _GROWTH = 1.25  # from one look to the next, as who looks all the time stops in a lucky moment
 _SHORT = 1e-3  # seconds: a shorter call is repeated, so that reading the clock does not count
 _MOST_REPEATS = 1000
-REFUSED = 2.5  # times the spread that was aimed at: what varies more is not to be believed
+REFUSED = 2.5  # times the spread that was aimed at: a ratio that varies more is not to be believed
+_TIMES_REFUSED = 10  # likewise: a core's frequency moves times much farther than ratios, and is said beside them
 _RAN = 0.7  # of the time: who has a core for less begins too often with empty caches to have the time of its own
 _COMPUTES = 0.9  # of the time, where cores are free
 own_time = None if sys.platform == "win32" else time.thread_time  # Windows counts it in steps of 16 ms
@@ -109,7 +110,8 @@ class Measured:
     def refused(self, name: str) -> str | None:
         """Why the time of a call is not to be believed; None where it is."""
         ran = self.times[name].ran
-        if (reason := self._reason((name,), self.times[name].spread, "its time")) is not None:
+        spread, most = self.times[name].spread, _TIMES_REFUSED * self.aim
+        if (reason := self._reason((name,), spread, most, "its time")) is not None:
             return reason
         if ran is not None and ran < _RAN:
             return f"it had a core for only {ran:.0%} of the time{self._busy}"
@@ -118,13 +120,13 @@ class Measured:
     def ratio_refused(self, name: str, base: str | None = None) -> str | None:
         """Why the ratio of two calls is not to be believed; None where it is."""
         base = base or self.first
-        return self._reason((name, base), self.ratio_spread(name, base), "its ratio")
+        return self._reason((name, base), self.ratio_spread(name, base), REFUSED * self.aim, "its ratio")
 
-    def _reason(self, names: Sequence[str], spread: float, what: str) -> str | None:
+    def _reason(self, names: Sequence[str], spread: float, most: float, what: str) -> str | None:
         calls, others = self.times[names[0]].calls, self.load.others
         if calls < _FEWEST:
             return f"it was timed {calls} times only, and how far a time varies shows from {_FEWEST} on"
-        if spread > REFUSED * self.aim:
+        if spread > most:
             return f"{what} varies by {spread:.1%} from one half of the timings to another{self._busy}"
         least = min((ran for n in names if (ran := self.times[n].ran) is not None), default=1.0)
         if least < _COMPUTES and others is not None and others + 1.5 < self.load.cores:
@@ -186,8 +188,8 @@ def measure(
 
     Args:
         calls: by name; what they start has to have ended when they return.
-        spread: aimed at, of a ratio as a share of it, such as 0.02 for 2 %. What varies 2.5 times as much in the
-            end is refused.
+        spread: aimed at, of a ratio as a share of it, such as 0.02 for 2 %. In the end a ratio that varies 2.5
+            times as much is refused, and a time that varies 10 times as much.
         limit: seconds for each of the calls at most, in all its turns.
         most: timings of each call at most; None sets no bound but `limit`.
         warm_up: rounds before those that count; fewer where they would take a tenth of the limit, one at least.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from dataclasses import asdict, dataclass, replace
@@ -99,6 +100,11 @@ class Serving:
         if serving.on_gpu:
             found |= {"cuda": torch.version.cuda, "driver": _driver()}
         return found
+
+
+def cores_here() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -28,7 +28,7 @@ CURE = (
 _CURE_TENSORRT = "It needs onnxruntime-gpu, a GPU, and TensorRT's libraries (pip install tensorrt)."
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _PROVIDER = {"cpu": CPU, "cuda": CUDA, "cuda-graphs": CUDA, "tensorrt": TENSORRT}
-# Settings that are tried in turn. Channels last is how Tensor Cores like convolutions; not every file can be had so.
+# Settings that are tried in turn. Tensor Cores like convolutions with channels last; not every file runs so.
 _LAST, _GRAPH = {"prefer_nhwc": "1"}, {"enable_cuda_graph": "1"}
 _SETTINGS: dict[str, tuple[dict[str, str], ...]] = {
     "cpu": ({},),
@@ -156,6 +156,8 @@ def _session(source: Path | bytes, serving: Serving, name: str, settings: Mappin
     if wanted == CPU:
         return open_session(source, threads=serving.threads)
     there = onnxruntime.get_available_providers()
+    what, cure = ("TensorRT", _CURE_TENSORRT) if wanted == TENSORRT else ("CUDA", CURE)
+    refusal = ExportError(f"{name}: ONNX Runtime does not get the {what} provider here. {cure}")
     onnxruntime.set_default_logger_severity(4)  # what goes wrong is seen below, and said in our words
     try:
         if CUDA in there and hasattr(onnxruntime, "preload_dlls"):
@@ -163,11 +165,14 @@ def _session(source: Path | bytes, serving: Serving, name: str, settings: Mappin
                 onnxruntime.preload_dlls()  # CUDA's libraries from where pip put them
         chain = [provider for provider in dict.fromkeys((wanted, CUDA, CPU)) if provider in there]
         session = open_session(source, chain, threads=serving.threads, settings={wanted: settings})
+    except ExportError as error:
+        if wanted == TENSORRT and "TensorRT" in str(error):  # it says so, where CUDA falls back in silence
+            raise refusal from error
+        raise
     finally:
         onnxruntime.set_default_logger_severity(2)
     if session.get_providers()[0] != wanted:
-        what, cure = ("TensorRT", _CURE_TENSORRT) if wanted == TENSORRT else ("CUDA", CURE)
-        raise ExportError(f"{name}: ONNX Runtime does not get the {what} provider here. {cure}")
+        raise refusal
     return session
 
 
