@@ -293,25 +293,32 @@ class Device:
         return [output * self.factor for output in self.session.run(names, feed)]
 
 
-def test_half_precision_is_also_checked_where_a_gpu_serves(net, tmp_path, monkeypatch):
+def test_half_precision_is_also_checked_where_a_gpu_serves(net, free, tmp_path, monkeypatch):
     model, x = net
-    check = snnprune.export_onnx(model, tmp_path / "cpu.onnx", x, fp16=True)
-    assert check.differences == {"CPUExecutionProvider": check.max_abs_error}
-    assert check.same_class == 1.0
-    largest = float(model(x)[0].abs().max())
+    half = in_form(free, fp16=True)
+
+    def check(data: bytes, **options):
+        return check_onnx(model, data, x, path=tmp_path, **options)
+
+    monkeypatch.setattr(parity, "device_session", lambda data: None)
+    alone = check(half, fp16=True)
+    assert alone.differences == {"CPUExecutionProvider": alone.max_abs_error}
+    assert alone.same_class == 1.0
+    largest = float(model(x)[0].detach().abs().max())
     monkeypatch.setattr(parity, "device_session", lambda data: Device(open_session(data), 1.007))
-    check = snnprune.export_onnx(model, tmp_path / "both.onnx", x, fp16=True)
-    assert list(check.differences) == ["CPUExecutionProvider", "CUDAExecutionProvider"]
-    assert check.differences["CUDAExecutionProvider"] == pytest.approx(0.007 * largest, rel=0.3)
-    assert check.max_abs_error == check.differences["CUDAExecutionProvider"]
-    assert check.provider == "CPUExecutionProvider"
-    check = snnprune.export_onnx(model, tmp_path / "full.onnx", x)
-    assert list(check.differences) == ["CPUExecutionProvider"], "float32 is the CPU's matter"
+    both = check(half, fp16=True)
+    assert list(both.differences) == ["CPUExecutionProvider", "CUDAExecutionProvider"]
+    assert both.differences["CUDAExecutionProvider"] == pytest.approx(0.007 * largest, rel=0.3)
+    assert both.max_abs_error == both.differences["CUDAExecutionProvider"]
+    assert both.provider == "CPUExecutionProvider"
+    assert list(check(free).differences) == ["CPUExecutionProvider"], "float32 is the CPU's matter"
     for factor, says in ((1.02, "on CUDA ONNX Runtime differs"), (float("nan"), "not finite")):
         monkeypatch.setattr(parity, "device_session", lambda data, f=factor: Device(open_session(data), f))
         with pytest.raises(ExportError, match=says):
-            snnprune.export_onnx(model, tmp_path / "wrong.onnx", x, fp16=True)
-    assert not (tmp_path / "wrong.onnx").exists()
+            check(half, fp16=True)
+    with pytest.raises(ExportError, match="not finite"):  # and nothing of it is written
+        snnprune.export_onnx(model, tmp_path / "wrong.onnx", x, fp16=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_share_of_equal_classes_is_counted(tmp_path, free, net, monkeypatch):
