@@ -15,12 +15,13 @@ from . import streams
 from .errors import ConfigError, ExportError
 from .exporter import reason, to_proto
 from .files import check_name, json_of, write_atomically
-from .inputs import Inputs, batch_size, call, first_rows, in_float32, map_tensors, tensors_in, to_dtype, unwrap
+from .inputs import Inputs, batch_size, call, in_float32, map_tensors, tensors_in, to_dtype, unwrap
 from .options import Count, checked, path_of
 from .parity import ExportCheck, check_onnx, sizes_taken
 from .plain import plain
 from .protos import finish, renamed, to_half
 from .shown import brief_repr
+from .sizes import rows
 
 
 def export_onnx(
@@ -83,8 +84,8 @@ def export_onnx(
         # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.
         clone = copy.deepcopy(model).eval().cpu().float().requires_grad_(False)
         inputs = to_dtype(map_tensors(lambda x: x.detach().cpu().clone(), example_inputs), torch.float32)
-        _refuse_what_cannot_be_compared(clone, first_rows(inputs, 2))
-        sizes = sizes_taken(clone, inputs) if dynamic_size else ()
+        _refuse_what_cannot_be_compared(clone, rows(inputs, batch or 2))
+        sizes = sizes_taken(clone, rows(inputs, batch or 2)) if dynamic_size else ()
         proto = to_proto(clone, inputs, batch=batch, dynamic_size=dynamic_size)
         proto = renamed(to_half(proto) if fp16 else proto, input_names, output_names)
         finish(proto, stored)

@@ -184,7 +184,7 @@ def sizes_taken(model: nn.Module, inputs: Inputs) -> tuple[tuple[int, int], ...]
     for size in other_sizes(inputs):
         try:
             with torch.no_grad():
-                call(model, resized(rows(inputs, 2), size))
+                call(model, resized(inputs, size))
             found.append(size)
         except Exception as error:  # whatever its layers say
             why = why or f" ({first_line(error)})"

@@ -128,7 +128,8 @@ def _names(what: str, given: Sequence[str] | None, own: list[str]) -> list[str]:
 
 def _unused(name: str, proto: Any, others: Sequence[str] = ()) -> str:
     taken = value_names(proto) | set(others)
-    return next(n for n in (name, *(f"{name}_{i}" for i in itertools.count())) if n not in taken)
+    numbered = (f"{name}_{i}" for i in itertools.count())
+    return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
 
 def value_names(proto: Any) -> set[str]:

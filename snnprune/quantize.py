@@ -114,9 +114,7 @@ def quantize_onnx(
     reread(val, "quantize_onnx()'s val data")
     if test is not None:
         loader_of(test, "quantize_onnx()'s test data")
-    tolerance = checked("tolerance", tolerance, Share)
-    calibration_size = checked("calibration_size", calibration_size, Count)
-    method, engine = checked("method", method, Calibration), checked("engine", engine, Engine)
+    tolerance, calibration_size, method, engine = check_options(tolerance, calibration_size, method, engine)
     if not source.is_file():
         raise ExportError(f"there is no file {source}.")
     before = OnnxModel(source, open_session(source))
@@ -124,7 +122,7 @@ def quantize_onnx(
     _refuse_other_types(source, proto)
     with tempfile.TemporaryDirectory(prefix="snnprune.") as folder, streams.kept():
         feeds = list(_feeds(before, calibration, calibration_size))
-        with _quantising(source):
+        with _quantising(path):
             quantizer = Quantizer(proto, Path(folder), feeds, method, engine)
         made, choice, score = _first_good(quantizer, before, val, path, tolerance)
         tested = None if test is None else measure(before, _opened(path, made, engine), test, "test")
@@ -157,6 +155,22 @@ def quantize_onnx(
     )
 
 
+def check_options(
+    tolerance: float, calibration_size: int, method: Calibration, engine: Engine
+) -> tuple[float, int, Calibration, Engine]:
+    """The options of `quantize_onnx` in their plain form.
+
+    Raises:
+        ConfigError: one makes no sense.
+    """
+    return (
+        checked("tolerance", tolerance, Share),
+        checked("calibration_size", calibration_size, Count),
+        checked("method", method, Calibration),
+        checked("engine", engine, Engine),
+    )
+
+
 def _read(path: Path) -> Any:
     """A model that `open_session` has let through, with its weights; in float32, or from our own quantiser."""
     import onnx
@@ -182,11 +196,13 @@ def _refuse_other_types(source: Path, proto: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quantising(source: Path) -> Iterator[None]:
+def _quantising(name: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of three libraries
-        raise ExportError(f"ONNX Runtime cannot quantise {source} ({first_line(error)}).") from error
+        raise ExportError(
+            f"{name} is not written: ONNX Runtime cannot quantise it ({first_line(error)})."
+        ) from error
 
 
 def _opened(path: Path, made: Path, engine: str) -> OnnxModel:
@@ -200,8 +216,10 @@ def _first_good(
     """The first of the choices that loses no more than is allowed."""
     tried: dict[str, Score] = {}
     for choice in CHOICES:
-        with _quantising(before.name):
+        with _quantising(path):
             made = quantizer.made(choice)
+        if not quantised(_read(made)):
+            continue  # a network of sensitive layers alone
         tried[choice] = measure(before, _opened(path, made, quantizer.engine), val, "val")
         if tried[choice].lost <= tolerance + _SLACK:
             return made, choice, tried[choice]
@@ -232,6 +250,8 @@ def _feeds(model: OnnxModel, loader: Iterable[Any], size: int) -> Iterator[Feed]
             part = {n: x[at : at + min(step, left)] if len(x) == count else x for n, x in feed.items()}
             if model.batch not in (None, rows_in(part)):
                 continue  # fewer than the file insists on
+            if not given:
+                model(part)  # says so when they do not fit the file
             given, left = True, left - rows_in(part)
             yield part
             if left < (model.batch or 1):

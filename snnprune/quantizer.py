@@ -81,7 +81,7 @@ class Quantizer:
             quantization.quantize_static(
                 str(self.prepared),
                 str(target),
-                _Reader(self.feeds),
+                _Reader(self.feeds),  # type: ignore[arg-type]  # it is one by its methods
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=[*_LAYERS, *(_BETWEEN if choice == "all" else ())],
                 nodes_to_exclude=self.sensitive if choice == "inner" else [],

@@ -22,7 +22,7 @@ OTHERS = {
     "--node-rank",
     "--rdzv-endpoint",
 }  # pip's, torchrun's
-METADATA = {"classes", "normalization", "input_shape", "accuracy"}  # entries of ONNX files
+METADATA = {"classes", "normalization", "input_shape", "accuracy", "quantization"}  # entries of ONNX files
 SCRIPTS = {"--family", "--table", "--kills", "--inputs", "--sample"}  # of benchmarks/zoo.py and programs in tests
 
 

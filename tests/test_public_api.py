@@ -68,6 +68,7 @@ OWNERS = {
         "cli/app.py",
         "cli/bench.py",
         "cli/doctor.py",
+        "cli/export.py",
         "cli/look.py",
         "cli/main.py",
         "cli/optimize.py",

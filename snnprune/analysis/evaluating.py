@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, ExportError, ModelFileError, first_line
+from ..errors import ExportError, ModelFileError
+from ..feeds import OnnxModel
 from ..graph import layer_shapes
 from ..inputs import first_images
 from ..metrics import Evaluation, evaluate
@@ -42,16 +43,10 @@ def evaluator(
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise ExportError(f"{path} has {len(inputs)} inputs; one, of images, is needed.")
-        name = inputs[0].name
+        name, file = inputs[0].name, OnnxModel(path, session)
 
         def run(images: Tensor) -> Tensor:
-            try:
-                return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-            except Exception as error:  # ONNX Runtime's own tree of exceptions
-                raise DataError(
-                    f"{path} does not run on images of shape {tuple(images.shape[1:])} ({first_line(error)}). "
-                    "Check --image-size and the number of channels."
-                ) from error
+            return torch.from_numpy(file({name: images.numpy()}))
 
         def measure_onnx(loader: Any) -> Evaluation:
             check_classes(run, first_images(loader, 2), loader)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from . import look
 from .bench import bench
 from .doctor import doctor
+from .export import export
 from .optimize import optimize
 from .sensitivity import sensitivity
 from .show import console
@@ -58,5 +59,5 @@ def root(
             console.print(line)
 
 
-for command in (optimize, look.export, look.inspect, look.evaluate, look.compare, sensitivity, bench, doctor):
+for command in (optimize, export, look.inspect, look.evaluate, look.compare, sensitivity, bench, doctor):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The commands that look at results: export, inspect, evaluate, compare."""
+"""The commands that look at results: inspect, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -29,52 +29,10 @@ from .options import (
     load_splits,
 )
 from .progress import Display
-from .show import console, emit, say, scripted, show_groups, size, summary
+from .show import console, emit, say, scripted, show_groups, summary
 
 if TYPE_CHECKING:
     from ..analysis.inspecting import Inspection
-
-
-def export(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="run folder, default the newest in runs/; or a model file, to compare with"),
-    ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="as an ONNX file")] = False,
-    output: Annotated[Path | None, typer.Option(help="file to write; default: inside the run folder")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    image_size: ImageSize = None,
-    trust_pickle: Trust = False,
-    as_json: Json = False,
-) -> None:
-    """Deliver a run's model as a checked ONNX file."""
-    from ..errors import ConfigError
-    from ..runs.delivery import deliver_onnx, export_file
-    from ..runs.folder import newest_run, open_model
-
-    if not onnx:
-        raise ConfigError("say what to export: --onnx.")
-    folder = run if run is not None else newest_run()
-    with scripted(as_json):
-        display = Display()
-        with display.running():
-            display.stage("export")
-            if folder.is_file():
-                opened = open_model(folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
-                check = export_file(opened, folder, output, fp16=fp16, image_size=image_size)
-            else:
-                check = deliver_onnx(
-                    folder, output, fp16=fp16, arch=arch, num_classes=num_classes, image_size=image_size
-                )
-        if as_json:
-            emit({**dataclasses.asdict(check), "path": str(check.path), "bytes": check.path.stat().st_size})
-        sizes = ", ".join(map(str, check.batch_sizes))
-        say(
-            f"wrote {check.path} ({size(check.path)}, opset {check.opset}); ONNX Runtime agrees with the model "
-            f"within {check.max_abs_error:.1e} (absolute) at batch sizes {sizes}"
-        )
 
 
 def inspect(

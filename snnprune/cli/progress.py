@@ -32,6 +32,7 @@ _TITLES = {
     "recover": "recovering",
     "test": "testing",
     "export": "exporting to ONNX",
+    "int8": "calibrating, measuring int8",
 }
 
 
