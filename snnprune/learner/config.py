@@ -55,7 +55,7 @@ class PruneConfig:
         lambda: {"macs": 0.5},
         '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
         '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
-        '`{"latency": share}`: that share of the dense time as `serving` says; `{"latency": "3ms"}`: so much time. '
+        '`{"latency": share}`: that share of the dense time, served by `serving`; `{"latency": "3ms"}`: so much. '
         "None is the papers' free mode, in which the switcher alone decides.",
     )
     _: KW_ONLY

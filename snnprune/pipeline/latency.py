@@ -166,8 +166,8 @@ class LatencySearch:
         except ExportError as error:
             logger.warning("the cut could not be timed, so its time is predicted alone: %s", error)
             return None
-        if found.refused is not None:
-            logger.warning("a time of the cut is not to be believed, and was left out: %s", found.refused)
+        if found.share is None and found.compact_ms is None:
+            logger.warning("the time of the cut is not to be believed, and was left out: %s", found.refused)
         return found
 
     @functools.cached_property
@@ -181,9 +181,9 @@ class LatencySearch:
         slow = sorted(profile.parts, key=lambda part: -part.dense)[:3]
         holders = ", ".join(f"{part.name} ({part.dense:.3g} ms)" for part in slow)
         return TargetError(
-            f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. What takes longest in the "
-            f"dense model is {holders}. Ask for more, or lower the floor; on a GPU compare larger batches with "
-            "`snnprune bench`."
+            f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. What takes longest in "
+            f"the dense model is {holders}. Ask for more, or lower the floor; on a GPU compare larger batches "
+            "with `snnprune bench`."
         )
 
     def _write(self) -> None:

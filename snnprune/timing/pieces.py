@@ -1,10 +1,10 @@
 """A network's graph in pieces: a layer with weights, and what follows it up to the next one.
 
-That is what engines fuse: normalisation, activation and the sum behind a convolution run inside it. A piece is timed
-by itself, in several copies side by side that read the same inputs, so that what comes once per call (starting the
-engine, bringing inputs into the engine's own layout) hardly counts, and what comes with every layer does. Of maps of
-features a corner alone is the graph's output: an engine that keeps its own layout between layers, as they all do,
-would else have to leave it there.
+That is what engines fuse: normalisation, activation and the sum behind a convolution run inside it. A piece is
+timed by itself, in several copies side by side that read the same inputs, so that what comes once per call
+(starting the engine, bringing inputs into its own layout) hardly counts, and what comes with every layer does. Of
+maps of features a corner alone is the graph's output: an engine that keeps its own layout between layers, as they
+all do, would else have to leave it there.
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ import base64
 import contextlib
 import io
 import json
-import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,9 @@ TYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
+Providers = Sequence[Sequence[Any]]  # pairs of a name and its settings
+Call = Callable[[], object]
+Asked = Sequence[Any]  # name, bytes of weights, graph
 TOGETHER = 2**29  # bytes of weights of graphs that are open at the same time
 
 
@@ -34,14 +39,14 @@ class NotServed(Exception):
     """The provider that was asked for does not serve on this machine."""
 
 
-def write_weights(folder, size):
-    """Random numbers for all weights: of both signs, and small, so that activations neither vanish nor overflow."""
+def write_weights(folder: Path, size: int) -> None:
+    """Random numbers for all weights, of both signs and small: activations neither vanish nor overflow."""
     values = 0.05 * np.random.default_rng(0).standard_normal(size // 2 + 1)
     for name, kind in FILES.items():
-        values.astype(kind).tofile(os.path.join(folder, name))
+        values.astype(kind).tofile(folder / name)
 
 
-def open_graph(data, folder, providers, threads):
+def open_graph(data: bytes, folder: Path, providers: Providers, threads: int) -> Call:
     """A call of a graph with everything bound.
 
     `providers` are pairs of a name and its settings; the first is who has to serve.
@@ -51,19 +56,18 @@ def open_graph(data, folder, providers, threads):
     if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()  # CUDA's libraries from where pip put them
-    path = os.path.join(folder, "graph.onnx")
-    with open(path, "wb") as file:
-        file.write(data)
+    path = folder / "graph.onnx"
+    path.write_bytes(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
-        path, options, providers=[tuple(p) for p in providers], enable_fallback=0
+        str(path), options, providers=[tuple(p) for p in providers], enable_fallback=0
     )
     session.disable_fallback()
     if session.get_providers()[0] != providers[0][0]:
-        raise NotServed("ONNX Runtime does not get the %s here." % providers[0][0])
+        raise NotServed(f"ONNX Runtime does not get the {providers[0][0]} here.")
     device = "cpu" if len(providers) == 1 else "cuda"
     binding = session.io_binding()
     random = np.random.default_rng(0)
@@ -74,14 +78,14 @@ def open_graph(data, folder, providers, threads):
     for entry in session.get_outputs():
         binding.bind_output(entry.name, device)
 
-    def call():
+    def call() -> None:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
     return call
 
 
-def clock_for(providers, threads):
+def clock_for(providers: Providers, threads: int) -> Callable[[], float]:
     """What tells the time of a call.
 
     One thread of the CPU is timed by the time that it had a core: on a busy machine calls that are longer than a
@@ -91,12 +95,18 @@ def clock_for(providers, threads):
     return time.thread_time if alone else time.perf_counter
 
 
-def time_together(calls, seconds, clock=time.perf_counter, least=5, most=400):
+def time_together(
+    calls: Sequence[Call],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    least: int = 5,
+    most: int = 400,
+) -> list[float]:
     """Milliseconds of every call, a low quantile of calls in turn: what is above is other work of the machine."""
     for call in calls:
         call()
         call()
-    times = [[] for _ in calls]
+    times: list[list[float]] = [[] for _ in calls]
     began = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - began < seconds):
         for call, own in zip(calls, times):
@@ -106,7 +116,14 @@ def time_together(calls, seconds, clock=time.perf_counter, least=5, most=400):
     return [1000 * float(np.quantile(own, 0.1)) for own in times]
 
 
-def answer(families, providers, threads=1, seconds=0.05, known=None, tell=None):
+def answer(
+    families: Sequence[Sequence[Asked]],
+    providers: Providers,
+    threads: int = 1,
+    seconds: float = 0.05,
+    known: Mapping[str, float | None] | None = None,
+    tell: Callable[[int, int, dict[str, float | None]], None] | None = None,
+) -> dict[str, float | None]:
     """Time all graphs.
 
     Args:
@@ -124,7 +141,8 @@ def answer(families, providers, threads=1, seconds=0.05, known=None, tell=None):
     found = dict(known or {})
     total, done = sum(len(family) for family in families), 0
     need = max([size for family in families for _, size, _ in family] or [0])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         write_weights(folder, need + 4096 * 64)
         for number, family in enumerate(families):
             todo = list({item[0]: item for item in family if item[0] not in found}.values())
@@ -148,7 +166,7 @@ def answer(families, providers, threads=1, seconds=0.05, known=None, tell=None):
     return found
 
 
-def device_name(providers):
+def device_name(providers: Providers) -> str:
     """The CPU or GPU that computes."""
     if len(providers) > 1:
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -157,7 +175,7 @@ def device_name(providers):
         except (OSError, subprocess.SubprocessError, IndexError):
             return "GPU"
     try:
-        with open("/proc/cpuinfo") as file:
+        with Path("/proc/cpuinfo").open() as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if name.strip() in ("model name", "Hardware", "Model") and value.strip():
@@ -167,7 +185,7 @@ def device_name(providers):
     return platform.processor() or platform.machine() or "CPU"
 
 
-def main(payload):
+def main(payload: dict[str, Any]) -> None:
     """Time what came with this script, and write the answers."""
     import onnxruntime
 
@@ -175,6 +193,7 @@ def main(payload):
     parser.add_argument("output", nargs="?", default="times.json", help="file for the answers (times.json)")
     parser.add_argument("--seconds", type=float, default=0.05, help="for each graph (0.05)")
     options = parser.parse_args()
+    output = Path(options.output)
     families = [
         [(name, size, zlib.decompress(base64.b64decode(data))) for name, size, data in family]
         for family in payload["families"]
@@ -183,25 +202,23 @@ def main(payload):
     key["device"] = device_name(payload["providers"])
     key["version"] = "onnxruntime " + onnxruntime.__version__
 
-    def tell(done, total, found):
-        sys.stderr.write("\r%d of %d graphs" % (done, total))
+    def tell(done: int, total: int, found: dict[str, float | None]) -> None:
+        sys.stderr.write(f"\r{done} of {total} graphs")
         sys.stderr.flush()
         write(found)
 
-    def write(found):
-        partial = options.output + ".partial"
-        with open(partial, "w") as file:
-            json.dump({"format": 1, "key": key, "answers": found}, file)
-        os.replace(partial, options.output)
+    def write(found: dict[str, float | None]) -> None:
+        partial = output.with_name(output.name + ".partial")
+        partial.write_text(json.dumps({"format": 1, "key": key, "answers": found}))
+        partial.replace(output)
 
     known = {}
-    if os.path.exists(options.output):  # goes on where it was stopped
-        with open(options.output) as file:
-            before = json.load(file)
+    if output.exists():  # goes on where it was stopped
+        before = json.loads(output.read_text())
         if before.get("key") == key:
             known = before["answers"]
     try:
         write(answer(families, payload["providers"], payload["serving"]["threads"], options.seconds, known, tell))
     except NotServed as error:
-        sys.exit("error: %s" % error)
-    sys.stderr.write("\nwrote %s\n" % options.output)
+        sys.exit(f"error: {error}")
+    sys.stderr.write(f"\nwrote {output}\n")

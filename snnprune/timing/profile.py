@@ -78,8 +78,8 @@ def fit(questions: Questions, answers: Mapping[str, float | None], key: Mapping[
     """The parts of a network by what was timed.
 
     Pieces that run by themselves differ from the same pieces in a network: caches are cold there, layouts need no
-    change. So each kind of layer has a factor, and each piece something that it takes or saves, by which the few whole
-    networks come out.
+    change. So each kind of layer has a factor, and each piece something that it takes or saves, by which the few
+    whole networks come out.
 
     Args:
         questions: that were asked.
@@ -191,7 +191,8 @@ def _factors(
     own = sums / measured[:, None]
     scale = _LOYAL * np.eye(sums.shape[1])
     differ = np.linalg.solve(own.T @ own + scale, own.T @ left)
-    return np.clip(common + differ, 0.5 * common, 2 * common), float(each)
+    found = np.clip(common + differ, 0.5 * common, 2 * common)
+    return found.astype(np.float64), float(each)
 
 
 def _part(piece: Piece, own: Surface, factor: float, each: float) -> TimedPart:

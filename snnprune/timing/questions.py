@@ -1,4 +1,4 @@
-"""What has to be timed to know what any cut of a network takes: its pieces at several widths, and a few whole cuts."""
+"""What is timed to know what any cut of a network takes: its pieces at several widths, and a few whole cuts."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def ask(
     ]
     if len({tuple(node.op_type for node in one.skeleton.graph.node) for one in cuts}) > 1:
         raise ExportError(
-            "the network is exported to other operations by the widths that it is cut to, so the time of its layers "
-            "cannot be told apart. Ask for macs=... or params=... instead."
+            "the network is exported to other operations by the widths that it is cut to, so the time of its "
+            "layers cannot be told apart. Ask for macs=... or params=... instead."
         )
     pieces = take_apart([one.skeleton for one in cuts], sides_of(cost.layers, [one.kept for one in cuts]))
     first = [Question.of(one.skeleton) for one in (whole, *cuts)]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from ..errors import ExportError, first_line
-from ..protos import in_form
 from ..files import check_name, file_errors
 from ..memory import check_memory
+from ..protos import in_form
 from ..runtime import open_session
 from .serving import Serving
 

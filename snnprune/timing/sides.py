@@ -1,7 +1,7 @@
 """Which numbers of a graph follow which columns of the network.
 
-The network is cut a few times at random, so that no two groups shrink alike. A number that a cut has changed is then
-a multiple of the one count of columns (or of heads) that has shrunk in the same proportions in every cut.
+The network is cut a few times at random, so that no two groups shrink alike. A number that a cut has changed is
+then a multiple of the one count of columns (or of heads) that has shrunk in the same proportions in every cut.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ class Side:
 
 
 def sides_of(layers: Sequence[LayerCost], cuts: Sequence[Kept]) -> dict[Way, Side]:
-    """Way -> the columns that shrink in it: of proportional ones, as heads and their channels, those that are fewest.
+    """Way -> the columns that shrink in it; of proportional ones, as heads and their channels, the fewest.
 
     Args:
         layers: of the cost model.
@@ -78,8 +77,8 @@ def random_cuts(
         seed: of the draw.
 
     Returns:
-        Of every cut, group -> (size,) boolean. Counts are multiples of 8 where a group is wide: what is timed of a cut
-        is then like what will be made.
+        Of every cut, group -> (size,) boolean. Counts are multiples of 8 where a group is wide: what is timed of
+        a cut is then like what will be made.
     """
     rng = np.random.default_rng(seed)
     taken: set[Way] = set()

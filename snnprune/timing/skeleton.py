@@ -1,8 +1,8 @@
 """ONNX graphs without their weights: what takes an engine its time is the shapes, and those are numbers.
 
 A skeleton has every weight's shape and none of its values, so that a network of hundreds of megabytes is a few
-kilobytes, may be written at other widths by changing numbers, and may travel inside a script. The values come from one
-file of random numbers, which all weights share.
+kilobytes, may be written at other widths by changing numbers, and may travel inside a script. The values come from
+one file of random numbers, which all weights share.
 """
 
 from __future__ import annotations

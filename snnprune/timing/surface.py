@@ -1,9 +1,9 @@
 """From a piece's times to a table: stairs, and what lies between the measured widths.
 
-**Stairs.** Engines compute in blocks of channels, of which the last costs as much as a full one; some have no fast way
-at all for odd widths. So a count stands for an **effective** one, found for all pieces of a kind together: the share of
-the rise from one multiple of 32 to the next that is there after so many channels. It never falls: a layer that would be
-slower at fewer channels is priced as the faster one at more, to which its width is rounded.
+**Stairs.** Engines compute in blocks of channels, of which the last costs as much as a full one; some have no fast
+way at all for odd widths. So a count stands for an **effective** one, found for all pieces of a kind together: the
+share of the rise from one multiple of 32 to the next that is there after so many channels. It never falls: a layer
+that would be slower at fewer channels is priced as the faster one at more, to which its width is rounded.
 
 **Between.** In effective counts time is nearly bilinear, and so it is interpolated.
 """
