@@ -90,7 +90,18 @@ class SideBySide:
         Raises:
             ExportError: a model cannot be exported, or the engine cannot run it.
         """
-        serving, key = self.serving, self.serving.key()
+        return _compared(self.times(compact), self.serving.key(), predicted_ms)
+
+    def times(self, compact: nn.Module) -> Measured:
+        """Both times as the clock gives them, whether they are to be believed or not: `dense` and `compact`.
+
+        Args:
+            compact: the model after.
+
+        Raises:
+            ExportError: a model cannot be exported, or the engine cannot run it.
+        """
+        serving = self.serving
         alone = not serving.on_gpu and serving.threads == 1
         with ExitStack() as stack:
             if serving.in_torch:
@@ -98,10 +109,9 @@ class SideBySide:
             served = {
                 name: self._ready(name, model) for name, model in (("dense", self.dense), ("compact", compact))
             }
-            found = measure(
+            return measure(
                 {name: one.call for name, one in served.items()}, limit=self.limit, cpu=own_time if alone else None
             )
-        return _compared(found, key, predicted_ms)
 
     def _ready(self, name: str, model: nn.Module) -> Served:
         if self.serving.in_torch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs
 from . import portable
 from .answers import Answers, keep, load, read_answers, serving_of
+from .coarse import coarse_profile, takes_whole
 from .profile import Profile, fit
 from .questions import Questions, ask
 from .serving import Serving
 from .sessions import CURE, providers_of
 
 Told = Callable[[int, int], None]
+Agree = Callable[[list[float]], list[float]]
 
 
 def profile_of(
@@ -34,7 +37,7 @@ def profile_of(
     anew: bool = False,
     tell: Told | None = None,
     times: bool = True,
-    agree: Callable[[list[float]], list[float]] | None = None,
+    agree: Agree | None = None,
 ) -> Profile:
     """The times of a network's parts.
 
@@ -55,11 +58,16 @@ def profile_of(
         ExportError: the network cannot be exported.
         TimingError: the file is of another network, or the engine does not serve.
     """
+    network = model, groups, cost, example_inputs
     if answers is not None:
         key, found = read_answers(answers)
-        return fit(ask(model, groups, cost, example_inputs, serving_of(key)), found, key)
+        if takes_whole(serving_of(key)):
+            return replace(coarse_profile(*network, serving_of(key), known=found), key=key)
+        return fit(ask(*network, serving_of(key)), found, key)
     serving = serving.resolved()
-    questions = ask(model, groups, cost, example_inputs, serving)
+    if takes_whole(serving):
+        return _whole(network, serving, tell, times=times, agree=agree)
+    questions = ask(*network, serving)
     key = serving.key()
     found = _timed(questions, serving, key, cache, anew=anew, tell=tell) if times else {}
     if agree is not None:
@@ -67,6 +75,25 @@ def profile_of(
         numbers = agree([-1.0 if (ms := found.get(name)) is None else ms for name in names])
         found = {name: None if ms < 0 else ms for name, ms in zip(names, numbers, strict=True)}
     return fit(questions, found, key)
+
+
+def _whole(
+    network: tuple[nn.Module, Sequence[NeuronGroup], CostModel, Inputs],
+    serving: Serving,
+    tell: Told | None,
+    *,
+    times: bool,
+    agree: Agree | None,
+) -> Profile:
+    """The profile by whole networks, in one process or in several."""
+    first = coarse_profile(*network, serving, tell=tell) if times else None
+    if agree is None:
+        assert first is not None
+        return first
+    count = int(agree([0.0 if first is None else float(len(first.answers))])[0])
+    told = [0.0] * count if first is None else [ms or 0.0 for ms in first.answers.values()]
+    known: Answers = {f"whole-{i}": ms for i, ms in enumerate(agree(told))}
+    return coarse_profile(*network, serving, known=known)
 
 
 def _timed(

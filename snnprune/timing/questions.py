@@ -96,7 +96,7 @@ def ask(
     whole = Cut({}, skeleton_of(model, example_inputs, **form))
     cuts = [
         Cut(kept, skeleton_of(small, example_inputs, **form))
-        for kept, small in _cut(model, groups, cost, seed=seed)
+        for kept, small in draw_cuts(model, groups, cost, _SHARES, seed=seed)
     ]
     if len({tuple(node.op_type for node in one.skeleton.graph.node) for one in cuts}) > 1:
         raise ExportError(
@@ -116,14 +116,27 @@ def ask(
     return Questions(pieces, named, [whole, *cuts], [q.name for q in first], nothing.name, families)
 
 
-def _cut(
-    model: nn.Module, groups: Sequence[NeuronGroup], cost: CostModel, *, seed: int
+def draw_cuts(
+    model: nn.Module,
+    groups: Sequence[NeuronGroup],
+    cost: CostModel,
+    shares: Sequence[tuple[float, float]],
+    *,
+    seed: int = 0,
 ) -> list[tuple[Mapping[str, Any], nn.Module]]:
-    """A few cuts of the network; single inputs of its layers stay."""
+    """A few cuts of the network, as what they keep and what is left; single inputs of its layers stay.
+
+    Args:
+        model: the network.
+        groups: its groups.
+        cost: what they cost.
+        shares: of every cut, least and largest share of a group that it keeps.
+        seed: of the draw.
+    """
     sizes = {name: group.size for name, group in cost.groups.items() if group.kind == "channel"}
     for attempt in range(_TRIES):
         try:
-            drawn = random_cuts(sizes, _SHARES, seed=seed + 1000 * attempt)
+            drawn = random_cuts(sizes, shares, seed=seed + 1000 * attempt)
             return [(kept, cut(model, groups, kept)) for kept in drawn]
         except CollapsedLayerError:  # of a layer that holds a few of a group's neurons, all were drawn to go
             if attempt + 1 == _TRIES:
