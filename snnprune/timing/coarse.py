@@ -1,9 +1,10 @@
 """Times of a network's layers where an engine takes it as a whole: found by least squares over whole cuts.
 
 PyTorch and TensorRT do not run a piece of a graph as they run it inside of a network, or take minutes to build
-each. So a few cuts of the network are timed whole, and what they take is shared out: so much for every multiply-add
-of a layer, so much for every number that it writes, so much for the network as such. Which layer is how far from
-what the arithmetic would allow is not known then; that the sum is right, the clock sees to at the end of the search.
+each. So a few cuts of the network are timed whole, and what they take is shared out: so much for every
+multiply-add of a layer, so much for every number that it writes, so much for the network as such. Which layer is
+how far from what the arithmetic would allow is not known then; that the sum is right, the clock sees to at the end
+of the search.
 """
 
 from __future__ import annotations
