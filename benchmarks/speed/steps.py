@@ -256,7 +256,7 @@ def add_row(path: Path, row: dict[str, Any], args: argparse.Namespace) -> None:
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    key = ("benchmark", "case", "batch", "device")
+    key = ("benchmark", "case", "batch", "device", "engine", "precision")
     rows = [r for r in rows if any(r.get(k) != row.get(k) for k in key)]
     write_json(path, [*rows, row])
     print(json.dumps({k: v for k, v in row.items() if k != "versions"}), flush=True)

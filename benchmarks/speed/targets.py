@@ -1,0 +1,138 @@
+"""Does `latency=0.5` come out as half the time, on a machine that does other things meanwhile?
+
+    python benchmarks/speed/targets.py --runs 3
+    python benchmarks/speed/targets.py resnet18 --engine torch-compiled --device cuda --precision fp16 --batch 32
+    python benchmarks/speed/targets.py --table
+
+Every run times the network's layers anew, learns for a few steps on random images, and corrects itself by the clock,
+all of it while another process keeps a core busy (`--idle`: without). Then that process is ended and the files are
+timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into `targets.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from steps import HERE, add_row, options
+from torch.utils.data import DataLoader, TensorDataset
+
+import snnprune
+from snnprune.metrics import count_macs, count_params
+from snnprune.timing import Serving, bench
+
+NETWORKS = {"resnet18": 4, "mobilenet_v2": 4, "efficientnet_b0": 4, "vit_b_16": 2}  # images per step
+_BUSY = "while True: pass"
+
+
+@contextlib.contextmanager
+def busy(really: bool) -> Iterator[None]:
+    """Another process that keeps a core busy."""
+    other = subprocess.Popen([sys.executable, "-c", _BUSY]) if really else None
+    try:
+        yield
+    finally:
+        if other is not None:
+            other.kill()
+            other.wait()
+
+
+def run(name: str, seed: int, args: Any) -> dict[str, Any]:
+    """One run, and what its files take afterwards."""
+    torch.manual_seed(seed)
+    model = getattr(torchvision.models, name)().eval()
+    images = torch.randn(4 * NETWORKS[name], 3, args.size, args.size)
+    loader = DataLoader(TensorDataset(images, torch.arange(len(images)) % 10), NETWORKS[name])
+    serving = Serving(engine=args.engine, batch=args.batch, precision=args.precision, threads=args.threads)
+    config = snnprune.PruneConfig(
+        target={"latency": args.target},
+        epochs=2,
+        lr=1e-3,
+        seed=seed,
+        floor=0.05,
+        search=snnprune.SearchOptions(share=0.5),
+        serving=serving,
+    )
+    began = time.monotonic()
+    with busy(not args.idle), tempfile.TemporaryDirectory() as cache:
+        os.environ["SNNPRUNE_CACHE"] = cache
+        result = snnprune.optimize(model, loader, None, config, device=args.device)
+    seconds = time.monotonic() - began
+    *tries, final = result.report.trials
+    compact = result.model.cpu()
+    found = bench(
+        {"dense": model, "compact": compact}, [serving], example_inputs=images[:2], limit=60.0, spread=0.01
+    )[1]
+    example = images[:1]
+    return {
+        "benchmark": "targets",
+        "case": f"{name}, seed {seed}",
+        "batch": args.batch,
+        "engine": found.engine,
+        "precision": found.precision,
+        "served_on": found.device,
+        "target": args.target,
+        "busy": not args.idle,
+        "predicted": tries[0]["predicted_ms"],
+        "tries": [t.get("latency") for t in tries],
+        "said": final.get("latency"),
+        "measured": found.ratio,
+        "spread": found.ratio_spread,
+        "refused": found.ratio_refused,
+        "ms": found.ms,
+        "macs": count_macs(compact, example) / count_macs(model, example),
+        "params": count_params(compact) / count_params(model),
+        "seconds": round(seconds, 1),
+    }
+
+
+def table(path: Path) -> str:
+    """What the rows say."""
+    rows = json.loads(path.read_text())
+    text = "| network | batch | engine, precision | on | measured afterwards (spread) | kept: MACs, params | seconds |\n"
+    text += "|---|---|---|---|---|---|---|\n"
+    for r in rows:
+        measured = "refused" if r["measured"] is None else f"{r['measured']:.3f} ({r['spread']:.3f})"
+        text += (
+            f"| {r['case']} | {r['batch']} | {r['engine']}, {r['precision']} | {r['served_on']} | {measured} | "
+            f"{r['macs']:.2f}, {r['params']:.2f} | {r['seconds']:.0f} |\n"
+        )
+    good = sum(r["measured"] is not None and 0.42 <= r["measured"] <= 0.52 for r in rows if r["target"] == 0.5)
+    return f"{text}\n{good} of {len(rows)} runs between 0.42 and 0.52.\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = options(__doc__ or "")
+    parser.set_defaults(results=HERE / "targets.json")
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []])
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--target", type=float, default=0.5)
+    parser.add_argument("--engine", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--idle", action="store_true", help="no other process")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.table:
+        print(table(args.results))
+        return
+    for seed in range(args.first_seed, args.first_seed + args.runs):
+        for name in args.networks or NETWORKS:
+            add_row(args.results, run(name, seed, args), args)
+
+
+if __name__ == "__main__":
+    main()
