@@ -4,12 +4,12 @@
     python benchmarks/speed/equal_time.py resnet18 --images flowers144
     python benchmarks/speed/equal_time.py --table
 
-A network that was trained on the images (MobileNetV2 comes so, ResNet-18 is trained here from fresh weights) is cut to
-half its measured time, ONNX Runtime on the CPU, one thread, batch 1, in four ways, and recovers with the same batches,
-the same number of steps in all, the same teacher and the same rate:
+A network that was trained on the images (MobileNetV2 comes so, ResNet-18 is trained here from fresh weights) is cut
+to half its measured time, ONNX Runtime on the CPU, one thread, batch 1, in four ways, and recovers with the same
+batches, the same number of steps in all, the same teacher and the same rate:
 
 - `latency`: by `latency=0.5`;
-- `macs`: by `macs=SHARE`, the share found by bisection so that a cut of the network as it came takes half the time;
+- `macs`: by `macs=SHARE`, found by bisection so that a cut of the network as it came takes half the time;
 - `L2`: torch-pruning's L2 norm, the same ratio in every layer, found by bisection in the same way;
 - `LAMP`: torch-pruning's LAMP, one ranking over all layers, likewise.
 
@@ -39,7 +39,7 @@ from snnprune.budget import CostModel
 from snnprune.inputs import first_images
 from snnprune.learner import TaskLoss, recover
 from snnprune.metrics import count_macs, count_params
-from snnprune.switching import switch_neurons
+from snnprune.switching import Options, switch_neurons
 from snnprune.timing import Serving, SideBySide
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -138,7 +138,7 @@ def run(name: str, method: str, seed: int, args: Any) -> dict[str, Any]:
         if method == "macs":
             groups = snnprune.trace(model, example)
             cost = CostModel(model, groups, example)
-            with switch_neurons(copy.deepcopy(model), groups, cost) as gated:
+            with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=0.05, round_to=8)) as gated:
 
                 def take(share: float) -> nn.Module:
                     gated.set_budget({"macs": max(share, 0.05)})
@@ -191,7 +191,8 @@ def table(path: Path) -> str:
         mean, before = (100 * statistics.mean(r[k] for r in own) for k in ("accuracy", "dense"))
         shares = ", ".join("refused" if r["share"] is None else f"{r['share']:.2f}" for r in own)
         macs, params = (statistics.mean(r[k] for r in own) for k in ("macs", "params"))
-        text += f"| {network} | {method} | {len(own)} | {mean:.2f} ({every}) | {before:.2f} | {shares} | {macs:.2f} | {params:.2f} |\n"
+        cells = [network, method, len(own), f"{mean:.2f} ({every})", f"{before:.2f}", shares]
+        text += f"| {' | '.join(map(str, cells))} | {macs:.2f} | {params:.2f} |\n"
     return text
 
 

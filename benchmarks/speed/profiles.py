@@ -4,7 +4,8 @@
     python benchmarks/speed/profiles.py resnet50 --engine cuda --precision fp16 --batch 32 --device cuda
     python benchmarks/speed/profiles.py --table
 
-The cuts keep the same share of every group, in multiples of 8, and are none of those that the profile was made with.
+The cuts keep the same share of every group, in multiples of 8, and are none of those that the profile was made
+with.
 Rows go into `profiles.json`.
 """
 
@@ -91,10 +92,8 @@ def table(path: Path) -> str:
             cells.append(
                 "refused" if one["measured"] is None else f"{one['predicted']:.3f} / {one['measured']:.3f}"
             )
-        text += (
-            f"| {r['case']} | {r['batch']} | {r['engine']}, {r['precision']} | {r['served_on']} | {r['dense_ms']:.3g} | "
-            f"{' | '.join(cells)} | {r['graphs']} | {r['seconds']:.0f} |\n"
-        )
+        first = [r["case"], r["batch"], f"{r['engine']}, {r['precision']}", r["served_on"], f"{r['dense_ms']:.3g}"]
+        text += f"| {' | '.join(map(str, [*first, *cells, r['graphs'], round(r['seconds'])]))} |\n"
     return text
 
 

@@ -4,9 +4,9 @@
     python benchmarks/speed/targets.py resnet18 --engine torch-compiled --device cuda --precision fp16 --batch 32
     python benchmarks/speed/targets.py --table
 
-Every run times the network's layers anew, learns for a few steps on random images, and corrects itself by the clock,
-all of it while another process keeps a core busy (`--idle`: without). Then that process is ended and the files are
-timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into `targets.json`.
+Every run times the network's layers anew, learns for a few steps on random images, and corrects itself by the
+clock, all of it while another process keeps a core busy (`--idle`: without). Then that process is ended and the
+files are timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into `targets.json`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run(name: str, seed: int, args: Any) -> dict[str, Any]:
 def table(path: Path) -> str:
     """What the rows say."""
     rows = json.loads(path.read_text())
-    text = "| network | batch | engine, precision | on | measured afterwards (spread) | kept: MACs, params | seconds |\n"
+    text = "| network | batch | engine, precision | on | measured (spread) | kept: MACs, params | seconds |\n"
     text += "|---|---|---|---|---|---|---|\n"
     for r in rows:
         measured = "refused" if r["measured"] is None else f"{r['measured']:.3f} ({r['spread']:.3f})"
