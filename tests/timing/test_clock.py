@@ -130,6 +130,22 @@ def test_two_moods_of_one_file_are_refused():
     assert found.ratio_refused("a") is None
 
 
+@pytest.mark.parametrize(("off", "refused"), [(0.04, False), (0.06, True)])
+def test_a_ratio_that_varies_by_more_than_two_and_a_half_times_the_aim_is_refused(off, refused):
+    found = Machine().measure({"most": 96}, a=0.02, b=lambda _t, n: 0.01 if n <= 24 else 0.01 * (1 + off))
+    assert found.ratio_spread("b") == pytest.approx(off)
+    assert (found.ratio_refused("b") is not None) == refused
+    assert found.trusted != refused
+
+
+def test_it_is_looked_at_now_and_then(monkeypatch):
+    """Who looks after every call ends in a lucky moment."""
+    looks, settled = [], clock._settled
+    monkeypatch.setattr(clock, "_settled", lambda found: looks.append(found["a"].calls) or settled(found))
+    Machine().measure({"most": 200, "limit": 1e4}, a=lambda _t, n: 0.01 * (1 + n))
+    assert looks == [48, 60, 75, 94, 118, 148, 185]
+
+
 def test_a_ratio_that_drifts_is_refused_however_long_it_is_measured():
     def spread(most):
         found = Machine().measure(
