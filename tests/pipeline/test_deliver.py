@@ -161,3 +161,39 @@ def test_a_network_of_several_outputs_is_delivered_by_all_of_them(here):
     save_file(probe, run_folder / "probe.safetensors")
     with pytest.raises(ExportError, match=r"differs from the model by 1"):
         deliver_onnx(run_folder, Path("three.onnx"))
+
+
+def test_another_form_of_a_runs_file_needs_no_code(finished, said, capsys):
+    """A fixed batch larger than what was recorded, other names, both in half precision too."""
+    before = tree(finished)
+    form = ["--fixed-batch", "6", "--input-name", "image", "--output-name", "scores"]
+    assert run(["export", "--onnx", *form]) == 0
+    assert run(["export", "--onnx", *form, "--fp16"]) == 0
+    capsys.readouterr()
+    made = {"model-batch6-renamed.onnx", "model-fp16-batch6-renamed.onnx"}
+    assert names(finished) == MADE | PAGE | made
+    for name in made:
+        session = onnxruntime.InferenceSession(finished / name, providers=["CPUExecutionProvider"])
+        assert [(i.name, i.shape) for i in session.get_inputs()] == [("image", [6, 1, 8, 8])]
+        assert [o.name for o in session.get_outputs()] == ["scores"]
+        assert snnprune.onnx_metadata(finished / name) == snnprune.onnx_metadata(finished / "model.onnx")
+    assert "takes images of 8x8 alone" in said(run(["export", "--onnx", "--dynamic-size", "--arch", DIGITS]))
+    assert "--arch" in said(run(["export", "--onnx", "--dynamic-size"])), "the recorded file has one size"
+    for name in made:
+        (finished / name).unlink()
+    assert tree(finished) == before
+
+
+def test_a_run_in_int8(finished, said, capsys):
+    before = tree(finished)
+    message = said(run(["export", "--onnx", "--int8", "--data", "fake", "--num-classes", "3"]))
+    assert "does not run on images of shape (3, 32, 32)" in message
+    assert "--image-size" in message
+    assert tree(finished) == before
+    assert run(["export", "--onnx", "--int8", "--data", "digits", "--tolerance", "0.1"]) == 0
+    assert "runs/digits/model-int8.onnx" in capsys.readouterr().out
+    assert names(finished) == {*MADE, *PAGE, "model-int8.onnx"}
+    told, of_run = (snnprune.onnx_metadata(finished / n) for n in ("model-int8.onnx", "model.onnx"))
+    assert told["snnprune.normalization"] == of_run["snnprune.normalization"]
+    assert told["snnprune.quantization"]["fp32_accuracy"] == of_run["snnprune.accuracy"]["value"]
+    assert set(told["snnprune.accuracy"]) == set(of_run["snnprune.accuracy"])
