@@ -6,7 +6,8 @@
 
 Every run times the network's layers anew, learns for a few steps on random images, and corrects itself by the
 clock, all of it while another process keeps a core busy (`--idle`: without). Then that process is ended and the
-files are timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into `targets.json`.
+files are timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into
+`targets.json`.
 """
 
 from __future__ import annotations
