@@ -33,6 +33,7 @@ def malformed(report: Any) -> str | None:
         "seconds": is_number,
         "stored": lambda v: not v or all(type(v[name]) is int and v[name] > 0 for name in ("dense", "compact")),
         "speed": lambda v: v is None or (type(v) is dict and all(map(is_number, v["measured"].values()))),
+        "latency": lambda v: v is None or is_timed(v),
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
         "config": lambda v: type(v) is dict,
@@ -74,6 +75,20 @@ def is_point(entry: Mapping[str, Any]) -> bool:
         and _share_or_none(get("val_accuracy"))
         and type(counts) is dict
         and all(_every(found, is_count) and len(found) == 3 for found in counts.values())
+    )
+
+
+def is_timed(times: Mapping[str, Any]) -> bool:
+    """Whether entries are times of two models: figures or None, and what they are of."""
+    figures = (times[name] for name in ("dense_ms", "compact_ms", "share", "predicted_ms"))
+    spreads = (times[name] for name in ("spread", "dense_spread", "compact_spread"))
+    counts, texts = (times["batch"], times["threads"]), ("engine", "version", "device", "precision", "load")
+    return (
+        all(value is None or (is_number(value) and 1e-9 <= value <= 1e12) for value in figures)
+        and all(value is None or (is_number(value) and 0 <= value <= 1e6) for value in spreads)
+        and all(is_count(count) and 0 < count < 2**31 for count in counts)
+        and all(type(times[name]) is str for name in texts)
+        and type(times["refused"]) in (str, type(None))
     )
 
 

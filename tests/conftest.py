@@ -23,6 +23,9 @@ import mobilenet  # noqa: E402
 import resnet  # noqa: E402
 import vgg  # noqa: E402
 
+from snnprune.runs.timer import Timer  # noqa: E402
+from snnprune.timing.compared import Compared  # noqa: E402
+
 # name -> (factory, input shape); every network of models/ is here, some of the widest in a narrow form
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mlp": (mlp.mlp, (1, 28, 28)),
@@ -51,6 +54,59 @@ def no_pages(request, monkeypatch) -> None:
     """Runs are saved without their page, which takes a second to draw, but where it is what is tested."""
     if "pages" not in request.keywords:
         monkeypatch.setattr("snnprune.runs.folder.write_page", lambda _folder: None)
+
+
+_TIMES = Timer.__call__
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_times() -> Iterator[None]:
+    """Nothing is timed, which would take seconds for every run and be another figure every time; see `timed`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Timer, "__call__", lambda _timer, _model: None)
+        yield
+
+
+def compared(dense: float | None = 3.0, compact: float | None = 1.5, **changes) -> Compared:
+    """Times as a clock might tell them."""
+    known = {"share": compact / dense} if dense is not None and compact is not None else {"share": None}
+    values = {
+        **known,
+        "spread": 0.02,
+        "dense_spread": 0.03,
+        "compact_spread": 0.04,
+        "refused": None,
+        "engine": "cpu",
+        "version": "onnxruntime 1.31.1",
+        "device": "Some CPU",
+        "batch": 1,
+        "precision": "fp32",
+        "threads": 1,
+        "load": "0.5 of 2 cores were busy with other things",
+    }
+    return Compared(dense_ms=dense, compact_ms=compact, **{**values, **changes})
+
+
+@pytest.fixture
+def timed(monkeypatch) -> list[tuple[float, float]]:
+    """A machine that takes a millisecond for a million MACs; lists (dense, compact) MACs of what it timed."""
+    from snnprune.metrics import count_macs
+
+    seen = []
+
+    class Beside:
+        def __init__(self, dense, example_inputs, serving, *, limit) -> None:
+            self.dense, self.example, self.batch = dense, example_inputs, serving.batch
+            assert limit >= 4
+
+        def __call__(self, compact) -> Compared:
+            seen.append(tuple(count_macs(model, self.example) for model in (self.dense, compact)))
+            slow, fast = (self.batch * macs / 1e6 for macs in seen[-1])
+            return compared(slow, fast, batch=self.batch)
+
+    monkeypatch.setattr(Timer, "__call__", _TIMES)
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide", Beside)
+    return seen
 
 
 @pytest.fixture

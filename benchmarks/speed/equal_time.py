@@ -5,8 +5,8 @@
     python benchmarks/speed/equal_time.py --table
 
 A network that was trained on the images (MobileNetV2 comes so, ResNet-18 is trained here from fresh weights) is
-cut to half its measured time, ONNX Runtime on the CPU, one thread, batch 1, in four ways, and recovers with the same
-batches, the same number of steps in all, the same teacher and the same rate:
+cut to half its measured time, in ONNX Runtime on the CPU, one thread, batch 1. That is done in four ways; then it
+recovers with the same batches, the same number of steps in all, the same teacher and the same rate:
 
 - `latency`: by `latency=0.5`;
 - `macs`: by `macs=SHARE`, found by bisection so that a cut of the network as it came takes half the time;

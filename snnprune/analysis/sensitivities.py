@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,12 +18,16 @@ from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
 from ..loaders import loader_of, reread
 from ..losses import check_loss
+from ..macs import price
 from ..metrics import evaluate
 from ..options import Count, Part, Share, checked, each
 from ..plain import plain
 from ..proof.tracing import trace
+from ..runs.timer import Timer
+from ..runs.times import conditions_of, trial_times
 from ..shown import brief_repr
 from ..switching import Options, first_scores, switch_neurons
+from ..timing.serving import Serving
 
 SHARES = (0.75, 0.5, 0.25)
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -38,15 +43,19 @@ class Sensitivity:
         groups: per group `id`, `size`, and `points`: for every share of its neurons the `kept` number, the
             model's `macs` and `params` as shares of the dense ones, and the `accuracy`.
         whole: for every target that floors allow the `target`, `macs`, `params`, and `accuracy` of one cut
-            through all groups.
+            through all groups; where they were timed also `latency` (share of the dense model's time), `dense_ms`,
+            `compact_ms` and `spread`, and `refused`, the reason why one of them is None.
         metric: of the targets.
+        served: what they were timed on: `engine`, `version`, `device`, `batch`, `precision`, `threads`; None where
+            nothing was timed.
     """
 
     accuracy: float
     count: int
     groups: list[dict[str, Any]]
-    whole: list[dict[str, float]]
+    whole: list[dict[str, Any]]
     metric: str
+    served: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -67,6 +76,8 @@ def sensitivity(
     round_to: int = 1,
     batches: Iterable[Any] | None = None,
     loss_fn: LossFunction | None = None,
+    time: bool = False,
+    serving: Serving | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
     """Remove the weakest neurons of one group after the other, and of all at once, and look at the accuracy.
@@ -87,6 +98,9 @@ def sensitivity(
         batches: training batches by which neurons are ordered as at the start of a run; without them by the
             norms of their weights.
         loss_fn: `loss_fn(model, batch)` for those, instead of cross-entropy.
+        time: also time every cut through all groups beside the model as it is, for seconds each. A model that
+            cannot be timed goes without, with a warning.
+        serving: what serves them then; by default ONNX Runtime, one input a call.
         on_step: told (evaluations done, in all).
 
     Raises:
@@ -103,7 +117,9 @@ def sensitivity(
     model, data = plain(model, "sensitivity()"), reread(data, "sensitivity()'s data")
     metric, floor = checked("metric", metric, Counted), checked("floor", floor, Share)
     shares, targets = each("shares", shares, Part), each("targets", targets, Part)
-    round_to = checked("round_to", round_to, Count)
+    round_to, time = checked("round_to", round_to, Count), checked("time", time, bool)
+    if not isinstance(serving, (Serving, NoneType)):
+        raise ConfigError(f"serving={brief_repr(serving)} must be a snnprune.Serving, or None.")
     if batches is not None:
         loader_of(batches, "sensitivity()'s batches")
     if on_step is not None and not callable(on_step):
@@ -130,7 +146,7 @@ def sensitivity(
             points.append({"kept": count})
             cuts.append((points[-1], {group.id: mask}))
         table.append({"id": group.id, "size": group.size, "points": points})
-    whole: list[dict[str, float]] = []
+    whole: list[dict[str, Any]] = []
     for share in targets:
         try:
             kept = cost.select(metric, share, scores, floor=floor, round_to=round_to).kept
@@ -138,6 +154,8 @@ def sensitivity(
             continue  # below what the floors allow
         whole.append({"target": share})
         cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
+    served: dict[str, Any] | None = None
+    timer = Timer(model, example, serving or Serving(), price(network, example).total) if time else None
     with switch_neurons(network, groups, cost, Options(scores=None)) as gated:
         before = evaluate(gated, data)
         for done, (entry, masks) in enumerate(cuts, 1):
@@ -146,6 +164,10 @@ def sensitivity(
             chosen = {n: m.numpy() for n, m in masks.items()}
             entry |= {m: cost.share(m, chosen) for m in COUNTED}
             entry["accuracy"] = evaluate(gated, data).accuracy
+            found = timer(gated.compact()) if timer is not None and "target" in entry else None
+            if found is not None:
+                entry |= trial_times(found)
+                served = conditions_of(found)
             if on_step is not None:
                 on_step(done, len(cuts))
-    return Sensitivity(before.accuracy, before.count, table, whole, metric)
+    return Sensitivity(before.accuracy, before.count, table, whole, metric, served)

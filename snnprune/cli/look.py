@@ -151,6 +151,7 @@ def compare(
     from rich.table import Table
 
     from ..analysis.comparing import report_of
+    from ..runs.times import marks
     from ..runs.visual import HEAD, comparison, write_comparison, write_page
     from ..runs.visual.material import REPORT
 
@@ -170,6 +171,8 @@ def compare(
             for row in comparison(found):
                 table.add_row(*map(escape, row))
             console.print(table)
+            for sentence in marks([report.latency for _, report in found])[1]:
+                say(sentence)
         bare = [path for path in runs if not (path / REPORT).is_file()]
         for path in bare:
             say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")

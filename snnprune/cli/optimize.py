@@ -157,7 +157,7 @@ def optimize(
             if ranks.first:
                 if opened.arch is not None:
                     result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
-                display.stage("export")
+                display.stage("save")
                 result.model.cpu()
                 result.save(folder)
         _warn_about_chance(result.report, splits)

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from ..learner import Event
+from ..runs.times import speed_up
 from .show import console, say
 
 _TITLES = {
@@ -33,6 +34,7 @@ _TITLES = {
     "test": "testing",
     "export": "exporting to ONNX",
     "int8": "calibrating, measuring int8",
+    "save": "timing and exporting to ONNX",
 }
 
 
@@ -108,7 +110,8 @@ class Display:
             if values["drop"] is None:
                 say(f"{text}: failed ({values['why']})")
             else:
-                say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}: {end}")
+                time = f", {speed_up(values)} as fast" if "latency" in values else ""
+                say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}{time}: {end}")
             return
         for task in self.tasks.values():
             self.progress.remove_task(task)

@@ -43,6 +43,9 @@ def sensitivity(
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
     keep: Keep = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="also time the cuts of the whole model in ONNX Runtime, seconds each")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
     trust_pickle: Trust = False,
     as_json: Json = False,
@@ -56,6 +59,7 @@ def sensitivity(
     from ..errors import ConfigError
     from ..options import checked
     from ..runs.folder import open_model
+    from ..runs.times import served_by, speed_up
     from ..runs.visual import write_sensitivity
     from ..shown import ROWS, cut, largest
 
@@ -78,6 +82,7 @@ def sensitivity(
                 metric=checked("metric", metric, Counted),
                 keep=tuple(keep or ()),
                 batches=list(itertools.islice(splits.train, 4)),
+                time=time,
                 on_step=display.cuts,
             )
         if as_json:
@@ -95,6 +100,11 @@ def sensitivity(
         say_rest(rest)
         say(f"dense: {found.accuracy:.2%} on {found.count} validation images of {data}")
         for point in found.whole:
-            say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}")
+            fast = f", {speed_up(point, spread=True)}" if "latency" in point else ""
+            say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}{fast}")
+        if found.served is not None:
+            say(f"timed with {served_by(found.served)}")
+        for why in dict.fromkeys(point["refused"] for point in found.whole if point.get("refused")):
+            say(f"not to be believed, hence ?: {why}")
         if html is not None:
             say(f"wrote {write_sensitivity(model.stem, found.to_dict(), html)}")

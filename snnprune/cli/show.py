@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..graph import NeuronGroup
 from ..runs.report import Report, finite, human
+from ..runs.times import remarks
 from ..shown import ROWS, cut, first, largest, visible
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def summary(report: Report, run: Path) -> None:
     if onnx.is_file():
         table.add_row("ONNX file", "", size(onnx), "")
     console.print(table)
+    for sentence in remarks(report.latency) if report.latency is not None else ():
+        say(sentence)
     if report.groups:
         show_counts(report)
     exact = {name: report.exactness.get(name) for name in ("fold", "remove", "onnx")}

@@ -13,6 +13,7 @@ from ..files import read_json, write_json
 from ..learner import PruneConfig, check_same_run
 from ..ranks import current
 from ..runs.places import BOOK, remove_checkpoint
+from ..runs.times import trial_times
 from .job import Job
 from .setting import Setting
 
@@ -111,6 +112,8 @@ class DropSearch:
             for t in trials:
                 lost = t["drop"]
                 numbers = type(t[self.metric]) is float and (lost is None or type(lost) in (int, float))
+                if any(type(value) not in (int, float, bool, str, type(None)) for value in t.values()):
+                    raise ValueError("an entry of a trial is none")
                 if not numbers or type(t["passed"]) is not bool:
                     raise ValueError("a trial is none")
             return {t[self.metric]: t for t in trials}
@@ -128,7 +131,8 @@ class DropSearch:
         passed = lost <= self.drop + 1e-9
         if passed:
             self.best = job, compact
-        return {self.metric: share, "val_accuracy": accuracy, "drop": lost, "passed": passed}
+        times = trial_times(self.setting.timer(compact)) if current().first else {}
+        return {self.metric: share, "val_accuracy": accuracy, "drop": lost, "passed": passed, **times}
 
     def _run(self, share: float) -> tuple[Job, nn.Module]:
         job = Job(self.setting, self._at(share))

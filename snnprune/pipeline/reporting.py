@@ -29,7 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 def result_of(
-    job: Job, compact: nn.Module, began: float, data_name: str | None, trials: Sequence[dict[str, Any]] = ()
+    job: Job,
+    compact: nn.Module,
+    began: float,
+    data_name: str | None,
+    trials: Sequence[dict[str, Any]] = (),
+    latency: dict[str, Any] | None = None,
 ) -> Result:
     """Measure the compact model on what the dense one was measured on, and put the result together.
 
@@ -39,6 +44,7 @@ def result_of(
         began: when the run did, by the monotonic clock.
         data_name: for the report.
         trials: what the report says of them.
+        latency: times of both models, where they were taken already.
 
     Raises:
         TargetError: the model is larger than its target allows.
@@ -63,6 +69,7 @@ def result_of(
         seconds=round(time.monotonic() - began, 1),
         device=device_name(setting.where),
         speed=None if job.speed is None else job.speed.to_dict(),
+        latency=latency,
         config=setting.config.to_dict(),
         kept_whole=[{"id": g.id, "reason": str(g.reason)} for g in setting.groups if not g.prunable],
         history=found.history,
@@ -83,7 +90,9 @@ def result_of(
     known = recognise(setting.dense)
     if known is not None:  # so that the run opens again without being told
         details["factory"] = {"arch": known[0], "kwargs": known[1]}
-    return Result(compact, report, setting.sample, details, found.scales, _pictures(setting, found))
+    pictures = _pictures(setting, found)
+    setting.dense.cpu()  # where it waits for being timed, without taking a GPU's memory
+    return Result(compact, report, setting.sample, details, found.scales, pictures, setting.timer)
 
 
 def _figures(model: nn.Module, measured: Evaluation | None, priced: MacCount, found: Found) -> ModelFigures:

@@ -24,8 +24,10 @@ from ..metrics import Evaluation, count_params, evaluate
 from ..proof.tracing import trace
 from ..ranks import current
 from ..registry import check_finite
+from ..runs.timer import Timer
 from ..switching import alike
 from ..switching.connections import switched_layers, weight_of
+from ..timing.serving import Serving
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .identity import data_identity, run_identity
 
@@ -165,6 +167,12 @@ class Setting:
     def cost(self) -> CostModel:
         """What each of its neurons costs."""
         return CostModel(self.dense, self.groups, self.example)
+
+    @functools.cached_property
+    def timer(self) -> Timer:
+        """Times compact models beside the dense one, as they will be served."""
+        serving = getattr(self.config, "serving", Serving())
+        return Timer(self.dense, self.sample, serving, self.price.total)
 
     @functools.cached_property
     def loss(self) -> TaskLoss:

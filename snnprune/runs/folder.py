@@ -68,9 +68,7 @@ def save_run(
         RunError: the folder exists, or cannot be written.
         ExportError: the ONNX file is not what the model computes.
     """
-    check_name(partial_of(folder))
-    if folder.exists():
-        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
+    check_free(folder)
     work = partial_of(folder)
     check_work(work)
     try:
@@ -82,6 +80,18 @@ def save_run(
         _write_run(model, report, sample, details, folder, onnx=onnx, drawn=drawn)
     remove_checkpoint(folder / CHECKPOINT)
     return folder
+
+
+@file_errors()
+def check_free(folder: Path) -> None:
+    """Refuse a folder that is there already.
+
+    Raises:
+        RunError: it is, or its name cannot be that of a folder.
+    """
+    check_name(partial_of(folder))
+    if folder.exists():
+        raise RunError(f"{folder} exists already. Choose another --output, or remove it.")
 
 
 class _Gone(RunError):

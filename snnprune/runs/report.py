@@ -23,8 +23,10 @@ from ..macs import count_macs, price
 from ..metrics import count_nonzero, count_params, evaluate
 from ..options import path_of
 from ..plain import plain
-from ..shown import ROWS, cut, largest
+from ..shown import cut
 from .sparse import stored_bytes
+from .text import text_of
+from .times import time_rows
 
 _PACKAGES = ("snnprune", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "onnxruntime-gpu")
 _NAME = 100  # characters of a name in a table
@@ -80,6 +82,8 @@ class Report:
         unpriced: operations that take weights and whose multiply-adds are not in `macs`, as `operation (module)`.
         speed: what the recovery computed in: `precision`, `channels_last`, `compile`, and `measured`, seconds of a
             step by candidate; None where there was no recovery.
+        latency: times of both models beside each other, as they will be served, in the form of
+            `timing.compared.Compared.to_dict()`; None where nothing was timed.
         command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
             target, what each cut kept and took, and last the final model.
@@ -112,6 +116,7 @@ class Report:
     command: str = ""
     stored: dict[str, int] = field(default_factory=dict)
     speed: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,8 +166,8 @@ class Report:
         return found
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """(what, dense, compact, change) for tables; accuracies in per cent."""
-        found = []
+        """(what, dense, compact, change) for tables, times first; accuracies in per cent."""
+        found = [] if self.latency is None else time_rows(self.latency)
         a, b, split = self.dense, self.compact, cut(self.split, _NAME)
         if a.accuracy is not None and b.accuracy is not None:
             change = 100 * (b.accuracy - a.accuracy)
@@ -188,19 +193,7 @@ class Report:
         return found
 
     def __str__(self) -> str:
-        lines = [f"{'':22}{'dense':>12}{'compact':>12}{'':>18}"]
-        lines += [f"{what:22}{x:>12}{y:>12}{change:>18}" for what, x, y, change in self.rows()]
-        if self.unpriced:
-            lines.append(f"not in the MACs: {cut(', '.join(self.unpriced))}")
-        if not self.groups:
-            return "\n".join(lines)
-        lines.append("")
-        lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
-        groups, rest = largest(self.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
-        for g in groups:
-            counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
-            lines.append(f"{cut(g['id'], _NAME):32}{counts}")
-        return "\n".join([*lines, rest] if rest else lines)
+        return text_of(self)
 
 
 def goal(target: Mapping[str, float | str] | None) -> str:

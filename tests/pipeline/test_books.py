@@ -36,6 +36,8 @@ def trials(folder, content):
         [{**TRIAL, "macs": 1}],
         [{**TRIAL, "passed": 1}],
         [{**TRIAL, "drop": "x"}],
+        [{**TRIAL, "latency": [0.5]}],
+        [{**TRIAL, "refused": {}}],
         [{"macs": 0.5}],
         [3],
         3,
@@ -45,7 +47,8 @@ def trials(folder, content):
 def test_trials_of_another_form_are_refused(tmp_path, content):
     with pytest.raises(RunError, match="malformed"):
         trials(tmp_path, content)
-    assert trials(tmp_path, [TRIAL, {**TRIAL, "macs": 0.25, "drop": None}]).keys() == {0.5, 0.25}
+    timed = {"latency": 0.5, "dense_ms": 2.0, "compact_ms": None, "spread": 0.01, "refused": "it varies"}
+    assert trials(tmp_path, [TRIAL, {**TRIAL, **timed, "macs": 0.25, "drop": None}]).keys() == {0.5, 0.25}
 
 
 def share(folder, **content):

@@ -179,3 +179,17 @@ def test_a_damaged_book_of_trials_is_refused(digits, tmp_path, content):
     (tmp_path / "trials.json").write_text(content)
     with pytest.raises(RunError, match=r"trials\.json"):
         snnprune.optimize(model, train, val, quick_config(), checkpoint=tmp_path, resume=True)
+
+
+def test_trials_and_the_result_are_timed(digits, judged, timed, tmp_path):
+    model, train, val = digits
+    judged(lambda share: 0.9)
+    result = snnprune.optimize(model, train, val, quick_config(trials=2))
+    dense, _ = timed[0]
+    for trial, (whole, compact) in zip(result.report.trials, timed, strict=True):
+        assert whole == dense
+        assert trial["latency"] == pytest.approx(compact / dense)
+        assert trial["macs"] - 0.01 <= trial["latency"] <= trial["macs"], "as this machine is said to be"
+    result.save(tmp_path / "run")
+    assert result.report.latency["share"] == pytest.approx(result.report.trials[1]["latency"])
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["trials"] == result.report.trials

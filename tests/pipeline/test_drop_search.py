@@ -5,18 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from conftest import compared
 
 from snnprune import PruneConfig
 from snnprune.errors import TargetError
 from snnprune.pipeline import drop as module
 from snnprune.pipeline.drop import DropSearch
+from snnprune.timing.compared import Compared
 
 
 @pytest.fixture
 def search(monkeypatch):
     """A search whose trial at a share ends with the accuracy that a function gives for it."""
 
-    def begin(accuracy, **options):
+    def begin(accuracy, times=lambda _: None, **options):
         seen = []
 
         class Shared:
@@ -28,6 +30,9 @@ def search(monkeypatch):
 
             def least_share(self) -> float:
                 return 0.0
+
+            def timer(self, model) -> Compared | None:
+                return times(model)
 
             def tell(self, *args, **values) -> None:
                 pass
@@ -84,3 +89,29 @@ def test_a_trial_may_lose_what_is_allowed(search, accuracy, passes):
         with pytest.raises(TargetError, match=r"lost 0\.0501 of the validation accuracy \(0\.9000\)"):
             trials.run()
     assert trials.trials[0]["drop"] == pytest.approx(0.9 - accuracy)
+
+
+def test_every_trial_is_timed_beside_the_dense_model(search):
+    trials, _ = search(lambda share: 0.9, lambda share: compared(8.0, 8.0 * share), trials=2)
+    trials.run()
+    assert [t["latency"] for t in trials.trials] == [t["macs"] for t in trials.trials] == [0.5, 0.25]
+    assert [(t["dense_ms"], t["compact_ms"], t["spread"]) for t in trials.trials] == [(8, 4, 0.02), (8, 2, 0.02)]
+    assert not any("refused" in t for t in trials.trials)
+
+
+def test_a_trial_whose_time_is_not_to_be_believed_says_why(search):
+    def times(share):
+        return compared(None, None, refused="it varies by 31 %") if share == 0.5 else None
+
+    trials, _ = search(lambda share: 0.9, times, trials=2)
+    trials.run()
+    first, second = trials.trials
+    assert (first["latency"], first["dense_ms"], first["refused"]) == (None, None, "it varies by 31 %")
+    assert set(second) == {"macs", "val_accuracy", "drop", "passed"}
+
+
+def test_one_of_several_processes_times(search, monkeypatch):
+    trials, _ = search(lambda share: 0.9, lambda share: compared(), trials=1)
+    monkeypatch.setattr(module, "current", lambda: SimpleNamespace(first=False, wait=lambda: None))
+    trials.run()
+    assert set(trials.trials[0]) == {"macs", "val_accuracy", "drop", "passed"}

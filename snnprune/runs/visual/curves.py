@@ -8,6 +8,7 @@ from typing import Any
 
 from ...files import write_atomically
 from ...shown import largest
+from ..times import served_by
 from . import figures, html
 from .drawings import BARS
 from .render import style, svg
@@ -31,8 +32,15 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
     )
     parts = [f"<h1>{html.text(name)}</h1><p>{html.text(note)}</p>"]
     with style():
+        timed = [point for point in found["whole"] if point.get("latency") is not None]
+        if timed:
+            cost = "time, as a share of the dense model's"
+            drawing = svg(figures.accuracy_curve(timed, accuracy, "latency", cost), "time")
+            served = served_by(found["served"])
+            caption = f"Accuracy against the measured time of the cuts through all groups: {served}."
+            parts.append(html.section("The whole model: time", html.figure(drawing, caption)))
         if found["whole"]:
-            drawing = svg(figures.accuracy_curve(found["whole"], accuracy, metric), "whole")
+            drawing = svg(figures.accuracy_curve(found["whole"], accuracy, metric, f"{metric} kept"), "whole")
             caption = f"Accuracy against the share of {metric} that one cut through all groups keeps."
             parts.append(html.section("The whole model", html.figure(drawing, caption)))
         groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...shown import first, largest, spread
+from ...forms import is_number
+from ...shown import first, largest, last, spread
 from . import figures
 from .material import Material
 
@@ -20,6 +21,7 @@ _PANELS = 24  # small multiples in one figure
 _POINTS, _EPOCHS = 1000, 200  # of a curve
 _LAYERS, _MAPS, _SIDE = 12, 8, 512  # rows and columns of feature maps, and pixels along a side of one
 _PLANES = 4  # channels of an input
+_TRIALS, _SLOWEST = 500, 1e6  # in one figure, and times the dense model's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def drawings(material: Material) -> Iterator[Drawing]:
         groups, rest = largest(report.groups, BARS, "groups", lambda g: g["size"])
         text = "Share of every group's neurons that was removed, weakened (scale below 1) and strengthened."
         yield _drawing("groups", "Neurons by group", [text, rest], lambda: figures.group_bars(groups))
+    yield from _trials(material)
     yield from _course(material)
     yield from _counts(material)
     if material.scales:
@@ -90,6 +93,43 @@ def _course(material: Material) -> Iterator[Drawing]:
         kept = {"macs": b.macs / a.macs, "params": alive / a.params}
         draw = lambda: figures.course(curve, history, report.steps, kept)  # noqa: E731
         yield _drawing("course", "Course of the run", [text, *sentences], draw)
+
+
+def _trials(material: Material) -> Iterator[Drawing]:
+    """Accuracy against cost, and against time where trials were timed; of a `drop` target."""
+    report = material.report
+    metric = next((name for name in ("macs", "params") if any(name in trial for trial in report.trials)), "macs")
+    allowed = None if report.target is None else report.target.get("drop")
+    found = [point for trial in report.trials if (point := _point(trial, metric)) is not None]
+    if not found or not isinstance(allowed, (int, float)):
+        return
+    found, rest = last(found, _TRIALS, "trials")
+    costs = {"latency": "time, share of the dense model's"} if any(p["latency"] for p in found) else {}
+    costs[metric] = f"{metric.replace('macs', 'MACs')} kept"
+    best = found[-1]["dense"]
+    text = "Validation accuracy of the trials over what they kept; the dense model is the point at 100 %."
+    if "latency" in costs and any(p["latency"] is None for p in found):
+        text += " Trials without a time that can be believed are missing over the time."
+    draw = lambda: figures.trials(found, costs, best, best - allowed)  # noqa: E731
+    yield _drawing("trials", "Accuracy against time and cost", [text, rest], draw)
+
+
+def _point(trial: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
+    """What is drawn of a trial; None of one that failed, or is of another kind."""
+    cost, accuracy, lost = (_within(trial.get(name), -1, 1) for name in (metric, "val_accuracy", "drop"))
+    if cost is None or accuracy is None or lost is None:
+        return None
+    return {
+        metric: cost,
+        "latency": _within(trial.get("latency"), 0, _SLOWEST),
+        "accuracy": accuracy,
+        "dense": accuracy + lost,
+        "passed": trial.get("passed") is True,
+    }
+
+
+def _within(value: Any, low: float, high: float) -> float | None:
+    return value if is_number(value) and low <= value <= high else None
 
 
 def _counts(material: Material) -> Iterator[Drawing]:

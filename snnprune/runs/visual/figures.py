@@ -207,14 +207,14 @@ def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def trade_off(points: Sequence[tuple[str, float, float]]) -> Figure:
-    """Runs as points: (name, share of the MACs kept, accuracy)."""
+def trade_off(points: Sequence[tuple[str, float, float]], cost: str) -> Figure:
+    """Runs as points: (name, share of the cost that is kept, accuracy)."""
     figure = _figure(3.2)
     axis = figure.subplots()
     for number, (name, share, accuracy) in enumerate(points):
         axis.plot([share], [accuracy], "o", color=f"C{number % 10}")
         axis.annotate(_short(name, 28), (share, accuracy), (5, 4), textcoords="offset points", fontsize=7)
-    axis.set(xlabel="MACs kept", ylabel="accuracy")
+    axis.set(xlabel=cost, ylabel="accuracy")
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(lambda v, _: f"{v:.1%}")
     axis.margins(0.15)
@@ -222,17 +222,43 @@ def trade_off(points: Sequence[tuple[str, float, float]]) -> Figure:
     return figure
 
 
-def accuracy_curve(points: Sequence[Mapping[str, float]], dense: float, metric: str) -> Figure:
-    """Accuracy over the kept share of the cost; the dense model at 1."""
+def accuracy_curve(points: Sequence[Mapping[str, Any]], dense: float, metric: str, cost: str) -> Figure:
+    """Accuracy over the kept share of a cost, of which the key in a point is `metric`; the dense model at 1."""
     figure = _figure(2.6)
     axis = figure.subplots()
     xs, ys = [1.0, *(p[metric] for p in points)], [dense, *(p["accuracy"] for p in points)]
     axis.plot(xs, ys, marker="o", color=WEAKENED)
     axis.axhline(dense, color=PRUNED, lw=0.8)
-    axis.set(xlabel=f"{metric} kept", ylabel="accuracy", xlim=(0, 1.02))
+    axis.set(xlabel=cost, ylabel="accuracy", xlim=(0, 1.02 * max(xs)))
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(lambda v, _: f"{v:.0%}")
     axis.grid(alpha=0.25)
+    return figure
+
+
+def trials(points: Sequence[Mapping[str, Any]], costs: Mapping[str, str], dense: float, allowed: float) -> Figure:
+    """Accuracies of trials over what they kept of each cost, the dense model at 1.
+
+    Args:
+        points: `accuracy`, `passed`, and shares by the keys of `costs`, None where one is not known.
+        costs: key -> name of a cost, at least one.
+        dense: accuracy of the dense model.
+        allowed: accuracy that is just enough.
+    """
+    figure = _figure(2.6)
+    for axis, (key, cost) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
+        shown = sorted((p for p in points if p[key] is not None), key=lambda p: p[key])
+        axis.plot([*(p[key] for p in shown), 1.0], [*(p["accuracy"] for p in shown), dense], color=PRUNED, lw=0.8)
+        for passed, color, label in ((True, WEAKENED, "enough"), (False, STRENGTHENED, "too little")):
+            chosen = [p for p in shown if p["passed"] is passed]
+            axis.plot([p[key] for p in chosen], [p["accuracy"] for p in chosen], "o", color=color, label=label)
+        axis.axhline(allowed, color=PRUNED, lw=0.8, ls="--", label="allowed")
+        axis.set(xlabel=cost, ylabel="val accuracy")
+        axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+        axis.yaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
+        axis.grid(alpha=0.25)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=3, loc="outside upper left")
     return figure
 
 

@@ -12,6 +12,7 @@ from ...errors import RunError, first_line
 from ...files import file_errors, path_inside, write_atomically
 from ...shown import ROWS, cut, first, last
 from ..report import Report, goal
+from ..times import CONDITIONS, OPEN, digits, per_second, speed_up, varies
 from . import html
 from .drawings import drawings
 from .material import REPORT, Material, read_material
@@ -70,6 +71,7 @@ def _page(material: Material, drawn: Sequence[str]) -> str:
     parts = [
         _header(material),
         _tiles(material),
+        *([] if report.latency is None else [html.section("Time", _time(report.latency))]),
         html.section("Before and after", _before_after(material)),
         *drawn,
     ]
@@ -77,7 +79,7 @@ def _page(material: Material, drawn: Sequence[str]) -> str:
     if report.trials:
         trials, rest = last(report.trials, ROWS, "trials")  # under a target of latency the last is the final model
         names, more = first(list(dict.fromkeys(key for trial in trials for key in trial)), _COLUMNS, "columns")
-        rows = [[_cell(trial.get(name)) for name in names] for trial in trials]
+        rows = [[_trial_cell(trial, name) for name in names] for trial in trials]
         parts.append(html.section("Trials", html.table(names, rows), html.note(rest), html.note(more)))
     if report.kept_whole:
         groups, rest = first(report.kept_whole, ROWS, "groups")
@@ -97,8 +99,15 @@ def _header(material: Material) -> str:
 
 
 def _tiles(material: Material) -> str:
-    a, b = material.report.dense, material.report.compact
+    a, b, times = material.report.dense, material.report.compact, material.report.latency
     tiles = []
+    if times is not None:
+        dense, compact = (digits(times[f"{model}_ms"], " ms") for model in ("dense", "compact"))
+        slow, fast = (digits(per_second(times, model)) for model in ("dense", "compact"))
+        batch = cut(times["batch"])
+        tiles.append((speed_up(times), f"as fast, {cut(times['engine'], _NAME)} at batch size {batch}"))
+        tiles.append((compact, f"a call, dense {dense}"))
+        tiles.append((fast, f"inputs a second, dense {slow}"))
     if a.accuracy is not None and b.accuracy is not None:
         change = 100 * (b.accuracy - a.accuracy)
         tiles.append((f"{b.accuracy:.2%}", f"{material.report.split} accuracy, {change:+.2f} points"))
@@ -108,6 +117,24 @@ def _tiles(material: Material) -> str:
         tiles.append((f"{b.nonzero / a.params:.1%}", "of the parameters are not 0"))
     inner = "".join(f'<div class="tile"><b>{html.text(x)}</b>{html.text(what)}</div>' for x, what in tiles)
     return f'<div class="tiles">{inner}</div>'
+
+
+def _time(times: Mapping[str, Any]) -> str:
+    """What was timed on what, how far it varies, and why a figure is missing."""
+    spreads = [
+        ("share of the dense time", "spread"),
+        ("dense time", "dense_spread"),
+        ("compact time", "compact_spread"),
+    ]
+    words = ", ".join(f"{what} {varies(times[key])}" for what, key in spreads)
+    rows = [(name, times[name]) for name in CONDITIONS]
+    rows += [("spread", words), ("load", times["load"] or "not known")]
+    if times["predicted_ms"] is not None:
+        rows.append(("predicted by parts", digits(times["predicted_ms"], " ms")))
+    if times["refused"] is not None:
+        rows.append(("why there is a ?", times["refused"]))
+    text = "Both models were timed side by side, call by call, as they are served. What cannot be trusted is a ?."
+    return f"<p>{text}</p>{html.table((), rows, words=True)}"
 
 
 def _before_after(material: Material) -> str:
@@ -153,6 +180,11 @@ def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", one) for inner, one in value.items())
         else:
             yield name, value
+
+
+def _trial_cell(trial: Mapping[str, Any], name: str) -> str:
+    refused = trial.get("refused") is not None and name in ("latency", "dense_ms", "compact_ms")
+    return OPEN if refused and trial.get(name) is None else _cell(trial.get(name))
 
 
 def _cell(value: object) -> str:

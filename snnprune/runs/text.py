@@ -1,0 +1,35 @@
+"""A report as plain text, for a terminal or a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..shown import ROWS, cut, largest
+from .times import remarks
+
+if TYPE_CHECKING:
+    from .report import Report
+
+_NAME = 100  # characters of a name
+
+
+def text_of(report: Report) -> str:
+    """A table of both models, what has to be known of it, and a table of the groups."""
+    rows = report.rows()
+    first = max(22, *(len(row[0]) + 1 for row in rows))
+    last = max(18, *(len(row[3]) + 2 for row in rows))
+    lines = [f"{'':{first}}{'dense':>12}{'compact':>12}{'':>{last}}".rstrip()]
+    lines += [f"{what:{first}}{x:>12}{y:>12}{change:>{last}}".rstrip() for what, x, y, change in rows]
+    if report.latency is not None:
+        lines += remarks(report.latency)
+    if report.unpriced:
+        lines.append(f"not in the MACs: {cut(', '.join(report.unpriced))}")
+    if not report.groups:
+        return "\n".join(lines)
+    lines.append("")
+    lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
+    groups, rest = largest(report.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
+    for g in groups:
+        counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
+        lines.append(f"{cut(g['id'], _NAME):32}{counts}")
+    return "\n".join([*lines, rest] if rest else lines)

@@ -1,0 +1,313 @@
+"""Times in results and reports: when they are taken, what is said of them, and that none is lost or made up."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import compared
+from test_report import report
+from torch import nn
+
+import snnprune
+from snnprune.errors import ConfigError, ExportError, RunError
+from snnprune.export import ExportCheck
+from snnprune.runs.report import Report
+from snnprune.runs.timer import Timer
+from snnprune.runs.times import digits, marks, per_second, remarks, speed_up, time_rows, trial_times
+from snnprune.timing.serving import Serving
+
+X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+DATA = [(X, torch.arange(8) % 3)] * 3
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+
+
+def result() -> snnprune.Result:
+    config = snnprune.PruneConfig(target={"params": 0.6}, epochs=1, round_to=1)
+    return snnprune.optimize(net(), DATA, DATA, config)
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch) -> None:
+    """Saving without the second that a real export takes, but where that is what is tested."""
+
+    def export(model, path: Path, example_inputs, **options) -> ExportCheck:
+        path.write_bytes(b"a file")
+        return ExportCheck(path, 0.0, 1e-7, (1,), 20, "none")
+
+    if "real" not in request.node.name:
+        monkeypatch.setattr("snnprune.runs.folder.export_onnx", export)
+
+
+def written(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "?"), (0.001234, "0.00123"), (3.2149, "3.21"), (99.94, "99.9"), (100.4, "100"), (12345.6, "12,346")],
+)
+def test_three_digits(value, shown):
+    assert digits(value) == shown
+    assert digits(value, " ms") == (shown if value is None else f"{shown} ms")
+
+
+def test_rows_are_times_throughput_and_how_many_times_as_fast():
+    times = compared(3.0, 1.5, batch=32, engine="torch-compiled", spread=0.0184).to_dict()
+    assert time_rows(times) == [
+        ("time (batch 32, torch-compiled)", "3 ms", "1.5 ms", "2.00x as fast, +- 1.8%"),
+        ("inputs a second", "10,667", "21,333", ""),
+    ]
+    assert per_second(times, "dense") == pytest.approx(32 / 0.003)
+    assert speed_up(times) == "2.00x"
+    slower = compared(2.0, 4.0, spread=math.inf).to_dict()
+    assert time_rows(slower)[0][3] == "0.50x as fast, spread unknown"
+
+
+@pytest.mark.parametrize(
+    ("dense", "compact", "share", "shown"),
+    [
+        (None, None, None, [("?", "?", "?"), ("?", "?", "")]),
+        (None, 1.5, None, [("?", "1.5 ms", "?"), ("?", "667", "")]),
+        (3.0, None, None, [("3 ms", "?", "?"), ("333", "?", "")]),
+        (None, None, 0.5, [("?", "?", "2.00x as fast, +- 2.0%"), ("?", "?", "")]),
+        (3.0, 1.5, None, [("3 ms", "1.5 ms", "?"), ("333", "667", "")]),
+    ],
+)
+def test_what_is_refused_is_a_question_mark_with_its_reason(dense, compact, share, shown):
+    times = compared(dense, compact, share=share, refused="it varies by 31 %").to_dict()
+    assert [row[1:] for row in time_rows(times)] == shown
+    first, second = remarks(times)
+    assert "cpu (onnxruntime 1.31.1), batch 1, fp32, 1 CPU thread, Some CPU; 0.5 of 2 cores" in first
+    assert second.endswith("it varies by 31 %")
+    assert len(remarks(compared().to_dict())) == 1
+
+
+def test_entries_of_a_trial_are_plain():
+    assert trial_times(None) == {}
+    assert trial_times(compared(4.0, 1.0, spread=math.inf)) == {
+        "latency": 0.25, "dense_ms": 4.0, "compact_ms": 1.0, "spread": None,
+    }  # fmt: skip
+    refused = trial_times(compared(None, 1.0, refused="it varies"))
+    assert (refused["latency"], refused["dense_ms"], refused["refused"]) == (None, None, "it varies")
+    assert speed_up(refused) == "?"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "Another CPU"}, {"engine": "torch"}, {"version": "onnxruntime 1.32"}, {"batch": 8},
+        {"precision": "fp16"}, {"threads": 2},
+    ],
+)  # fmt: skip
+def test_times_of_other_conditions_get_another_mark(other):
+    one, two = compared().to_dict(), compared(5.0, 4.0, **other).to_dict()
+    signs, said = marks([one, two, None, one])
+    assert signs == ["[1]", "[2]", "", "[1]"]
+    assert [line[:3] for line in said[:2]] == ["[1]", "[2]"]
+    assert "not comparable" in said[2]
+
+
+def test_times_that_were_taken_alike_get_none():
+    signs, said = marks([compared().to_dict(), None, compared(9.0, 8.0, load="", refused="it varies").to_dict()])
+    assert signs == ["", "", ""]
+    assert len(said) == 1
+    assert "comparable" not in said[0]
+    assert marks([None]) == ([""], [])
+    long = ["x" * 500 + end + "x" * 500 for end in "ab"]  # cut in the middle they would look alike
+    assert marks([compared(device=name).to_dict() for name in long])[0] == ["[1]", "[2]"]
+
+
+def test_a_report_has_times_first_and_last(tmp_path):
+    made = report()
+    assert " ms" not in str(made)
+    made.latency = compared(3.21, 1.66, spread=math.inf).to_dict()
+    assert [row[0] for row in made.rows()][:3] == ["time (batch 1, cpu)", "inputs a second", "accuracy (test)"]
+    lines = str(made).splitlines()
+    assert " ".join(lines[1].split()) == "time (batch 1, cpu) 3.21 ms 1.66 ms 1.93x as fast, spread unknown"
+    ends = {len(line) for line in lines[1:7] if line.endswith(("kept", "points", "unknown"))}
+    assert len(ends) == 1, "one column"
+    assert any("Some CPU" in line for line in lines)
+    made.to_json(tmp_path / "report.json")
+    assert written(tmp_path)["latency"] == {**made.latency, "spread": None}
+    again = Report.read(tmp_path / "report.json")
+    assert again.latency == {**made.latency, "spread": None}
+    assert str(again) == str(made)
+    again.to_json(tmp_path / "report.json")
+    assert Report.read(tmp_path / "report.json") == again
+
+
+def test_reports_of_before_have_no_times(tmp_path):
+    report().to_json(tmp_path / "report.json")
+    content = written(tmp_path)
+    assert content.pop("latency") is None
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert Report.read(tmp_path / "report.json") == report()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dense_ms": "3"}, {"dense_ms": 0}, {"compact_ms": -1.0}, {"compact_ms": 1e300}, {"share": True},
+        {"share": 0}, {"share": [1]}, {"spread": -0.1}, {"spread": "x"}, {"dense_spread": 1e9},
+        {"compact_spread": {}}, {"refused": 3}, {"engine": None}, {"version": 1}, {"device": ["x"]}, {"batch": 0},
+        {"batch": 1.5}, {"batch": True}, {"batch": 2**31}, {"precision": 16}, {"threads": "1"}, {"load": None},
+        {"predicted_ms": "x"}, {"predicted_ms": 0},
+    ],
+)  # fmt: skip
+def test_times_of_another_form_are_refused(tmp_path, change):
+    times = compared().to_dict()
+    for wrong in ({**times, **change}, {k: v for k, v in times.items() if k not in change}, [times], 3, {}):
+        (tmp_path / "report.json").write_text(json.dumps({**report().to_dict(), "latency": wrong}))
+        with pytest.raises(RunError, match=r"its latency is malformed"):
+            Report.read(tmp_path / "report.json")
+    (tmp_path / "report.json").write_text(json.dumps({**report().to_dict(), "latency": {**times, "newer": [1]}}))
+    assert Report.read(tmp_path / "report.json").latency == {**times, "newer": [1]}
+
+
+def test_a_result_is_timed_when_it_is_saved_with_its_file(tmp_path, timed):
+    found = result()
+    assert found.report.latency is None
+    dense, compact = found.report.dense.macs, found.report.compact.macs
+    found.save(tmp_path / "run")
+    assert timed == [(dense, compact)]
+    assert found.report.latency is not None
+    assert written(tmp_path / "run")["latency"] == found.report.latency
+    assert found.report.latency["share"] == pytest.approx(compact / dense)
+    found.save(tmp_path / "again")
+    assert len(timed) == 1, "once is enough"
+    assert written(tmp_path / "again")["latency"] == found.report.latency
+
+
+def test_who_wants_no_times_gets_none_and_may_have_them_later(tmp_path, timed):
+    found = result()
+    found.save(tmp_path / "a", time=False)
+    found.save(tmp_path / "b", onnx=False)
+    assert timed == []
+    assert written(tmp_path / "a")["latency"] is written(tmp_path / "b")["latency"] is None
+    found.save(tmp_path / "c")
+    assert len(timed) == 1
+    with pytest.raises(ConfigError, match="time=1 must be"):
+        found.save(tmp_path / "d", time=1)
+
+
+def test_times_that_the_run_has_taken_stay(tmp_path, timed):
+    found = result()
+    found.report.latency = compared(7.0, 5.0, predicted_ms=5.1).to_dict()
+    found.save(tmp_path / "run")
+    assert timed == []
+    assert written(tmp_path / "run")["latency"] == compared(7.0, 5.0, predicted_ms=5.1).to_dict()
+
+
+def test_the_dense_model_goes_once_it_is_timed(tmp_path, timed):
+    found = result()
+    dense = weakref.ref(found.timer.dense)
+    gc.collect()
+    assert dense() is not None
+    found.save(tmp_path / "run")
+    gc.collect()
+    assert found.timer is None
+    assert dense() is None
+
+
+def test_nothing_is_timed_for_a_folder_that_is_taken(tmp_path, timed):
+    with pytest.raises(RunError, match="exists already"):
+        result().save(tmp_path)
+    assert timed == []
+
+
+@pytest.mark.parametrize("error", [ExportError("it has a loop"), RuntimeError("a user's own"), MemoryError()])
+def test_a_model_that_cannot_be_timed_is_saved_without(tmp_path, timed, monkeypatch, caplog, error):
+    def fails(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide.__call__", fails)
+    found = result()
+    found.save(tmp_path / "run")
+    assert written(tmp_path / "run")["latency"] is None
+    assert (tmp_path / "run" / "model.onnx").is_file()
+    (warning,) = [r.getMessage() for r in caplog.records if "could not be timed" in r.getMessage()]
+    assert str(error) in warning
+
+
+def test_ctrl_c_is_no_failure_of_timing(timed, monkeypatch):
+    def stop(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide.__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Timer(net(), X, Serving(), 100)(net())
+
+
+def test_after_a_failure_nothing_is_tried_again(timed, monkeypatch, caplog):
+    tries = []
+
+    def fails(*_args, **_options):
+        tries.append(1)
+        raise ExportError("it has a loop")
+
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide.__init__", fails)
+    timer = Timer(net(), X, Serving(), 100)
+    assert [timer(net()), timer(net())] == [None, None]
+    assert len(tries) == len(caplog.records) == 1
+
+
+def test_the_dense_model_is_made_ready_once_and_as_it_is_to_be_served(timed, monkeypatch):
+    made = []
+    beside = __import__("snnprune.runs.timer", fromlist=["SideBySide"]).SideBySide
+
+    class Counted(beside):
+        def __init__(self, dense, example_inputs, serving, *, limit) -> None:
+            made.append((serving, limit))
+            super().__init__(dense, example_inputs, serving, limit=limit)
+
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide", Counted)
+    for serving, macs, limit in (
+        (Serving(), 1e6, 4.001),
+        (Serving(), 4e9, 8.0),
+        (Serving(batch=2), 4e9, 12.0),
+        (Serving(batch=32), 4e9, 20.0),
+    ):
+        timer = Timer(net(), X, serving, macs)
+        assert timer(net()).batch == timer(net()).batch == serving.batch
+        assert made.pop() == (serving, pytest.approx(limit))
+        assert made == []
+
+
+def test_real_models_are_timed_by_a_clock_that_costs_nothing(monkeypatch, tmp_path):
+    """The whole way, but for the waiting: what is timed are the two exported files."""
+    from conftest import _TIMES
+
+    from snnprune.timing import compared as module
+    from snnprune.timing.clock import measure
+
+    now = [0.0]
+
+    def quick(calls, **options):
+        def call(cost, real):
+            real()
+            now[0] += cost
+
+        slowed = {
+            name: lambda c=c, cost=cost: call(cost, c)
+            for (name, c), cost in zip(calls.items(), (0.02, 0.01), strict=True)
+        }
+        options |= {"cpu": None, "now": lambda: now[0], "used": lambda: 0.0}
+        return measure(slowed, **options)
+
+    monkeypatch.setattr(Timer, "__call__", _TIMES)
+    monkeypatch.setattr(module, "measure", quick)
+    found = result()
+    found.save(tmp_path / "run")
+    times = written(tmp_path / "run")["latency"]
+    assert (times["dense_ms"], times["compact_ms"]) == (pytest.approx(20), pytest.approx(10))
+    assert (times["share"], times["refused"], times["engine"]) == (pytest.approx(0.5), None, "cpu")
