@@ -157,7 +157,7 @@ def profile(
         model: the network; it stays as it is.
         example_inputs: what its forward takes, at least two. Of images the size counts, and nothing else.
         serving: engine, batch size, precision and threads; by default ONNX Runtime with one input per call.
-        keep: shell patterns of module names whose channels must stay, as for `trace`; the run has to have the same.
+        keep: shell patterns of module names whose channels must stay, as for `trace`; a run needs the same.
         output: a file for the times, which `PruneConfig(profile=...)` takes; None writes none.
         anew: also time what is kept from earlier.
         on_step: told (graphs timed, in all).
@@ -205,7 +205,7 @@ def profile_script(
         example_inputs: what its forward takes, at least two. Of images the size counts, and nothing else.
         serving: what serves on that device: `cpu` or `cuda`, batch size, precision and threads.
         path: of the script.
-        keep: shell patterns of module names whose channels must stay, as for `trace`; the run has to have the same.
+        keep: shell patterns of module names whose channels must stay, as for `trace`; a run needs the same.
 
     Returns:
         The path.
