@@ -40,6 +40,8 @@ _EXPORTS = {
     "load_data": "data",
     "onnx_metadata": "runtime",
     "optimize": "pipeline",
+    "profile": "analysis.profiling",
+    "profile_script": "analysis.profiling",
     "quantize_onnx": "quantize",
     "register_layer": "layers",
     "register_operation": "graph",
@@ -76,6 +78,8 @@ __all__ = [
     "load_data",
     "onnx_metadata",
     "optimize",
+    "profile",
+    "profile_script",
     "quantize_onnx",
     "register_layer",
     "register_operation",
@@ -86,6 +90,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .analysis import sensitivity
+    from .analysis.profiling import profile, profile_script
     from .data import ArrayLoader, load_data
     from .errors import SnnPruneError
     from .export import export_onnx

@@ -107,6 +107,31 @@ def timed(monkeypatch) -> list[tuple[float, float]]:
     monkeypatch.setattr(Timer, "__call__", _TIMES)
     monkeypatch.setattr("snnprune.runs.timer.SideBySide", Beside)
     return seen
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Times are kept in a folder of the test's own."""
+    monkeypatch.setenv("SNNPRUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def layer_times(monkeypatch) -> list[str]:
+    """Layers take a time that follows from their weights alone; nothing runs. Lists the graphs that were timed."""
+    timed: list[str] = []
+
+    def answer(families, providers, threads=1, seconds=0.05, known=None, tell=None):
+        found, total, done = dict(known or {}), sum(map(len, families)), 0
+        for family in families:
+            for name, weights, _data in family:
+                if name not in found:
+                    timed.append(name)
+                    found[name] = 0.01 + 1e-6 * weights
+            done += len(family)
+            if tell is not None:
+                tell(done, total, found)
+        return found
+
+    monkeypatch.setattr("snnprune.timing.portable.answer", answer)
+    return timed
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import streams
-from ..budget import COUNTED, Counted, parse_drop, parse_latency
+from ..budget import COUNTED, Counted, Metric, parse_drop, parse_latency
 from ..carried import kept_carried
 from ..inputs import Inputs, device_of, map_tensors, tensors_in
 from ..learner import PruneConfig
@@ -20,9 +20,11 @@ from ..learner.loop import first_batches
 from ..learner.recovering import RecoverStage
 from ..learner.searching import SearchStage
 from ..metrics import count_macs, count_params
+from ..pipeline.arguments import check_timed
 from ..pipeline.attaching import working_copy
 from ..pipeline.job import Job
 from ..pipeline.setting import Setting
+from .foretold import foretold
 
 _TIMED = 3  # steps of each stage
 
@@ -33,9 +35,11 @@ class Plan:
 
     Attributes:
         target: as asked for.
-        at: the target that the figures are for; of a `drop` or of a time in milliseconds what half may come to.
+        at: the target that the figures are for; of a `drop` one that keeps half, of a time the share of it by the
+            times of the layers, or where those are not known yet the same share of the MACs.
         least: metric -> smallest share of the dense cost that floors and rounding allow.
-        start: `macs` and `params` kept as shares, by the cut from which the search starts.
+        start: `macs` and `params` kept as shares, by the cut from which the search starts; `latency` where the
+            times of the layers are known.
         widths: group id -> (size, kept) of that cut; the search moves it.
         steps: training steps by stage, of one trial.
         trials: runs of so many steps.
@@ -91,12 +95,15 @@ def plan(
         machine, as busy as it is.
 
     Raises:
-        ConfigError: the model does not run in the memory format that was asked for.
+        ConfigError: the model does not run in the memory format that was asked for, or options of time have no
+            meaning together.
         TargetError: the target is below what the floors allow.
+        TimingError: the profile is none, or of another network.
         UnsupportedModelError: nothing can be pruned exactly.
         DataError: the data do not fit the model.
     """
     config = config or PruneConfig()
+    check_timed(config)
     where = torch.device(device) if device is not None else device_of(model)
     dense = working_copy(model, where, config)
     drop, latency = parse_drop(config.target), parse_latency(config.target)
@@ -106,17 +113,23 @@ def plan(
         at = {"params" if config.granularity == "connection" else "macs": 0.5}
         notes.append(f"drop={drop:g} is found by trials; the figures are for one that keeps half")
     elif latency is not None:
-        at = {"macs": latency.share or 0.5}
-        notes.append(f"latency={latency} is found by timing cuts first; the figures are for macs={at['macs']:g}")
+        at = {"macs": latency.share or 0.5}  # until more is known
     if config.compile is True:
         notes.append("times are those without --compile")
     with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
         options = replace(config, target=at, compile=False)
         setting = Setting(dense, train, val, None, options, where, example_inputs=example_inputs)
+        timed = None if latency is None else foretold(setting, config, latency)
+        if timed is not None:
+            notes.append(timed.note)
+            if timed.share is not None:
+                at = {"latency": timed.share}
+                options = replace(options, target=at)
         job = Job(setting, options)
         if setting.loss.teaching is not None:
             setting.loss.teaching.keep(0)  # a look at a few steps need not ask it about all data
-        least = {metric: setting.least_share(metric) for metric in _metrics(config)}
+        known: list[Metric] = [*_metrics(config), *(["latency"] if at is not None and "latency" in at else [])]
+        least = {metric: setting.least_share(metric) for metric in known}
         batches = [
             map_tensors(lambda x: x.to(where), b)
             for b in first_batches(setting.train, config.seed, "plan", _TIMED)
@@ -133,6 +146,7 @@ def plan(
             )
             gated.set_budget(at)
             cut = gated.compact()
+            predicted = gated.predicted()
             counts = {c.id: (c.size, c.kept) for c in gated.counts()}
             search = _timed(stage.train_step, batches)
             memory = _memory(lambda: stage.train_step(batches[0]), _lasting(stage, setting, gated), where)
@@ -145,14 +159,17 @@ def plan(
     seconds = {name: each[name] * count for name, count in steps.items()}
     seconds["validation"] = check * job.steps.total / setting.per_epoch
     seconds = {name: trials * value for name, value in seconds.items()}
+    start = {
+        "macs": count_macs(cut, setting.example) / setting.price.total,
+        "params": count_params(cut) / count_params(dense),
+    }
+    if "latency" in predicted:
+        start["latency"] = predicted["latency"][0] / predicted["latency"][1]
     return Plan(
         None if config.target is None else dict(config.target),
         at,
         least,
-        {
-            "macs": count_macs(cut, setting.example) / setting.price.total,
-            "params": count_params(cut) / count_params(dense),
-        },
+        start,
         counts,
         steps,
         trials,

@@ -12,6 +12,7 @@ from .bench import bench
 from .doctor import doctor
 from .export import export
 from .optimize import optimize
+from .profile import profile
 from .sensitivity import sensitivity
 from .show import console
 
@@ -59,5 +60,5 @@ def root(
             console.print(line)
 
 
-for command in (optimize, export, look.inspect, look.evaluate, look.compare, sensitivity, bench, doctor):
+for command in (optimize, export, look.inspect, look.evaluate, look.compare, sensitivity, profile, bench, doctor):
     app.command()(command)

@@ -18,6 +18,7 @@ from .options import (
     Data,
     DataRoot,
     Device,
+    EngineName,
     Floor,
     ImageSize,
     Json,
@@ -26,11 +27,14 @@ from .options import (
     ModelFile,
     RoundTo,
     Std,
+    ThreadCount,
     Trust,
     load_splits,
     of,
+    served,
 )
 from .progress import Display
+from .serving import serving_for
 from .session import find_folder, session
 from .show import console, emit, say, scripted, show_plan, summary
 
@@ -45,7 +49,7 @@ def optimize(
         str | None,
         typer.Option(
             help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, latency=SHARE of the "
-            "dense time or latency=3ms, or free; "
+            "dense time or latency=3ms, as --engine and the options after it serve, or free; "
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,
@@ -71,6 +75,11 @@ def optimize(
         bool | None, of("channels_last", "--channels-last/--no-channels-last", show_default="auto")
     ] = None,
     compile: Annotated[bool | None, of("compile", "--compile/--no-compile", show_default="auto")] = None,
+    engine: EngineName = None,
+    serve_batch_size: Annotated[int | None, served("batch")] = None,
+    serve_precision: Annotated[str | None, served("precision")] = None,
+    threads: ThreadCount = None,
+    profile: Annotated[Path | None, of("profile")] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -89,6 +98,7 @@ def optimize(
     from ..learner import Callback, PruneConfig
     from ..learner.tensorboard import TensorBoard
     from ..pipeline import optimize as run_optimize
+    from ..pipeline.arguments import check_timed
     from ..ranks import launched
     from ..runs.folder import open_model
 
@@ -123,7 +133,12 @@ def optimize(
         channels_last="auto" if channels_last is None else channels_last,
         compile="auto" if compile is None else compile,
         floor=floor,
+        serving=serving_for(
+            target, profile, engine=engine, batch=serve_batch_size, precision=serve_precision, threads=threads
+        ),
+        profile=profile,
     )
+    check_timed(config)
     where = parse.device(device)
     with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:

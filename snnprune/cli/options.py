@@ -6,18 +6,27 @@ Options of `PruneConfig` have their help and their defaults from there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from ..learner import PruneConfig
 from ..options import about
+from ..timing.serving import Engine, Serving
 from . import parse
 from .progress import Display
 from .show import say
 
 DEFAULT = PruneConfig()
 _ABOUT = about(PruneConfig)
+_SERVING = about(Serving)
+ENGINES = ", ".join(get_args(Engine))
+
+
+def served(name: str, *flags: str, more: str = "") -> Any:
+    """An option of `Serving` on the command line; None where it was not given."""
+    one = _SERVING[name]
+    return typer.Option(*flags, help=one.help + more, show_default=str(one.default))
 
 
 def of(name: str, *flags: str, **more: Any) -> Any:
@@ -43,6 +52,8 @@ BatchSize = Annotated[int, typer.Option(help="images per step")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
 Keep = Annotated[list[str] | None, of("keep")]
+EngineName = Annotated[str | None, served("engine", more=f" One of {ENGINES}.")]
+ThreadCount = Annotated[int | None, served("threads")]
 Floor = Annotated[float, of("floor")]
 RoundTo = Annotated[int, of("round_to")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,9 @@ _TITLES = {
     "load": "loading the model",
     "trace": "tracing groups",
     "dense": "testing the dense model",
-    "latency": "timing cuts",
+    "latency": "timing layers",
+    "settle": "timing the cut",
+    "widths": "timing real cuts",
     "cuts": "measuring cuts",
     "probe": "probing neurons",
     "search": "searching",
@@ -71,6 +73,10 @@ class Display:
     def cuts(self, done: int, total: int) -> None:
         """Progress of measuring cuts."""
         self(Event("cuts", done, total))
+
+    def on(self, stage: str) -> Callable[[int, int], None]:
+        """A function that is told (done, in all) of a stage."""
+        return lambda done, total: self(Event(stage, done, total))
 
     def reading(self, what: str, done: int, total: int) -> None:
         """Progress of reading data."""

@@ -150,7 +150,8 @@ def show_plan(plan: Plan) -> None:
         table.add_row(escape(cut(name, _NAME)), str(size), f"{kept} ({kept / size:.0%})")
     console.print(table)
     say_rest(rest)
-    say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params")
+    timed = f", and takes {plan.start['latency']:.1%} of the time" if "latency" in plan.start else ""
+    say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params{timed}")
     for metric, share in plan.least.items():
         say(f"targets within reach: {metric} from {share:.3f} to 1")
     stages = ", ".join(f"{name} {count}" for name, count in plan.steps.items())

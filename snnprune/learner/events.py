@@ -12,8 +12,9 @@ class Event:
     """One piece of news.
 
     Attributes:
-        stage: `trace`, `dense`, `probe`, `search`, `check`, `recover` or `test`; `latency` while cuts are timed,
-            and `trial` at the beginning and at the end of each trial of a `drop` target.
+        stage: `trace`, `dense`, `probe`, `search`, `check`, `recover` or `test`; under a target of time `latency`
+            while layers are timed before the search, and `settle` while cuts are at its end; `trial` at the
+            beginning and at the end of each trial of a `drop` target.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
         values: `loss`, and `budget` with `metric` in the search; at the end of an epoch `val_accuracy` and

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError
+from ..budget import parse_latency
+from ..errors import ConfigError, TargetError
 from ..inputs import device_of, usable_device
 from ..learner import Callback, PruneConfig
 from ..loaders import reread
 from ..losses import check_loss
 from ..plain import plain
 from ..shown import brief_repr
+from ..timing import Serving
 
 
 def checked_arguments(
@@ -38,6 +40,7 @@ def checked_arguments(
         raise ConfigError(
             f"config is {type(config).__name__}; give a PruneConfig, such as snnprune.PruneConfig(epochs=20)."
         )
+    check_timed(config)
     for name, loader in (("train", train), ("val", val), ("test", test)):
         if loader is not None or name == "train":
             reread(loader, name)
@@ -46,3 +49,40 @@ def checked_arguments(
     if not all(callable(observer) for observer in observers):
         raise ConfigError(f"callbacks={brief_repr(callbacks)} must be a list of functions that take one event.")
     return device_of(network) if device is None else usable_device(device), observers
+
+
+def check_timed(config: PruneConfig) -> None:
+    """Refuse options of time that have no meaning together, before anything is done.
+
+    Raises:
+        ConfigError: a profile without a target of time, or an engine whose layers cannot be timed.
+        TargetError: a target of time for connections.
+    """
+    wanted = parse_latency(config.target)
+    if wanted is None:
+        if config.profile is not None:
+            raise ConfigError(
+                f"profile={str(config.profile)!r} has times of layers, which only a target latency=... uses. Ask "
+                "for one, or leave the profile out."
+            )
+        return
+    if config.granularity == "connection":
+        raise TargetError(
+            f"target latency={wanted} cannot be met by switching connections: zeros save no time. Use params=..., "
+            "drop=... or free."
+        )
+    if config.profile is None:
+        check_layers_timed(config.serving)
+
+
+def check_layers_timed(serving: Serving) -> None:
+    """Refuse an engine whose layers cannot be timed one by one.
+
+    Raises:
+        ConfigError: it is one of PyTorch's.
+    """
+    if serving.in_torch:
+        raise ConfigError(
+            f"engine={serving.engine!r}: layers are timed one by one in ONNX Runtime alone. Take auto, cpu, cuda, "
+            "cuda-graphs or tensorrt; `snnprune bench` times whole models in PyTorch."
+        )

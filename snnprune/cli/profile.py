@@ -1,0 +1,206 @@
+"""`snnprune profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Arch, Classes, EngineName, ImageSize, Json, Keep, ModelFile, ThreadCount, Trust, served
+from .progress import Display
+from .show import BY_JSON, console, emit, say, say_rest, scripted
+
+if TYPE_CHECKING:
+    from ..analysis.profiling import Layers, TimedCut
+    from ..timing.profile import Profile
+    from ..timing.serving import Serving
+
+_SLOWEST = 15  # parts that are shown
+_WITHIN = 0.1  # error of a prediction that the search sets right without ado
+_COUNTS = (1, 8, 16, 24, 32)
+
+
+def profile(
+    model: ModelFile,
+    arch: Arch = None,
+    num_classes: Classes = None,
+    image_size: ImageSize = None,
+    keep: Keep = None,
+    engine: EngineName = None,
+    batch_size: Annotated[int | None, served("batch")] = None,
+    precision: Annotated[str | None, served("precision")] = None,
+    threads: ThreadCount = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(
+            help="time nothing here, but write a script for another device, where it needs onnxruntime and numpy "
+            "alone; what it writes there is for optimize --profile"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="also write the times to this file, for optimize --profile elsewhere")
+    ] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="also time what is kept from earlier")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="also time real cuts at 0.75, 0.5 and 0.25 of all widths, and compare"),
+    ] = False,
+    limit: Annotated[float, typer.Option(help="seconds for each model that --check times at most")] = 20.0,
+    trust_pickle: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Time the layers of a model at several widths, on this machine or by a script on another device."""
+    from ..analysis.profiling import Layers, check_scripted, check_writable, told, write_times
+    from ..errors import ConfigError
+    from ..options import Positive, checked
+    from ..pipeline.arguments import check_layers_timed
+    from ..runs.examples import example_for
+    from ..runs.folder import open_model
+    from ..timing.serving import Serving
+
+    asked = {"engine": engine, "batch": batch_size, "precision": precision, "threads": threads}
+    serving = Serving(**{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]  # checked
+    limit = checked("limit", limit, Positive)
+    check_layers_timed(serving)
+    if script is not None:
+        for flag, given in (("--output", output is not None), ("--anew", anew), ("--check", check)):
+            if given:
+                raise ConfigError(
+                    f"{flag} is for times of this machine, and --script takes none here. Leave one out."
+                )
+        check_scripted(serving)
+    check_writable(script)
+    check_writable(output)
+    with scripted(as_json):
+        display = Display()
+        with display.running():
+            display.stage("load")
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            display.stage("trace")
+            layers = Layers.of(opened.model, example_for(opened, image_size), tuple(keep or ()))
+            if script is not None:
+                graphs = layers.script(serving, script)
+                if as_json:
+                    emit({"model": str(model), "script": str(script), "graphs": graphs, **serving.to_dict()})
+                _tell_script(script, graphs)
+                return
+            found = _timed(layers, serving, display, anew=anew)
+            if output is not None:
+                write_times(found, output)
+            cuts = layers.cuts(found, serving, limit=limit, tell=display.on("widths")) if check else []
+        if as_json:
+            emit({"model": str(model), **told(found), "cuts": [one.to_dict() for one in cuts]})
+        _show(found)
+        _show_cuts(cuts)
+        _say_use(found, output)
+
+
+def _timed(layers: Layers, serving: Serving, display: Display, *, anew: bool) -> Profile:
+    try:
+        return layers.profile(serving, anew=anew, tell=display.on("latency"))
+    except KeyboardInterrupt:
+        kept = "" if anew else ", and the same command goes on from there"
+        raise KeyboardInterrupt(f"what was timed so far is kept{kept}") from None
+
+
+def _tell_script(script: Path, graphs: int) -> None:
+    from .show import size
+
+    say(f"wrote {script} ({size(script)}, {graphs} graphs without their weights)")
+    say(
+        f"there, with onnxruntime and numpy: python {script.name} times.json - then here: snnprune optimize ... "
+        "--target latency=0.5 --profile times.json"
+    )
+
+
+def _show(found: Profile) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..shown import cut, largest
+
+    total = found.predicted_ms
+    table = Table(title="what takes longest", title_justify="left")
+    for name in ("part", "inputs", "outputs", "ms", "of all"):
+        table.add_column(name, justify="left" if name == "part" else "right", overflow="fold")
+    parts, rest = largest(found.parts, _SLOWEST, "parts", lambda part: part.dense, BY_JSON)
+    for part in sorted(parts, key=lambda part: -part.dense):
+        widths = [
+            str(side.read) if side is not None and side.parts else "-" for side in (part.inputs, part.outputs)
+        ]
+        table.add_row(escape(cut(part.name)), *widths, f"{part.dense:.3g}", f"{part.dense / total:.1%}")
+    console.print(table)
+    say_rest(rest)
+    fixed = sum(part.dense for part in found.parts if not part.reached)
+    say(f"what no neuron changes: {fixed:.3g} ms, {fixed / total:.1%}")
+    if found.steps:
+        _show_stairs(found)
+    key = found.key
+    say(
+        f"the whole model: {found.dense_ms:.3g} ms measured, {total:.3g} ms by its parts "
+        f"({total / found.dense_ms - 1:+.1%}); {found.graphs} graphs timed"
+    )
+    for one in found.checks[1:]:
+        say(
+            f"cut at random to {one.kept:.0%} of its neurons: {one.measured_ms:.3g} ms measured, "
+            f"{one.predicted_ms:.3g} ms predicted ({one.error:+.1%})"
+        )
+    threads = "" if key["engine"] != "cpu" else f", threads: {key['threads']}"
+    say(
+        f"served by {key['engine']} ({key['version']}) on {key['device']}, batch size {key['batch']}, "
+        f"{key['precision']}{threads}"
+    )
+
+
+def _show_stairs(found: Profile) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="stairs: a layer of so many channels costs as one of", title_justify="left")
+    for name in ("kind of layer", "its", *map(str, _COUNTS)):
+        table.add_column(name, justify="left" if name in ("kind of layer", "its") else "right")
+    for kind, roles in found.steps.items():
+        for role, channels in roles.items():
+            table.add_row(escape(kind), "inputs" if role == "in" else "outputs", *(f"{c:.0f}" for c in channels))
+    console.print(table)
+
+
+def _show_cuts(cuts: Sequence[TimedCut]) -> None:
+    from rich.table import Table
+
+    if not cuts:
+        return
+    table = Table(title="real cuts", title_justify="left")
+    for name in ("widths", "measured ms", "spread", "predicted ms", "error", "of the dense time"):
+        table.add_column(name, justify="right")
+    for one in cuts:
+        both = one.compared
+        known = both.compact_ms is not None
+        table.add_row(
+            f"{one.width:g}",
+            f"{both.compact_ms:.3g}" if known else "?",
+            f"{both.compact_spread:.1%}" if known else "?",
+            f"{one.predicted_ms:.3g}",
+            f"{one.error:+.1%}" if one.error is not None else "?",
+            f"{both.share:.2f}" if both.share is not None else "?",
+        )
+    console.print(table)
+    for one in cuts:
+        if one.compared.refused is not None:
+            say(f"? widths {one.width:g}: {one.compared.refused}", style="yellow")
+    for load in dict.fromkeys(one.compared.load for one in cuts if one.compared.load):
+        say(load)
+
+
+def _say_use(found: Profile, output: Path | None) -> None:
+    if found.error > _WITHIN:
+        say(
+            f"warning: the parts say a whole model's time only within {found.error:.0%}; a run times its cuts "
+            "and sets that right. --anew times once more, best while nothing else runs",
+            style="yellow",
+        )
+    if output is not None:
+        say(f"wrote {output} - for runs elsewhere: snnprune optimize ... --target latency=0.5 --profile {output}")
+    say("kept on this machine, where a run takes it by itself: snnprune optimize ... --target latency=0.5")
