@@ -107,6 +107,8 @@ def timed(monkeypatch) -> list[tuple[float, float]]:
     monkeypatch.setattr(Timer, "__call__", _TIMES)
     monkeypatch.setattr("snnprune.runs.timer.SideBySide", Beside)
     return seen
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> None:
     """Times are kept in a folder of the test's own."""

@@ -257,7 +257,7 @@ def test_what_serves_reaches_the_run(capsys, layer_times, monkeypatch):
 
     monkeypatch.setattr("snnprune.pipeline.optimize", stop)
     timed = [*command(), *ARCH, "--output", "out", "--target", "latency=0.5"]
-    run([*timed, *"--engine cuda --serve-batch-size 8 --serve-precision fp16 --threads 3".split()])
+    run([*timed, *["--engine", "cuda", "--serve-batch-size", "8", "--serve-precision", "fp16", "--threads", "3"]])
     assert given[-1].serving == Serving(engine="cuda", batch=8, precision="fp16", threads=3)
     run([*timed, "--profile", "times.json"])
     assert given[-1].serving == Serving(engine="cpu", batch=2)
