@@ -3,9 +3,9 @@
     python benchmarks/speed/gpu.py --results gpu-results
     python benchmarks/speed/gpu.py --results /tmp/try --device cpu --minutes 3   # tries the script itself out
 
-The steps run one after another, each in a process of its own with a limit, the most telling ones first; what a step
-has not finished in time is left out, and the next one begins. Results lie as JSON in the folder, with one log for each
-step; copy them over those in this folder where they are to be reported.
+The steps run one after another, each in a process of its own with a limit, the most telling ones first; what a
+step has not finished in time is left out, and the next one begins. Results lie as JSON in the folder, with one log
+for each step; copy them over those in this folder where they are to be reported.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def steps(device: str, folder: Path) -> list[Step]:
     form = ("--engine", compiled, "--precision", precision, "--batch", "32", "--size", size)
     found += [
         Step("targets-torch", speed("targets.py", "resnet18", "--idle", *form, results="targets.json"), 150),
-        Step("onnx-32", speed("onnx_speed.py", "resnet18", "mobilenet_v2", "--provider", onnx, "--batch", "32"), 90),
-        Step("onnx-1", speed("onnx_speed.py", "resnet18", "mobilenet_v2", "--provider", onnx), 90),
+        Step("onnx-32", speed("onnx_speed.py", "mobilenet_v2", "--provider", onnx, "--batch", "32"), 120),
+        Step("onnx-1", speed("onnx_speed.py", "mobilenet_v2", "--provider", onnx), 120),
         Step(
             "profiles",
             speed(

@@ -70,10 +70,10 @@ parameter, as it does on a CPU by default (the search's own never does).
 ONNX = """
 ## Speed in ONNX Runtime against MACs
 
-Median of calls taken in turn. *yield* is speed-up over MACs reduction: 1 is ideal.
+One thread on a CPU. *latency*: cut to a share of the dense time, by the times of its layers alone. *yield* is speed-up over MACs reduction: 1 is ideal.
 
-| network, cut | batch | provider | MACs kept | median ms | speed-up | yield |
-|---|---|---|---|---|---|---|
+| network, cut | batch | provider | kept: MACs | params | median ms | speed-up | yield |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -120,7 +120,7 @@ def write_speed(results: Path) -> str:
     for r in kinds["onnx"]:
         text += (
             f"| {r['case']} | {r['batch']} | {r['provider'].removesuffix('ExecutionProvider')} | "
-            f"{r['macs']:.3f} | "
+            f"{r['macs']:.3f} | {r.get('params', float('nan')):.3f} | "
             f"{r['median_ms']:.3g} | {r['speed_up']:.2f} | {r['yield']:.2f} |\n"
         )
     text += _missing(kinds["onnx"], "`--provider cuda --batch 32`", cuda="CUDAExecutionProvider")
