@@ -6,8 +6,8 @@
 
 Every network is cut to the same share of its MACs by the norms of its (untrained) weights: by us with widths as
 they come, rounded to multiples of 8 and of 16, and by torch-pruning's own magnitude pruner with one ratio for all
-layers; and by us to the same share of its time, as the times of its layers say. All files of a network are timed in
-turn, call by call. *yield* is speed-up over MACs reduction (ideal: 1).
+layers; and by us to the same share of its time, as the times of its layers say. All files of a network are timed
+in turn, call by call. *yield* is speed-up over MACs reduction (ideal: 1).
 """
 
 from __future__ import annotations
