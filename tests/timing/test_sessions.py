@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from snnprune.errors import ExportError
-from snnprune.export import export_onnx, half_precision
+from snnprune.export import export_onnx
+from snnprune.protos import in_form
 from snnprune.timing import sessions
 from snnprune.timing.serving import Serving
 
@@ -72,7 +73,7 @@ def test_half_precision_is_made_once(file, monkeypatch):
     assert {w.data_type for w in onnx.load_model_from_string(source).graph.initializer} >= {
         onnx.TensorProto.FLOAT16
     }
-    half = half_precision(file.read_bytes())
+    half = in_form(file.read_bytes(), fp16=True)
     monkeypatch.setattr(sessions, "half_precision", lambda _data: pytest.fail("converted twice"))
     for precision in ("fp16", "fp32"):
         assert sessions.serve_file(half, Serving(engine="cpu", precision=precision)).precision == "fp16"
