@@ -307,6 +307,6 @@ def test_stages_have_titles(capsys):
     display(Event("latency", 5, 44))
     display.last = 0.0
     display(Event("settle", 1, 5))
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert "timing layers 5/44" in said
     assert "timing the cut 1/5" in said
