@@ -26,7 +26,9 @@ PARTS = (
     (
         Serving,
         "What serves a model, and is timed: `Serving`",
-        "For `snnprune.bench`; the command `bench` has them too.",
+        "For `PruneConfig(serving=Serving(...))`, `snnprune.profile` and `snnprune.bench`. On the command line of "
+        "`optimize`: `--engine`, `--serve-batch-size`, `--serve-precision`, `--threads`; `profile` and `bench` have them "
+        "too.",
     ),
 )
 

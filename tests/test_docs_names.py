@@ -23,7 +23,14 @@ OTHERS = {
     "--rdzv-endpoint",
 }  # pip's, torchrun's
 METADATA = {"classes", "normalization", "input_shape", "accuracy", "quantization"}  # entries of ONNX files
-SCRIPTS = {"--family", "--table", "--kills", "--inputs", "--sample"}  # of benchmarks/zoo.py and programs in tests
+SCRIPTS = {
+    "--family",
+    "--table",
+    "--kills",
+    "--inputs",
+    "--sample",
+    "--seconds",
+}  # of zoo.py, programs in tests, profiles
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=ids)

@@ -76,7 +76,7 @@ WITH_EXAMPLES = [n for n, v in every_function() if ">>>" in (inspect.getdoc(v) o
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples_in_docstrings(name, objects, tmp_path, monkeypatch):
+def test_examples_in_docstrings(name, objects, tmp_path, monkeypatch, layer_times):
     monkeypatch.chdir(tmp_path)
     text = inspect.getdoc(dict(every_function())[name])
     case = doctest.DocTestParser().get_doctest(text, dict(objects), name, None, 0)

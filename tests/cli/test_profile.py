@@ -15,9 +15,27 @@ from snnprune.cli.progress import Display
 from snnprune.learner import Event
 from snnprune.timing.answers import cache_folder, read_answers
 from snnprune.timing.compared import Compared
+from snnprune.timing.questions import Questions, ask
 from snnprune.timing.serving import Serving
 
 PROFILE = ["profile", "digits.pt", *ARCH, "--engine", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def asked_once(monkeypatch) -> None:
+    """The model of these tests is exported once for each form; that takes seconds, and is tested elsewhere."""
+    for place in ("timing.profiling", "analysis.profiling", "analysis.foretold"):
+        monkeypatch.setattr(f"snnprune.{place}.ask", _ask)
+
+
+def _ask(model, groups, cost, example, serving):
+    form = serving.batch, serving.precision, *((name, group.size) for name, group in sorted(cost.groups.items()))
+    if form not in _ASKED:
+        _ASKED[form] = ask(model, groups, cost, example, serving)
+    return _ASKED[form]
+
+
+_ASKED: dict[tuple, Questions] = {}
 
 
 def told(capsys, *args: str) -> tuple[dict, str]:
@@ -225,7 +243,7 @@ def test_a_profile_that_does_not_fit(refused, capsys, layer_times):
     for more in ([], ["--dry-run"]):
         refused(
             *command(), *ARCH, "--target", "latency=0.5", "--profile", "times.json", "--keep", "features.3", *more,
-            says="another network, or of other options",
+            says="Make them anew, with this model and these options",
         )  # fmt: skip
 
 
@@ -257,7 +275,7 @@ def test_what_serves_reaches_the_run(capsys, layer_times, monkeypatch):
 
     monkeypatch.setattr("snnprune.pipeline.optimize", stop)
     timed = [*command(), *ARCH, "--output", "out", "--target", "latency=0.5"]
-    run([*timed, *["--engine", "cuda", "--serve-batch-size", "8", "--serve-precision", "fp16", "--threads", "3"]])
+    run([*timed, "--engine", "cuda", "--serve-batch-size", "8", "--serve-precision", "fp16", "--threads", "3"])
     assert given[-1].serving == Serving(engine="cuda", batch=8, precision="fp16", threads=3)
     run([*timed, "--profile", "times.json"])
     assert given[-1].serving == Serving(engine="cpu", batch=2)
@@ -289,6 +307,6 @@ def test_stages_have_titles(capsys):
     display(Event("latency", 5, 44))
     display.last = 0.0
     display(Event("settle", 1, 5))
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert "timing layers 5/44" in said
     assert "timing the cut 1/5" in said

@@ -74,7 +74,7 @@ def test_half_precision_is_made_once(file, monkeypatch):
         onnx.TensorProto.FLOAT16
     }
     half = in_form(file.read_bytes(), fp16=True)
-    monkeypatch.setattr(sessions, "half_precision", lambda _data: pytest.fail("converted twice"))
+    monkeypatch.setattr(sessions, "in_form", lambda _data, **_form: pytest.fail("converted twice"))
     for precision in ("fp16", "fp32"):
         assert sessions.serve_file(half, Serving(engine="cpu", precision=precision)).precision == "fp16"
         assert seen.made[-1][0] == half
@@ -84,7 +84,7 @@ def test_what_cannot_be_halved_is_named(file, monkeypatch):
     def fails(_data):
         raise ValueError("no such type")
 
-    monkeypatch.setattr(sessions, "half_precision", fails)
+    monkeypatch.setattr(sessions, "in_form", fails)
     with pytest.raises(ExportError, match=r"net\.onnx cannot be converted to half precision \(no such type\)"):
         sessions.serve_file(file, Serving(engine="cpu", precision="fp16"))
 
@@ -176,7 +176,7 @@ def test_a_graph_writes_to_the_same_places(file, monkeypatch):
 
 def test_tensorrt_converts_by_itself(file, monkeypatch):
     asked = pretended(monkeypatch, sessions.TENSORRT)
-    monkeypatch.setattr(sessions, "half_precision", lambda _data: pytest.fail("converted for it"))
+    monkeypatch.setattr(sessions, "in_form", lambda _data, **_form: pytest.fail("converted for it"))
     assert sessions.serve_file(file, Serving(engine="tensorrt", precision="fp16")).precision == "fp16"
     assert sessions.serve_file(file, Serving(engine="tensorrt")).precision == "fp32"
     assert asked == [{"trt_engine_cache_enable": "0", "trt_fp16_enable": "1"}, {"trt_engine_cache_enable": "0"}]
