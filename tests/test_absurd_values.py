@@ -93,6 +93,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "trace inputs": lambda v: snnprune.trace(net(), v),
     "sensitivity shares": lambda v: snnprune.sensitivity(net(), DATA, shares=v),
     "sensitivity targets": lambda v: snnprune.sensitivity(net(), DATA, targets=v),
+    "sensitivity time": lambda v: snnprune.sensitivity(net(), DATA, time=v),
+    "sensitivity serving": lambda v: snnprune.sensitivity(net(), DATA, serving=v),
     "sensitivity on_step": lambda v: snnprune.sensitivity(net(), DATA, on_step=v),
     "Report.read": snnprune.Report.read,
     "Report.to_json": lambda v: snnprune.compare(net(), net(), example_inputs=X).to_json(v),

@@ -133,7 +133,7 @@ def test_readme_commands_parse():
     assert found >= 6
 
 
-def test_every_key_of_a_run_is_explained(workplace, monkeypatch):
+def test_every_key_of_a_run_is_explained(workplace, monkeypatch, timed):
     """The tables of concepts.md against a run of each kind that has keys of its own."""
     clock = [Latency("", "CPUExecutionProvider", 1, ms, ms, ms, 1, ratio=ms / 2) for ms in (2.0, 1.0)]
     monkeypatch.setattr(latency, "bench_onnx", lambda *_paths, **_options: clock)
@@ -175,7 +175,7 @@ def test_every_key_of_a_run_is_explained(workplace, monkeypatch):
             collect(json.loads((folder / name).read_text()))
     keys |= {"factory", "arch", "kwargs"}  # from the command line only
     named = set(re.findall(r"[\w.]+", " ".join(inline(ROOT / "docs" / "concepts.md"))))
-    assert {"trials", "nonzero", "dense_ms", "passed", "weakened", "weights_sha256"} <= keys
+    assert {"trials", "nonzero", "dense_ms", "passed", "weakened", "weights_sha256", "predicted_ms"} <= keys
     assert keys <= named, keys - named
     assert files <= named, files - named
     assert {"model.onnx", "report.json"} <= files

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import compared
 
 from cli.conftest import ARCH, command
 from snnprune.cli import show
@@ -45,6 +46,7 @@ def test_nothing_to_resume(refused):
     refused(*command("digits.pt", "digits", *ARCH, "--resume"), says="no unfinished run of digits")
 
 
+TEXTS = ("engine", "version", "device", "precision", "load", "refused")
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\u202e\ud800[red]b"
 SHOWN = "a?]0;owned??[2J??[red]b"
 
@@ -63,6 +65,7 @@ def test_names_from_files_cannot_steer_the_terminal(capsys, monkeypatch):
         device="cpu",
         kept_whole=[{"id": HOSTILE, "reason": HOSTILE}],
     )
+    report.latency = {**compared().to_dict(), **dict.fromkeys(TEXTS, HOSTILE)}
     report.to_json("r/report.json")
     Path("r/model.safetensors").touch()
     monkeypatch.setattr(show.console, "_width", 300)
@@ -70,7 +73,7 @@ def test_names_from_files_cannot_steer_the_terminal(capsys, monkeypatch):
     show.say(HOSTILE)
     assert run(["compare", "r"]) == 0
     out = capsys.readouterr().out
-    assert out.count(SHOWN) >= 5
+    assert out.count(SHOWN) >= 5 + 2 * len(TEXTS)
     assert all(c.isprintable() or c == "\n" for c in out)
 
 
@@ -96,6 +99,7 @@ def forged(count: int = 1) -> Report:
         odd_widths={f"{FORGED}{i or ''}": 3 for i in range(count)},
         config={"round_to": FORGED},
         unpriced=[FORGED] * count,
+        latency={**compared().to_dict(), **dict.fromkeys(TEXTS, FORGED)},
     )
 
 
@@ -145,6 +149,7 @@ def test_texts_from_files_are_cut(capsys, here):
     report.kept_whole[0] = {"id": long, "reason": long}
     report.odd_widths = {long: 3}
     report.target = {long: 0.5}
+    report.latency |= dict.fromkeys(TEXTS, long[: 10**5])  # a file may hold so much and no more
     show.summary(report, Path("r"))
     for name in ("r", "s"):
         report.to_json(f"{name}/report.json")

@@ -191,6 +191,48 @@ def test_sensitivity(model, told):
     assert run(["sensitivity", model, *COMMON, "--limit", "0"]) == 1
 
 
+def test_sensitivity_against_time(model, told, timed):
+    found, words = told("sensitivity", model, *COMMON, "--time", "--html", "s.html", "--json")
+    assert len(timed) == len(found["whole"]) > 3
+    assert all(point["latency"] == pytest.approx(point["macs"]) for point in found["whole"])
+    assert found["served"]["device"] == "Some CPU"
+    for point in found["whole"]:
+        shown = f"{point['accuracy']:.2%}, {1 / point['latency']:.2f}x as fast, +- 2.0%"
+        assert shown in words
+    assert "timed with cpu (onnxruntime 1.31.1), batch 1" in words
+    assert Path("s.html").read_text().count("<figure") == 3
+
+
+def test_a_run_tells_its_times_first(model, told, capsys, timed, here):
+    report, words = told("optimize", model, *COMMON, "--epochs", "0.3", "--output", "run", "--json")
+    times = report["latency"]
+    assert times == json.loads(Path("run/report.json").read_text())["latency"]
+    assert times["share"] == pytest.approx(report["compact"]["macs"] / report["dense"]["macs"])
+    lines = [line for line in words.splitlines() if "│" in line]
+    assert f"time (batch 1, cpu) │ {times['dense_ms']:.3g} ms │ {times['compact_ms']:.3g} ms │" in lines[0]
+    assert f"{1 / times['share']:.2f}x as fast, +- 2.0%" in lines[0]
+    assert "inputs a second" in lines[1]
+    assert "Some CPU; 0.5 of 2 cores were busy with other things" in words
+    assert "timing and exporting" in words
+    phone = {**report, "latency": {**times, "device": "A phone", "dense_ms": None, "refused": "it varies"}}
+    phone.pop("run")
+    Path("other").mkdir()
+    Path("other/report.json").write_text(json.dumps(phone))
+    compared, words = told("compare", "run", "other", "--json")
+    assert [one["latency"]["device"] for one in compared] == ["Some CPU", "A phone"]
+    assert "not comparable" in words
+    assert run(["compare", "run", "other"]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row[4].strip() for row in rows] == [f"{times['dense_ms']:.3g} [1]", "? [2]"]
+
+
+def test_trials_tell_their_times(model, told, timed):
+    options = ["--epochs", "0.3", "--target", "drop=0.99", "--trials", "1", "--output", "run", "--json"]
+    report, words = told("optimize", model, *COMMON, *options)
+    (trial,) = report["trials"]
+    assert f"drop {trial['drop']:.4f}, {1 / trial['latency']:.2f}x as fast: kept" in words
+
+
 def test_tensorboard_files_lie_in_the_run_folder(model, told):
     pytest.importorskip("tensorboard")
     told("optimize", model, *COMMON, "--epochs", "1", "--output", "run", "--tensorboard", "--json")

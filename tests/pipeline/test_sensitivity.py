@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import make_network, same_state
+from conftest import compared, make_network, same_state
 
 import snnprune
 from snnprune.errors import ConfigError
@@ -74,8 +74,47 @@ def test_batches_change_the_order(case):
     assert plain.whole != informed.whole
 
 
+def test_cuts_through_all_groups_are_timed_on_request(case, timed):
+    model, data = case
+    options = {"shares": (0.5,), "targets": (0.6, 0.3)}
+    plain = snnprune.sensitivity(model, data, **options)
+    assert plain.served is None
+    assert timed == []
+    found = snnprune.sensitivity(model, data, **options, time=True, serving=snnprune.Serving(batch=4))
+    dense = count_macs(model, data[0][0][:2])
+    assert timed == [(dense, pytest.approx(point["macs"] * dense)) for point in found.whole]
+    for point, before in zip(found.whole, plain.whole, strict=True):
+        assert point["latency"] == pytest.approx(point["macs"])
+        assert point["dense_ms"] == pytest.approx(4 * dense / 1e6)
+        assert {k: v for k, v in point.items() if k in before} == before
+    assert found.groups == plain.groups
+    assert found.accuracy == plain.accuracy
+    assert found.served == {
+        "engine": "cpu", "version": "onnxruntime 1.31.1", "device": "Some CPU", "batch": 4, "precision": "fp32",
+        "threads": 1,
+    }  # fmt: skip
+
+
+def test_cuts_that_cannot_be_timed_have_their_accuracy(case, timed, monkeypatch, caplog):
+    model, data = case
+    kept = [compared(None, 1.0, refused="it varies"), RuntimeError("no engine")]
+
+    def beside(_self, _compact):
+        one = kept.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr("snnprune.runs.timer.SideBySide.__call__", beside)
+    found = snnprune.sensitivity(model, data, shares=(0.5,), targets=(0.6, 0.4, 0.3), time=True)
+    first, *others = found.whole
+    assert (first["latency"], first["compact_ms"], first["refused"]) == (None, 1.0, "it varies")
+    assert all("latency" not in point and point["accuracy"] >= 0 for point in others)
+    assert "no engine" in caplog.text
+
+
 def test_bad_values_are_refused(case):
     model, data = case
-    for changes in ({"metric": "flops"}, {"shares": (1.5,)}, {"targets": (0.0,)}):
+    for changes in ({"time": 1}, {"serving": "cpu"}, {"metric": "flops"}, {"shares": (1.5,)}, {"targets": (0.0,)}):
         with pytest.raises(ConfigError):
             snnprune.sensitivity(model, data, **changes)

@@ -81,7 +81,7 @@ def test_half_precision_is_made_once(file, monkeypatch):
 
 
 def test_what_cannot_be_halved_is_named(file, monkeypatch):
-    def fails(_data):
+    def fails(_data, **_form):
         raise ValueError("no such type")
 
     monkeypatch.setattr(sessions, "in_form", fails)

@@ -20,6 +20,7 @@ from snnprune.runs.delivery import deliver_onnx
 from snnprune.runs.folder import ONNX, PROBE, REPORT, open_model
 from snnprune.runs.report import ModelFigures, Report
 from snnprune.runs.saving import WEIGHTS, digest, save
+from snnprune.runs.times import marks
 from snnprune.runs.visual import comparison, read_material
 from snnprune.runs.visual.drawings import drawings
 from snnprune.runs.visual.page import _page
@@ -153,7 +154,12 @@ def report_files() -> list[bytes]:
         kept_whole=[{"id": "b", "reason": "it is an output"}],
         history=[{"stage": "search", "step": s, "val_accuracy": 0.5, "counts": {"a": [4, 1, 3]}} for s in (1, 2)],
         curve=[{"stage": "search", "step": s, "loss": 0.5, "budget": 0.5, "metric": "macs"} for s in (1, 2, 3)],
-        trials=[{"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True}],
+        trials=[{"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True, "latency": 0.6}],
+        latency={
+            **dict.fromkeys(("dense_ms", "compact_ms", "share", "spread", "dense_spread", "compact_spread"), 0.5),
+            **dict.fromkeys(("engine", "version", "device", "precision", "load", "refused"), "words"),
+            **{"batch": 1, "threads": 2, "predicted_ms": None},
+        },
         odd_widths={"a": 3},
         unpriced=["fft (stem)"],
         config={"lr": 0.05, "keep": ["a"]},
@@ -170,6 +176,7 @@ def feed_report(data: bytes) -> Any:
         assert len(str(material.report)) < 2**20
         (row,) = comparison([("run", material.report)])
         assert sum(map(len, row)) < 2**14
+        assert sum(map(len, marks([material.report.latency])[1])) < 2**14
         assert len(_page(material, [])) < 8 * 2**20
         for drawing in drawings(material):
             assert len(drawing.caption) < 1000
