@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from torch import nn
@@ -92,6 +93,10 @@ def _timed(
         return portable.answer(families, providers_of(serving), serving.threads, known=known, tell=told)
     except portable.NotServed as error:
         raise TimingError(f"{error} {CURE}") from error
+    except OSError as error:
+        raise TimingError(
+            f"graphs to be timed cannot be written to {gettempdir()} ({error}). Set TMPDIR."
+        ) from error
     finally:
         if fresh:  # also after Ctrl-C: half of the work is not to be done again
             keep(key, fresh, cache)
