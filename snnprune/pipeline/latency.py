@@ -118,6 +118,7 @@ class LatencySearch:
         self.trials.clear()
         floor = min(1.0, self.setting.least_share("latency") * (1 + 1e-9))
         seen: dict[float, float] = {}  # share of the predicted time -> of what was asked for
+        of_target: float | None = None
         for attempt in range(_TRIES):
             self.setting.tell("settle", step=attempt + 1, total=_TRIES)
             gated.set_budget({"latency": share})
@@ -135,7 +136,7 @@ class LatencySearch:
         fast = [s for s, of_target in seen.items() if of_target <= 1]
         if fast:
             share = max(fast, key=lambda s: seen[s])
-        elif share in seen:  # the last one was timed as well
+        elif of_target is not None:  # else the clock gave no last answer, and what it said before led here
             share = min(seen, key=lambda s: seen[s])
             if seen[share] > _OVER:
                 raise self._too_slow(profile, floor)
@@ -193,8 +194,8 @@ class LatencySearch:
         holders = ", ".join(f"{part.name} ({part.dense:.3g} ms)" for part in slow)
         return TargetError(
             f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. At its floor the model "
-            f"is predicted to take {floor * profile.predicted_ms:.3g} ms. What takes longest in the dense model is "
-            f"{holders}. Ask for more, or lower the floor; on a GPU compare larger batches with `snnprune bench`."
+            f"is predicted to take {floor * profile.predicted_ms:.3g} ms. What takes longest in the dense model "
+            f"is {holders}. Ask for more, or lower the floor; on a GPU try larger batches with `snnprune bench`."
         )
 
     def _write(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -44,7 +45,8 @@ def profile_of(
         groups: its groups.
         cost: what they cost.
         example_inputs: what its forward takes, at least two.
-        serving: what will serve it; ignored where `answers` say it.
+        serving: what will serve it; ignored where `answers` say it. For PyTorch's engines the parts are timed by
+            ONNX Runtime.
         answers: file that a script of `write_script` has written on another device; then nothing is timed here.
         cache: folder of the cache; by default the user's.
         anew: time also what the cache holds.
@@ -60,6 +62,10 @@ def profile_of(
         key, found = read_answers(answers)
         return fit(ask(model, groups, cost, example_inputs, serving_of(key)), found, key)
     serving = serving.resolved()
+    if (
+        serving.in_torch
+    ):  # ONNX Runtime on the same processor tells which layers take long; the clock is torch's own
+        serving = replace(serving, engine="cuda" if serving.on_gpu else "cpu")
     questions = ask(model, groups, cost, example_inputs, serving)
     key = serving.key()
     found = _timed(questions, serving, key, cache, anew=anew, tell=tell) if times else {}
