@@ -44,7 +44,29 @@ def strip(proto: Any) -> Any:
     told = {name for node in proto.graph.node if node.op_type in _BY_VALUE for name in node.input[1:]}
     for weight in proto.graph.initializer:
         graph.initializer.append(_bare(weight, keep=weight.name in told))
+    _spell_out(found)
     return found
+
+
+def _spell_out(proto: Any) -> None:
+    """Give every reshape a shape of its own, in full.
+
+    The exporter leaves one dimension open where it can tell no better, which may be another one in another cut,
+    and lets reshapes share what happens to be equal in this one.
+    """
+    import onnx
+
+    known, weights = shapes(proto), {weight.name for weight in proto.graph.initializer}
+    for node in proto.graph.node:
+        dims = known.get(node.output[0], (0, [0]))[1]
+        if node.op_type == "Reshape" and node.input[1] in weights and dims and min(dims) > 0:
+            name = f"{node.output[0]} shape"
+            proto.graph.initializer.append(onnx.helper.make_tensor(name, 7, [len(dims)], dims))
+            node.input[1] = name
+    used = {name for node in proto.graph.node for name in node.input} | {v.name for v in proto.graph.output}
+    kept = [weight for weight in proto.graph.initializer if weight.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
 
 
 def _bare(weight: Any, *, keep: bool) -> Any:
