@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class LatencySearch:
         self.trials: list[dict[str, Any]] = []
         self.final: Compared | None = None
         self.profile: Profile | None = None
-        self._share: float | None = None  # of the predicted dense time
+        self._share: float | None = None  # of the predicted dense time, that the search begins with
+        self._settled: float | None = None  # and that it ended with
         self._dense_ms = math.nan
         self._elsewhere = config.profile is not None
         if self.path is not None:
@@ -110,27 +112,36 @@ class LatencySearch:
             TargetError: it is too slow, however much of it goes.
         """
         profile, share = self.ready(), self.share
+        if self._settled is not None:  # another look at the clock could choose another cut
+            gated.set_budget({"latency": self._settled})
+            return
+        self.trials.clear()
         floor = min(1.0, self.setting.least_share("latency") * (1 + 1e-9))
         seen: dict[float, float] = {}  # share of the predicted time -> of what was asked for
+        of_target: float | None = None
         for attempt in range(_TRIES):
             self.setting.tell("settle", step=attempt + 1, total=_TRIES)
             gated.set_budget({"latency": share})
             predicted = gated.predicted()["latency"][0]
             of_target = self._try(gated.compact(), share, predicted)
             if of_target is None:
-                return
+                break
             seen[share] = of_target
             if _LOW <= of_target <= 1:
                 break
-            following = max(floor, min(1.0, share * min(2.0, max(0.5, _AIM / of_target))))
+            following = max(floor, min(1.0, _next(seen, share)))
             if following in seen:  # at the floor, or whole
                 break
             share = following
         fast = [s for s, of_target in seen.items() if of_target <= 1]
-        best = max(fast, key=lambda s: seen[s]) if fast else min(seen, key=lambda s: seen[s])
-        if seen[best] > _OVER:
-            raise self._too_slow(profile)
-        gated.set_budget({"latency": best})
+        if fast:
+            share = max(fast, key=lambda s: seen[s])
+        elif of_target is not None:  # else the clock gave no last answer, and what it said before led here
+            share = min(seen, key=lambda s: seen[s])
+            if seen[share] > _OVER:
+                raise self._too_slow(profile, floor)
+        self._settled = share
+        gated.set_budget({"latency": share})
         self._write()
 
     def note(self, compact: nn.Module) -> None:
@@ -174,16 +185,17 @@ class LatencySearch:
     def _clock(self) -> SideBySide:
         return SideBySide(self.setting.dense, self.setting.sample, self.setting.config.serving)
 
-    def _too_slow(self, profile: Profile) -> TargetError:
-        fastest = min((t for t in self.trials if "passed" in t), key=lambda t: t["compact_ms"] or math.inf)
-        took = "of unknown time" if fastest["compact_ms"] is None else f"that takes {fastest['compact_ms']:.3g} ms"
-        share = "" if fastest["latency"] is None else f", {fastest['latency']:.2f} of the dense time"
+    def _too_slow(self, profile: Profile, floor: float) -> TargetError:
+        timed = [t for t in self.trials if t.get("compact_ms") is not None]  # none in processes that have no clock
+        fastest = min(timed, key=lambda t: t["compact_ms"], default={})
+        took = f"that takes {fastest['compact_ms']:.3g} ms" if fastest else "of unknown time"
+        share = f", {fastest['latency']:.2f} of the dense time" if fastest.get("latency") is not None else ""
         slow = sorted(profile.parts, key=lambda part: -part.dense)[:3]
         holders = ", ".join(f"{part.name} ({part.dense:.3g} ms)" for part in slow)
         return TargetError(
-            f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. What takes longest in "
-            f"the dense model is {holders}. Ask for more, or lower the floor; on a GPU compare larger batches "
-            "with `snnprune bench`."
+            f"latency={self.wanted} was not reached: the fastest cut is one {took}{share}. At its floor the model "
+            f"is predicted to take {floor * profile.predicted_ms:.3g} ms. What takes longest in the dense model "
+            f"is {holders}. Ask for more, or lower the floor; on a GPU try larger batches with `snnprune bench`."
         )
 
     def _write(self) -> None:
@@ -194,6 +206,7 @@ class LatencySearch:
         kept: dict[str, Any] = {
             "identity": self.identity,
             "share": self._share,
+            "settled": self._settled,
             "dense_ms": self._dense_ms,
             "trials": self.trials,
         }
@@ -208,13 +221,30 @@ class LatencySearch:
         content = read_json(path)
         try:
             check_same_run(path, content["identity"], self.identity)
-            share, trials, dense = content["share"], list(content["trials"]), content["dense_ms"]
-            numbers = all(type(v) in (int, float) and math.isfinite(v) and v > 0 for v in (share, dense))
-            if not numbers or share > 1 or not all(type(t) is dict for t in trials):
-                raise ValueError("the share is none")
+            share, settled, dense = content["share"], content["settled"], content["dense_ms"]
+            trials = list(content["trials"])
+            shares = [share, *([] if settled is None else [settled])]
+            numbers = all(type(v) in (int, float) and v > 0 for v in (*shares, dense))
+            if not numbers or max(shares) > 1 or not all(type(t) is dict for t in trials):
+                raise ValueError("a share, the dense time or a trial is none")
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
         self._share, self._dense_ms, self.trials = float(share), float(dense), trials
+        self._settled = None if settled is None else float(settled)
+
+
+def _next(seen: Mapping[float, float], last: float) -> float:
+    """The share to try after those that were timed: where the line through the two nearest meets the aim.
+
+    A first correction has one point alone, and takes prediction and clock to be proportional.
+    """
+    near = sorted(seen, key=lambda share: abs(seen[share] - _AIM))[:2]
+    bounds = 0.5 * last, 2 * last
+    if len(near) == 2:
+        slope = (seen[near[1]] - seen[near[0]]) / (near[1] - near[0])
+        if slope > 0:
+            return min(bounds[1], max(bounds[0], near[0] + (_AIM - seen[near[0]]) / slope))
+    return min(bounds[1], max(bounds[0], last * _AIM / seen[last]))
 
 
 def _figures(found: Compared) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .serving import Serving
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+_MOST = 1e9  # milliseconds; of more nobody has waited for the answer
 _SERVING = ("engine", "batch", "precision", "threads")
 Answers = dict[str, float | None]
 
@@ -24,8 +25,13 @@ Answers = dict[str, float | None]
 def cache_folder() -> Path:
     """Where times are kept: `SNNPRUNE_CACHE`, else the user's folder for such things."""
     own = os.environ.get("SNNPRUNE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "snnprune"
+    if own:
+        return Path(own)
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's user may have no home
+        base = tempfile.gettempdir()
+    return Path(base) / "snnprune"
 
 
 def cache_file(key: Mapping[str, Any], folder: Path | None = None) -> Path:
@@ -49,9 +55,13 @@ def load(key: Mapping[str, Any], folder: Path | None = None) -> Answers:
 
 
 def keep(key: Mapping[str, Any], answers: Answers, folder: Path | None = None) -> None:
-    """Add times to the cache; one that cannot be written is done without."""
+    """Add times to the cache; one that cannot be written is done without.
+
+    What could not be run is tried again next time: memory may have been short.
+    """
+    found = {name: ms for name, ms in answers.items() if ms is not None}
     try:
-        write_json(cache_file(key, folder), answers_in({**load(key, folder), **answers}, key))
+        write_json(cache_file(key, folder), answers_in({**load(key, folder), **found}, key))
     except RunError as error:
         logger.warning("measured times are not kept: %s", error)
 
@@ -78,7 +88,7 @@ def read_answers(path: Path) -> tuple[dict[str, Any], Answers]:
         if type(key) is not dict or type(answers) is not dict:
             raise ValueError("its key or its answers are none")
         for name, ms in answers.items():
-            if ms is not None and (type(ms) not in (int, float) or not math.isfinite(ms) or ms < 0):
+            if ms is not None and (type(ms) not in (int, float) or not 0 <= ms <= _MOST):
                 raise ValueError(f"a time is {str(ms)[:40]!r} ({name[:40]})")
         serving_of(key)
     except RunError as error:

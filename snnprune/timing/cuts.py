@@ -16,8 +16,9 @@ from ..export import plainly
 from ..exporter import to_proto
 from ..graph import NeuronGroup
 from ..inputs import Inputs, map_tensors, to_dtype
+from ..protos import to_half
 from ..surgery import remove_
-from .skeleton import half, strip
+from .skeleton import strip
 
 Mask = NDArray[np.bool_]
 
@@ -55,5 +56,14 @@ def skeleton_of(model: nn.Module, example_inputs: Inputs, *, batch: int, fp16: b
     with plainly():
         clone = copy.deepcopy(model).eval().cpu().float().requires_grad_(False)
         inputs = to_dtype(map_tensors(lambda x: x.detach().cpu().clone(), example_inputs), torch.float32)
-        found = strip(to_proto(clone, inputs, batch=batch))
-    return half(found) if fp16 else found
+        proto = to_proto(clone, inputs, batch=batch)
+    return strip(_halved(proto) if fp16 else proto)
+
+
+def _halved(proto: Any) -> Any:
+    """In half precision, as what serves will be, with the shapes and types of all that lies between."""
+    import onnx
+
+    half = to_half(proto)
+    del half.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(half, data_prop=True)

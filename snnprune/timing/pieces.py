@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ExportError
 from .sides import Rule, Side, Way, divisor, rules_of, way_of, ways_of
 from .skeleton import content, digest, is_bare, numbers, renamed, shapes, with_numbers
 
@@ -74,10 +75,19 @@ def extract(proto: Any, nodes: Sequence[int], copies: int) -> Any:
         proto: skeleton of the network, which states the shape of every tensor.
         nodes: numbers of the piece's nodes.
         copies: of the piece in it.
+
+    Raises:
+        ExportError: the network's skeleton does not state a shape.
     """
     import onnx
 
     graph, known = proto.graph, shapes(proto)
+    unknown = [n for i in nodes for n in (*graph.node[i].input, *graph.node[i].output) if n and n not in known]
+    if unknown:
+        raise ExportError(
+            f"the shape of {unknown[0]} in the exported graph is not known, so its layers cannot be timed one by "
+            "one. Ask for macs=... or params=... instead."
+        )
     mine = [graph.node[i] for i in nodes]
     inside = {name for node in mine for name in node.output}
     used = list(dict.fromkeys(name for node in mine for name in node.input if name))
@@ -116,7 +126,7 @@ def extract(proto: Any, nodes: Sequence[int], copies: int) -> Any:
 
 
 def _alias(name: str, copy: int | None) -> str:
-    return name if copy is None else f"{name}_{copy}"
+    return name if copy is None else f"{name} copy {copy}"  # like no name that a graph has
 
 
 def _value(name: str, element: int, dims: Sequence[int]) -> Any:
@@ -218,7 +228,7 @@ def _piece(
     """The piece of these nodes, with the rules by which its numbers follow the sides that they know."""
     parts = [extract(proto, nodes, copies) for proto in protos]
     values = [numbers(part) for part in parts]
-    rules = rules_of(values, known) if len({len(v) for v in values}) == 1 else None
+    rules = rules_of(values, known) if len({_rest(part) for part in parts}) == 1 else None
     used = sorted({rule.side for rule in rules or ()})
     if len(used) > 2:  # a sum of several, as a concatenation is: not by itself the cause of much
         rules, used = None, []
@@ -239,6 +249,11 @@ def _piece(
         rules=None if rules is None else tuple(rules),
         family=_family(parts[0], rules, mine),
     )
+
+
+def _rest(part: Any) -> bytes:
+    """All of a piece but its numbers, in which alone its cuts may differ."""
+    return content(with_numbers(part, [0] * len(numbers(part))))
 
 
 def _copies(whole: Any) -> int:

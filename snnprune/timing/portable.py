@@ -26,6 +26,8 @@ FILES = {"weights.f32": np.float32, "weights.f16": np.float16}
 TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
@@ -41,9 +43,12 @@ class NotServed(Exception):
 
 def write_weights(folder: Path, size: int) -> None:
     """Random numbers for all weights, of both signs and small: activations neither vanish nor overflow."""
-    values = 0.05 * np.random.default_rng(0).standard_normal(size // 2 + 1)
+    block = 0.05 * np.random.default_rng(0).standard_normal(2**20)
     for name, kind in FILES.items():
-        values.astype(kind).tofile(folder / name)
+        data = block.astype(kind).tobytes()
+        with (folder / name).open("wb") as file:  # piece by piece: a small device has no memory for all of it
+            for at in range(0, size, len(data)):
+                file.write(data[: size - at])
 
 
 def open_graph(data: bytes, folder: Path, providers: Providers, threads: int) -> Call:
@@ -82,6 +87,7 @@ def open_graph(data: bytes, folder: Path, providers: Providers, threads: int) ->
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
+    call()  # some graphs that can be opened cannot be run
     return call
 
 
@@ -104,7 +110,6 @@ def time_together(
 ) -> list[float]:
     """Milliseconds of every call, a low quantile of calls in turn: what is above is other work of the machine."""
     for call in calls:
-        call()
         call()
     times: list[list[float]] = [[] for _ in calls]
     began = time.perf_counter()
@@ -141,8 +146,8 @@ def answer(
     found = dict(known or {})
     total, done = sum(len(family) for family in families), 0
     need = max([size for family in families for _, size, _ in family] or [0])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         write_weights(folder, need + 4096 * 64)
         for number, family in enumerate(families):
             todo = list({item[0]: item for item in family if item[0] not in found}.values())
@@ -150,7 +155,7 @@ def answer(
             for at, (name, size, data) in enumerate(todo):
                 try:
                     opened.append((name, open_graph(data, folder, providers, threads)))
-                except NotServed:
+                except (NotServed, OSError):  # a full disk says nothing about the graph
                     raise
                 except Exception:  # of ONNX Runtime, which has many
                     found[name] = None
@@ -185,14 +190,30 @@ def device_name(providers: Providers) -> str:
     return platform.processor() or platform.machine() or "CPU"
 
 
+def known_answers(output: Path, key: Mapping[str, Any]) -> dict[str, float | None]:
+    """What an earlier call has timed in the same way; a file of anything else is not written over."""
+    if not output.exists():
+        return {}
+    try:
+        before = json.loads(output.read_text())
+        found, answers = before["key"], dict(before["answers"])
+        if any(type(ms) not in (int, float, type(None)) for ms in answers.values()):
+            raise ValueError("a time is none")
+    except (ValueError, KeyError, TypeError):
+        sys.exit(f"error: {output} is there, and holds no times of this script. Name another file.")
+    return answers if found == key else {}
+
+
 def main(payload: dict[str, Any]) -> None:
     """Time what came with this script, and write the answers."""
-    import onnxruntime
-
     parser = argparse.ArgumentParser(description="Times the layers of a network on this machine, for snnprune.")
     parser.add_argument("output", nargs="?", default="times.json", help="file for the answers (times.json)")
     parser.add_argument("--seconds", type=float, default=0.05, help="for each graph (0.05)")
     options = parser.parse_args()
+    try:
+        import onnxruntime
+    except ImportError:
+        sys.exit("error: ONNX Runtime is not installed here (pip install onnxruntime, or onnxruntime-gpu).")
     output = Path(options.output)
     families = [
         [(name, size, zlib.decompress(base64.b64decode(data))) for name, size, data in family]
@@ -212,13 +233,14 @@ def main(payload: dict[str, Any]) -> None:
         partial.write_text(json.dumps({"format": 1, "key": key, "answers": found}))
         partial.replace(output)
 
-    known = {}
-    if output.exists():  # goes on where it was stopped
-        before = json.loads(output.read_text())
-        if before.get("key") == key:
-            known = before["answers"]
     try:
+        known = known_answers(output, key)  # goes on where it was stopped
+        write(known)
         write(answer(families, payload["providers"], payload["serving"]["threads"], options.seconds, known, tell))
     except NotServed as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {output} cannot be read or written ({error}).")
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; the same command goes on from {output}")
     sys.stderr.write(f"\nwrote {output}\n")

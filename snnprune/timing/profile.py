@@ -91,21 +91,23 @@ def fit(questions: Questions, answers: Mapping[str, float | None], key: Mapping[
     """
     known = _answered(questions, answers)
     surfaces, stairs = _surfaces(questions, known)
-    kinds = sorted({piece.kind for piece in questions.pieces})
     measured = np.array([known[name] for name in questions.names])
-    sums = np.array([_sums(questions.pieces, surfaces, cut.kept, kinds) for cut in questions.cuts])
-    count = len(questions.pieces)
-    factors, each = _factors(sums, measured, count)
+    pieces = questions.pieces
+    alone = np.array([_alone(pieces, surfaces, cut.kept) for cut in questions.cuts])
+    kinds, kind = np.unique([piece.kind for piece in pieces], return_inverse=True)
+    each_kind = np.eye(len(kinds))[kind]
+    factors, each = _factors(alone @ each_kind, measured, len(pieces))
     checks = []
     for i, cut in enumerate(questions.cuts):
         others = np.arange(len(measured)) != i
-        own = _factors(sums[others], measured[others], count) if i else (factors, each)
+        own = _factors(alone[others] @ each_kind, measured[others], len(pieces)) if i else (factors, each)
         total = sum(int(mask.sum()) for mask in cut.kept.values())
         share = total / sum(len(mask) for mask in cut.kept.values()) if cut.kept else 1.0
-        checks.append(Check(share, float(measured[i]), float(sums[i] @ own[0] + own[1] * count)))
+        predicted = _served(alone[i], own[0][kind], own[1]).sum()
+        checks.append(Check(share, float(measured[i]), float(predicted)))
     parts = [
-        _part(piece, surfaces[piece.family], float(factors[kinds.index(piece.kind)]), each)
-        for piece in questions.pieces
+        _part(piece, surfaces[piece.family], float(factors[number]), each)
+        for piece, number in zip(pieces, kind, strict=True)
     ]
     asked = sorted(questions.graphs)
     used = {name: answers[name] for name in asked}
@@ -122,7 +124,10 @@ def _answered(questions: Questions, answers: Mapping[str, float | None]) -> dict
             raise TimingError(
                 f"the engine {why}, as these answers say. Make them anew, with this model and these options."
             )
+        if name != questions.nothing and not ms > 0:
+            raise TimingError("the network takes no time at all, as these answers say. Measure it again.")
         found[name] = ms
+    failed = 0
     for family in questions.points.values():
         times = [answers.get(name) for name in family.values()]
         if any(name not in answers for name in family.values()):
@@ -131,9 +136,19 @@ def _answered(questions: Questions, answers: Mapping[str, float | None]) -> dict
                 "Make them anew, with this model and these options."
             )
         most = max((ms for ms in times if ms is not None), default=None)
-        if most is None:
-            raise TimingError("the engine cannot run a layer of the network by itself; take another engine.")
+        if most is None:  # its time is among what all others are scaled by
+            failed += 1
+            most = found[questions.nothing]
         found |= {name: most if ms is None else ms for name, ms in zip(family.values(), times, strict=True)}
+    if 2 * failed > len(questions.points):
+        raise TimingError("the engine cannot run most layers of the network by themselves; take another engine.")
+    if failed:
+        logger.warning(
+            "the engine cannot run %d of %d layers by themselves, so they are taken to need no time; the checks "
+            "tell how far the sum is off",
+            failed,
+            len(questions.points),
+        )
     return found
 
 
@@ -165,14 +180,14 @@ def _surfaces(
     return surfaces, stairs
 
 
-def _sums(
-    pieces: Sequence[Piece], surfaces: Mapping[str, Surface], kept: Mapping[str, Any], kinds: Sequence[str]
-) -> list[float]:
-    """Milliseconds of a cut by the tables alone, by kind."""
-    found = dict.fromkeys(kinds, 0.0)
-    for piece in pieces:
-        found[piece.kind] += surfaces[piece.family]([side.columns.count(kept) for side in piece.sides])
-    return list(found.values())
+def _alone(pieces: Sequence[Piece], surfaces: Mapping[str, Surface], kept: Mapping[str, Any]) -> list[float]:
+    """Milliseconds of every piece of a cut, by the tables alone."""
+    return [surfaces[piece.family]([side.columns.count(kept) for side in piece.sides]) for piece in pieces]
+
+
+def _served(alone: NDArray[np.float64], factor: NDArray[np.float64] | float, each: float) -> NDArray[np.float64]:
+    """Milliseconds of pieces in a network: what they save there is at most all of it."""
+    return np.maximum(factor * alone + each, 0.0)
 
 
 def _factors(
@@ -180,6 +195,7 @@ def _factors(
 ) -> tuple[NDArray[np.float64], float]:
     """Factor of every kind, and milliseconds that each piece takes beside (or, negative, saves).
 
+    `sums` are milliseconds by the tables alone, (networks, kinds); `count` is the number of pieces.
     Both are found by least squares of the relative errors; first one factor for all, then what each kind's differs
     by, held small.
     """
@@ -198,7 +214,7 @@ def _factors(
 def _part(piece: Piece, own: Surface, factor: float, each: float) -> TimedPart:
     """A piece for the cost model."""
     sides = [*(side.columns for side in piece.sides), None, None][:2]
-    return TimedPart(piece.name, sides[0], sides[1], *own.maps, np.maximum(factor * own.table + each, 0.0))
+    return TimedPart(piece.name, sides[0], sides[1], *own.maps, _served(own.table, factor, each))
 
 
 def _told(stairs: Mapping[tuple[str, str], Stair]) -> dict[str, dict[str, list[float]]]:

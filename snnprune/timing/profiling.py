@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from torch import nn
@@ -46,7 +47,8 @@ def profile_of(
         groups: its groups.
         cost: what they cost.
         example_inputs: what its forward takes, at least two.
-        serving: what will serve it; ignored where `answers` say it.
+        serving: what will serve it; ignored where `answers` say it. For PyTorch's engines the parts are timed by
+            ONNX Runtime.
         answers: file that a script of `write_script` has written on another device; then nothing is timed here.
         cache: folder of the cache; by default the user's.
         anew: time also what the cache holds.
@@ -119,6 +121,10 @@ def _timed(
         return portable.answer(families, providers_of(serving), serving.threads, known=known, tell=told)
     except portable.NotServed as error:
         raise TimingError(f"{error} {CURE}") from error
+    except OSError as error:
+        raise TimingError(
+            f"graphs to be timed cannot be written to {gettempdir()} ({error}). Set TMPDIR."
+        ) from error
     finally:
         if fresh:  # also after Ctrl-C: half of the work is not to be done again
             keep(key, fresh, cache)

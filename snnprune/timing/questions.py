@@ -16,7 +16,7 @@ from .cuts import Cut, cut, skeleton_of
 from .grid import Point, points
 from .pieces import Piece, take_apart
 from .serving import Serving
-from .sides import random_cuts, sides_of
+from .sides import ambiguous, random_cuts, sides_of
 from .skeleton import content, digest, weight_bytes
 
 _SHARES = ((0.55, 1.0), (0.3, 0.8), (0.15, 0.55))  # of a group's neurons that the cuts keep
@@ -103,7 +103,10 @@ def ask(
             "the network is exported to other operations by the widths that it is cut to, so the time of its "
             "layers cannot be told apart. Ask for macs=... or params=... instead."
         )
-    pieces = take_apart([one.skeleton for one in cuts], sides_of(cost.layers, [one.kept for one in cuts]))
+    masks = [one.kept for one in cuts]
+    unclear = ambiguous(cost.layers, masks)
+    sides = {way: side for way, side in sides_of(cost.layers, masks).items() if way not in unclear}
+    pieces = take_apart([one.skeleton for one in cuts], sides)
     first = [Question.of(one.skeleton) for one in (whole, *cuts)]
     nothing = Question.of(_nothing(whole.skeleton))
     families, named = [[*first, nothing]], {}
@@ -137,6 +140,8 @@ def draw_cuts(
     for attempt in range(_TRIES):
         try:
             drawn = random_cuts(sizes, shares, seed=seed + 1000 * attempt)
+            if ambiguous(cost.layers, drawn) and attempt + 1 < _TRIES:
+                continue
             return [(kept, cut(model, groups, kept)) for kept in drawn]
         except CollapsedLayerError:  # of a layer that holds a few of a group's neurons, all were drawn to go
             if attempt + 1 == _TRIES:

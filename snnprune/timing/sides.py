@@ -19,6 +19,7 @@ from ..budget.costs import Columns, LayerCost
 Kept = Mapping[str, NDArray[np.bool_]]
 Way = tuple[int, ...]  # counts in all cuts, in lowest terms: how something shrinks
 _TRIES = 200
+_OTHERS = 4  # cuts that are only counted, to see whether what shrinks alike always does
 
 
 def way_of(counts: Sequence[int]) -> Way | None:
@@ -66,6 +67,28 @@ def sides_of(layers: Sequence[LayerCost], cuts: Sequence[Kept]) -> dict[Way, Sid
     return found
 
 
+def ambiguous(layers: Sequence[LayerCost], cuts: Sequence[Kept], *, seed: int = 0) -> set[Way]:
+    """Ways in which columns shrink in these cuts that would not shrink alike in others.
+
+    Args:
+        layers: of the cost model.
+        cuts: kept neurons of every cut, of the same groups.
+        seed: of the other cuts, which are drawn neuron by neuron.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = {name: len(mask) for name, mask in cuts[0].items()} if cuts else {}
+    others = [{name: rng.random(size) < 0.6 for name, size in sizes.items()} for _ in range(_OTHERS)]
+    seen: dict[Way, set[Way | None]] = {}
+    for layer in layers:
+        for columns in (layer.inputs, layer.outputs):
+            if columns is None or not columns.parts:
+                continue
+            way = way_of([columns.count(kept) for kept in cuts])
+            if way is not None:
+                seen.setdefault(way, set()).add(way_of([columns.read, *(columns.count(kept) for kept in others)]))
+    return {way for way, more in seen.items() if len(more) > 1}
+
+
 def random_cuts(
     sizes: Mapping[str, int], shares: Sequence[tuple[float, float]], *, seed: int = 0
 ) -> list[dict[str, NDArray[np.bool_]]]:
@@ -78,21 +101,22 @@ def random_cuts(
 
     Returns:
         Of every cut, group -> (size,) boolean. Counts are multiples of 8 where a group is wide: what is timed of
-        a cut is then like what will be made.
+        a cut is then like what will be made. A group for which no way is left stays whole in all of them, as its
+        time would else be taken for that of another.
     """
     rng = np.random.default_rng(seed)
     taken: set[Way] = set()
     found: list[dict[str, NDArray[np.bool_]]] = [{} for _ in shares]
-    for name, size in sorted(
-        sizes.items(), key=lambda item: (item[1], item[0])
-    ):  # the narrow have the least choice
-        counts = _draw(rng, size, shares)
-        for _ in range(_TRIES):
-            way = way_of(counts)
+    anywhere = [(0.0, 1.0)] * len(shares)
+    for name, size in sorted(sizes.items(), key=lambda at: (at[1], at[0])):  # the narrow have the least choice
+        counts = [size] * len(shares)
+        for attempt in range(2 * _TRIES):
+            drawn = _draw(rng, size, shares if attempt < _TRIES else anywhere)
+            way = way_of(drawn)
             if way is not None and way not in taken:
                 taken.add(way)
+                counts = drawn
                 break
-            counts = _draw(rng, size, shares)
         for cut, count in zip(found, counts, strict=True):
             mask = np.zeros(size, dtype=bool)
             mask[rng.permutation(size)[:count]] = True
@@ -126,6 +150,8 @@ def rules_of(values: Sequence[Sequence[int]], sides: Sequence[Side]) -> list[Rul
     for place in np.flatnonzero((table != table[0]).any(axis=0)):
         seen = [int(v) for v in table[:, place]]
         for number, side in enumerate(sides):
+            if not side.counts[0]:
+                continue
             factor = Fraction(seen[0], side.counts[0])
             if all(v == factor * c for v, c in zip(seen, side.counts, strict=True)):
                 found.append(Rule(int(place), number, factor))
@@ -143,7 +169,9 @@ def ways_of(known: Sequence[Mapping[str, tuple[int, list[int]]]]) -> dict[str, f
     """
     found: dict[str, frozenset[Way]] = {}
     for name in known[0]:
-        dims = [shape[name][1] for shape in known]
+        dims = [shape[name][1] for shape in known if name in shape]
+        if len(dims) < len(known) or len({len(d) for d in dims}) > 1:
+            continue  # named otherwise in another cut: it is compared with its piece, by its place
         ways = {way_of(counts) for counts in zip(*dims, strict=True)}
         found[name] = frozenset(way for way in ways if way is not None)
     return found

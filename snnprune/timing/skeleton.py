@@ -8,15 +8,16 @@ one file of random numbers, which all weights share.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 LOCATION = {1: "weights.f32", 10: "weights.f16"}  # by ONNX's number of the element type
 _BYTES = {1: 4, 10: 2}
-_SMALL = 64  # numbers in a tensor that keeps its values: bounds of a clip, shapes of a reshape
+_SMALL = 64  # whole numbers in a tensor that keeps them, such as the shape for a reshape
 _INTEGERS = (6, 7)  # int32, int64
+_BY_VALUE = ("Resize", "Upsample", "OneHot", "NonMaxSuppression")  # what these do depends on their numbers
 
 
 def strip(proto: Any) -> Any:
@@ -40,21 +41,50 @@ def strip(proto: Any) -> Any:
             kept.CopyFrom(value)
             del kept.metadata_props[:]
             kept.doc_string = ""
+    told = {name for node in proto.graph.node if node.op_type in _BY_VALUE for name in node.input[1:]}
     for weight in proto.graph.initializer:
-        graph.initializer.append(_bare(weight))
+        graph.initializer.append(_bare(weight, keep=weight.name in told))
+    _spell_out(found)
     return found
 
 
-def _bare(weight: Any) -> Any:
+def _spell_out(proto: Any) -> None:
+    """Give every reshape a shape of its own, in full.
+
+    The exporter leaves one dimension open where it can tell no better, which may be another one in another cut,
+    and lets reshapes share what happens to be equal in this one.
+    """
+    import onnx
+
+    known, weights = shapes(proto), {weight.name for weight in proto.graph.initializer}
+    for node in proto.graph.node:
+        dims = known.get(node.output[0], (0, [0]))[1]
+        if node.op_type == "Reshape" and node.input[1] in weights and dims and min(dims) > 0:
+            name = f"{node.output[0]} shape"
+            proto.graph.initializer.append(onnx.helper.make_tensor(name, 7, [len(dims)], dims))
+            node.input[1] = name
+    used = {name for node in proto.graph.node for name in node.input} | {v.name for v in proto.graph.output}
+    kept = [weight for weight in proto.graph.initializer if weight.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+
+
+def _bare(weight: Any, *, keep: bool) -> Any:
+    """A weight without its values, which must not depend on how many there are: a cut is to change numbers alone.
+
+    Scalars keep theirs, as bounds of a clip or exponents.
+    """
     import onnx
 
     count = int(np.prod(weight.dims))
     bare = onnx.TensorProto()
     bare.name, bare.data_type = weight.name, weight.data_type
     bare.dims.extend(weight.dims)
-    if weight.data_type in LOCATION and count > _SMALL:
+    if weight.data_type in LOCATION and len(weight.dims) and not keep:
         bare.data_location = onnx.TensorProto.EXTERNAL
-    elif weight.data_type in _INTEGERS and count > _SMALL:  # an index: where to look takes no other time
+    elif (
+        weight.data_type in _INTEGERS and count > _SMALL and not keep
+    ):  # an index: where to look takes no other time
         bare.raw_data = np.zeros(count, onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)).tobytes()
     else:
         bare.CopyFrom(weight)
@@ -157,36 +187,6 @@ def weight_bytes(proto: Any) -> tuple[int, int]:
     """Bytes of all weights of a skeleton, and those that the file of random numbers must have."""
     sizes = [_BYTES[w.data_type] * int(np.prod(w.dims)) for w in proto.graph.initializer if is_bare(w)]
     return sum(sizes), max(sizes, default=0) + 4096 * 64
-
-
-def half(proto: Any) -> Any:
-    """A skeleton in half precision."""
-    import onnx
-    from onnx import numpy_helper
-
-    clone = onnx.ModelProto()
-    clone.CopyFrom(proto)
-    for value in _typed(clone):
-        if value.elem_type == 1:
-            value.elem_type = 10
-    for weight in clone.graph.initializer:
-        if weight.data_type != 1:
-            continue
-        if is_bare(weight):
-            weight.data_type = 10
-        else:
-            values = numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    for node in clone.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == 1:
-                attribute.i = 10
-    return clone
-
-
-def _typed(proto: Any) -> Iterator[Any]:
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        yield value.type.tensor_type
 
 
 def digest(data: bytes) -> str:

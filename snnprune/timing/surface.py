@@ -51,8 +51,10 @@ def rises(full: Sequence[int], units: Sequence[int], times: Mapping[Point, float
     for count in range(1, PERIOD + 1):
         place = int(np.searchsorted(BESIDE, count))
         found[count] = PERIOD * share[place]
-    if share[4] < 0.5 * (share[3] + share[5]):  # no stairs of 8 or more: then none from 16 on, either
-        found[16:] = np.interp(np.arange(16, PERIOD + 1), BESIDE[5:], PERIOD * share[5:])
+    if share[3] < share[5] and share[4] < share[3] + 0.75 * (share[5] - share[3]):  # half way from 8 to 16
+        smooth = 0 if share[1] < 0.5 * share[2] else 16  # stairs of 4, as of vector units, are the end of it below
+        at = np.arange(smooth, PERIOD + 1)
+        found[smooth:] = np.interp(at, BESIDE, PERIOD * share)
     return found
 
 
@@ -108,10 +110,10 @@ def surface(
 
 
 def _nodes(full: int, own: Stair) -> NDArray[np.int64]:
-    """Counts that the table tells apart: ends of stairs, or of some of them where there are many."""
+    """Counts that the table tells apart: ends of stairs, or multiples of a power of 2 where those are many."""
     ends = [c for c in range(PERIOD) if own[c + 1] > own[c] + 1e-9]  # the next channel costs something
     if len(ends) * full > _NODES * PERIOD:
-        apart = PERIOD * -(-full // (_NODES * PERIOD))
+        apart = next(2**power for power in range(64) if full <= _NODES * 2**power)
         return np.unique([*range(0, full, apart), full]).astype(np.int64)
     found = [base + end for base in range(0, full, PERIOD) for end in ends]
     return np.unique([0, *(c for c in found if c < full), full]).astype(np.int64)
@@ -120,12 +122,13 @@ def _nodes(full: int, own: Stair) -> NDArray[np.int64]:
 def _between(
     known: NDArray[np.float64], measured: NDArray[np.float64], wanted: NDArray[np.float64], axis: int
 ) -> NDArray[np.float64]:
-    """Values at other places along an axis: linear, and outside of what is known as at its ends."""
+    """Values at other places along an axis: linear, and outside of what is known as between its last two."""
+    known, first = np.unique(known, return_index=True)  # levels on one stair: the first, as none may fall
+    measured = np.take(measured, first, axis)
     if len(known) == 1:
         return np.repeat(measured, len(wanted), axis=axis)
     at = np.clip(np.searchsorted(known, wanted, side="right") - 1, 0, len(known) - 2)
-    gap = known[at + 1] - known[at]
-    part = (wanted - known[at]) / np.where(gap > 0, gap, 1.0)
+    part = (wanted - known[at]) / (known[at + 1] - known[at])
     part = part.reshape([-1 if i == axis else 1 for i in range(measured.ndim)])
     return np.take(measured, at, axis) * (1 - part) + np.take(measured, at + 1, axis) * part
 

@@ -52,12 +52,9 @@ def test_trials_of_another_form_are_refused(tmp_path, content):
 
 
 def share(folder, **content):
-    search = LatencySearch(setting({"latency": 0.5}), Latency(0.5, None), folder, resume=True)
-    search.identity = {"weights": "f"}
-    (folder / LATENCY).write_text(
-        json.dumps({"identity": {"weights": "f"}, "share": 0.4, "trials": [], **content})
-    )
-    return search.known(folder / LATENCY)
+    kept = {"identity": {"weights": "f", "latency": 0.5}, "share": 0.4, "settled": None, "dense_ms": 2.0}
+    (folder / LATENCY).write_text(json.dumps({**kept, "trials": [], **content}))
+    return LatencySearch(setting({"latency": 0.5}), Latency(0.5, None), folder, resume=True).share
 
 
 @pytest.mark.parametrize(
@@ -68,6 +65,11 @@ def share(folder, **content):
         {"share": 2},
         {"share": True},
         {"share": None},
+        {"settled": 1.5},
+        {"settled": "0.4"},
+        {"settled": False},
+        {"dense_ms": 0},
+        {"dense_ms": None},
         {"trials": [3]},
         {"trials": 3},
     ],
@@ -76,3 +78,8 @@ def test_a_share_of_another_form_is_refused(tmp_path, content):
     with pytest.raises(RunError, match="malformed"):
         share(tmp_path, **content)
     assert share(tmp_path) == 0.4
+
+
+def test_times_of_another_run_are_refused(tmp_path):
+    with pytest.raises(RunError, match="belongs to another"):
+        share(tmp_path, identity={"weights": "f", "latency": 0.6})

@@ -16,6 +16,7 @@ from snnprune.learner.checkpoint import _MARK, FORMAT
 from snnprune.pipeline.drop import BOOK, DropSearch
 from snnprune.pipeline.latency import LATENCY, LatencySearch
 from snnprune.streams import rng_state
+from snnprune.timing.answers import answers_in, read_answers
 
 from .base import content_of, place, tiny, written
 
@@ -74,17 +75,20 @@ def feed_trials(data: bytes) -> Any:
 
 
 def latency_files() -> list[bytes]:
-    return [
-        json.dumps(
-            {"identity": {"weights": "f"}, "share": 0.4, "trials": [{"macs": 0.4, "passed": True}]}
-        ).encode()
-    ]
+    key = {"engine": "cpu", "batch": 1, "precision": "fp32", "threads": 1}
+    kept = {"identity": latency_identity(), "share": 0.4, "settled": 0.45, "dense_ms": 2.5, "trials": [{"share": 0.4}]}
+    return [json.dumps({**answers_in({"a": 1.5, "b": None}, key), **kept}).encode()]
+
+
+def latency_identity() -> dict[str, Any]:
+    return {"weights": "f", "latency": 0.5}
 
 
 def feed_latency(data: bytes) -> Any:
     path = written(f"books/{LATENCY}", data)
     search = LatencySearch(setting({"latency": 0.5}), Latency(0.5, None), path.parent, resume=True)
-    search.identity = {"weights": "f"}
-    share = search.known(path)
-    assert 0 < share <= 1
-    return share
+    assert search.identity == latency_identity()
+    assert 0 < search.share <= 1
+    answers = read_answers(path)[1]
+    assert all(ms is None or ms >= 0 for ms in answers.values())
+    return search.share, answers
