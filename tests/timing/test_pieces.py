@@ -189,8 +189,12 @@ def test_weights_do_not_tell(tiny):
     """Another training of the same network asks the same questions, so that its times are known."""
     again = np.random.default_rng(5)
     with torch.no_grad():
-        other = [torch.from_numpy(again.standard_normal(p.shape).astype(np.float32)) for p in tiny.model.parameters()]
-    model = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 2))
+        other = [
+            torch.from_numpy(again.standard_normal(p.shape).astype(np.float32)) for p in tiny.model.parameters()
+        ]
+    model = nn.Sequential(
+        nn.Linear(5, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 2)
+    )
     with torch.no_grad():
         for own, new in zip(model.parameters(), other, strict=True):
             own.copy_(new)
