@@ -27,8 +27,8 @@ PARTS = (
         Serving,
         "What serves a model, and is timed: `Serving`",
         "For `PruneConfig(serving=Serving(...))`, `snnprune.profile` and `snnprune.bench`. On the command line of "
-        "`optimize`: `--engine`, `--serve-batch-size`, `--serve-precision`, `--threads`; `profile` and `bench` have them "
-        "too.",
+        "`optimize`: `--engine`, `--serve-batch-size`, `--serve-precision`, `--threads`; of `profile` and `bench` "
+        "`--batch-size` and `--precision` instead.",
     ),
 )
 
