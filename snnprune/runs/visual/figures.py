@@ -226,7 +226,7 @@ def accuracy_curve(points: Sequence[Mapping[str, Any]], dense: float, metric: st
     """Accuracy over the kept share of a cost, of which the key in a point is `metric`; the dense model at 1."""
     figure = _figure(2.6)
     axis = figure.subplots()
-    xs, ys = [1.0, *(p[metric] for p in points)], [dense, *(p["accuracy"] for p in points)]
+    xs, ys = zip(*sorted([(1.0, dense), *((p[metric], p["accuracy"]) for p in points)]), strict=True)
     axis.plot(xs, ys, marker="o", color=WEAKENED)
     axis.axhline(dense, color=PRUNED, lw=0.8)
     axis.set(xlabel=cost, ylabel="accuracy", xlim=(0, 1.02 * max(xs)))
@@ -247,8 +247,9 @@ def trials(points: Sequence[Mapping[str, Any]], costs: Mapping[str, str], dense:
     """
     figure = _figure(2.6)
     for axis, (key, cost) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
-        shown = sorted((p for p in points if p[key] is not None), key=lambda p: p[key])
-        axis.plot([*(p[key] for p in shown), 1.0], [*(p["accuracy"] for p in shown), dense], color=PRUNED, lw=0.8)
+        shown = [p for p in points if p[key] is not None]
+        curve = sorted([(1.0, dense), *((p[key], p["accuracy"]) for p in shown)])
+        axis.plot(*zip(*curve, strict=True), color=PRUNED, lw=0.8)
         for passed, color, label in ((True, WEAKENED, "enough"), (False, STRENGTHENED, "too little")):
             chosen = [p for p in shown if p["passed"] is passed]
             axis.plot([p[key] for p in chosen], [p["accuracy"] for p in chosen], "o", color=color, label=label)
