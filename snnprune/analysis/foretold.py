@@ -9,6 +9,7 @@ from ..learner import PruneConfig
 from ..pipeline.setting import Setting
 from ..timing import Profile, profile_of
 from ..timing.answers import load
+from ..timing.coarse import WHOLES, takes_whole
 from ..timing.profile import fit
 from ..timing.questions import ask
 
@@ -68,6 +69,8 @@ def _known(setting: Setting, config: PruneConfig) -> tuple[Profile | None, int]:
     if config.profile is not None:
         return profile_of(*given, config.serving, answers=config.profile), 0
     serving = config.serving.resolved()
+    if takes_whole(serving):  # nothing of it is kept
+        return None, WHOLES
     questions, key = ask(*given, serving), serving.key()
     answers = load(key)
     missing = sum(name not in answers for name in questions.graphs)

@@ -19,13 +19,13 @@ from ..files import write_json
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..options import Names, Part, Place, checked, each
-from ..pipeline.arguments import check_layers_timed
 from ..plain import plain
 from ..proof.tracing import trace
 from ..shown import brief_repr
 from ..switching import first_scores
 from ..timing import Compared, Profile, Serving, SideBySide, profile_of, write_script
 from ..timing.answers import answers_in
+from ..timing.coarse import takes_whole
 from ..timing.cuts import cut
 from ..timing.questions import ask
 
@@ -233,11 +233,16 @@ def check_scripted(serving: Serving) -> None:
     """Refuse what no script can time, before any work is done.
 
     Raises:
-        ConfigError: the engine is `auto`.
+        ConfigError: the engine is `auto`, or takes a network as a whole.
     """
     if serving.engine == "auto":
         raise ConfigError(
             "engine='auto' is found by trying, which cannot be done for another device. Say what serves there: "
+            "cpu or cuda."
+        )
+    if takes_whole(serving):
+        raise ConfigError(
+            f"engine={serving.engine!r}: a script has only ONNX Runtime and NumPy, and times layer by layer. Take "
             "cpu or cuda."
         )
 
@@ -288,7 +293,6 @@ def _checked(serving: object) -> Serving:
     found = Serving() if serving is None else serving
     if not isinstance(found, Serving):
         raise ConfigError(f"serving={brief_repr(serving)} must be a snnprune.Serving.")
-    check_layers_timed(found)
     return found
 
 

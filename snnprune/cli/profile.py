@@ -55,7 +55,6 @@ def profile(
     from ..analysis.profiling import Layers, check_scripted, check_writable, told, write_times
     from ..errors import ConfigError
     from ..options import Positive, checked
-    from ..pipeline.arguments import check_layers_timed
     from ..runs.examples import example_for
     from ..runs.folder import open_model
     from ..timing.serving import Serving
@@ -63,7 +62,6 @@ def profile(
     asked = {"engine": engine, "batch": batch_size, "precision": precision, "threads": threads}
     serving = Serving(**{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]  # checked
     limit = checked("limit", limit, Positive)
-    check_layers_timed(serving)
     if script is not None:
         for flag, given in (("--output", output is not None), ("--anew", anew), ("--check", check)):
             if given:

@@ -24,7 +24,7 @@ def serving_for(target: str, profile: Path | None, **asked: Any) -> Any:
         asked: options of `Serving`; None where the user did not give them.
 
     Raises:
-        ConfigError: a value makes no sense; an option is of no use to the target, or not what the profile is of.
+        ConfigError: a value makes no sense; the profile is of no use to the target, or of something else.
         TimingError: the profile is no file of times.
     """
     from ..budget import parse_latency
@@ -34,12 +34,11 @@ def serving_for(target: str, profile: Path | None, **asked: Any) -> Any:
 
     given = {name: value for name, value in asked.items() if value is not None}
     found = Serving(**given)
-    if parse_latency(parse.target(target)) is None:
-        for flag in (["--profile"] if profile is not None else []) + [FLAGS[name] for name in given]:
-            raise ConfigError(
-                f"{flag} belongs to a target latency=...; {target} counts, and times nothing. Leave it out, or "
-                "ask for a time; `snnprune bench` times the model of any run."
-            )
+    if profile is not None and parse_latency(parse.target(target)) is None:
+        raise ConfigError(
+            f"--profile belongs to a target latency=...; {target} counts, and has no use for times of layers. Leave "
+            "it out, or ask for a time."
+        )
     if profile is None:
         return found
     key, _ = read_answers(profile)

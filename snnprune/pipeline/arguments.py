@@ -71,18 +71,3 @@ def check_timed(config: PruneConfig) -> None:
             f"target latency={wanted} cannot be met by switching connections: zeros save no time. Use params=..., "
             "drop=... or free."
         )
-    if config.profile is None:
-        check_layers_timed(config.serving)
-
-
-def check_layers_timed(serving: Serving) -> None:
-    """Refuse an engine whose layers cannot be timed one by one.
-
-    Raises:
-        ConfigError: it is one of PyTorch's.
-    """
-    if serving.in_torch:
-        raise ConfigError(
-            f"engine={serving.engine!r}: layers are timed one by one in ONNX Runtime alone. Take auto, cpu, cuda, "
-            "cuda-graphs or tensorrt; `snnprune bench` times whole models in PyTorch."
-        )

@@ -28,6 +28,7 @@ from .questions import draw_cuts
 from .serving import Serving
 
 _SHARES = ((0.8, 1.0), (0.6, 0.9), (0.4, 0.9), (0.4, 0.7), (0.25, 0.6), (0.2, 0.4), (0.1, 0.3))
+WHOLES = len(_SHARES) + 1  # networks that are timed
 _LIMIT = 6.0  # seconds for each of the networks
 _BLOCK = 8  # channels that are computed together, as Tensor Cores and vector units do
 _NODES = 96  # most counts of a side that a table tells apart

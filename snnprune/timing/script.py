@@ -8,7 +8,6 @@ import json
 import zlib
 from pathlib import Path
 
-from ..errors import ConfigError
 from ..files import write_atomically
 from . import portable
 from .questions import Questions
@@ -31,14 +30,8 @@ def write_script(questions: Questions, serving: Serving, path: Path) -> None:
         path: of the script.
 
     Raises:
-        ConfigError: the engine is none of ONNX Runtime's, or `auto`, which nobody knows of another machine.
         RunError: it cannot be written.
     """
-    if serving.in_torch or serving.engine in ("auto", "tensorrt", "cuda-graphs"):
-        raise ConfigError(
-            f"engine={serving.engine!r}: a script for another device needs to know what serves there, and has "
-            "only ONNX Runtime and NumPy. Take cpu or cuda."
-        )
     families = [
         [(q.name, q.weights, base64.b64encode(zlib.compress(q.data, 9)).decode()) for q in family]
         for family in questions.families

@@ -187,7 +187,7 @@ def test_ctrl_c_keeps_what_was_timed(capsys, layer_times, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--engine", "torch"], ("engine='torch'", "ONNX Runtime alone")),
+        (["--engine", "torch", "--script", "s.py"], ("engine='torch'", "layer by layer")),
         (["--engine", "fast"], ("engine='fast' is unknown", "cuda-graphs")),
         (["--precision", "int8"], "precision='int8' is unknown"),
         (["--batch-size", "0"], "batch=0"),
@@ -251,9 +251,6 @@ def test_a_profile_that_does_not_fit(refused, capsys, layer_times):
     ("options", "says"),
     [
         (["--profile", "times.json"], "--profile belongs to a target latency=..."),
-        (["--engine", "cpu"], ("--engine belongs to a target latency=...", "macs=0.5")),
-        (["--threads", "2", "--target", "drop=0.1"], "--threads belongs to a target latency=..."),
-        (["--target", "latency=0.5", "--engine", "torch"], "ONNX Runtime alone"),
         (["--target", "latency=0.5", "--engine", "quick"], "engine='quick'"),
         (["--target", "latency=0.5", "--serve-batch-size", "0"], "batch=0"),
         (["--target", "latency=0.5", "--granularity", "connection"], "latency=0.5 cannot be met by switching"),
