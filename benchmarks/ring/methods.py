@@ -43,6 +43,8 @@ def flat(config: snnprune.PruneConfig) -> dict[str, Any]:
     """All options side by side under the names that they had before there were groups, by which rows are known."""
     options = config.to_dict()
     search, recovery = options.pop("search"), options.pop("recovery")
+    for name in ("serving", "profile"):  # what a network is timed on changes none of what is learned
+        del options[name]
     return {**options, "search": search.pop("share"), **search, **recovery}
 
 

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import snnprune
 from snnprune.metrics import count_macs, count_params
-from snnprune.timing import Serving, bench
+from snnprune.timing import Serving
 
 NETWORKS = {"resnet18": 4, "mobilenet_v2": 4, "efficientnet_b0": 4, "vit_b_16": 2}  # images per step
 _BUSY = "while True: pass"
@@ -71,7 +71,7 @@ def run(name: str, seed: int, args: Any) -> dict[str, Any]:
     seconds = time.monotonic() - began
     *tries, final = result.report.trials
     compact = result.model.cpu()
-    found = bench(
+    found = snnprune.bench(
         {"dense": model, "compact": compact}, [serving], example_inputs=images[:2], limit=60.0, spread=0.01
     )[1]
     example = images[:1]

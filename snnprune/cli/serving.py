@@ -36,8 +36,8 @@ def serving_for(target: str, profile: Path | None, **asked: Any) -> Any:
     found = Serving(**given)
     if profile is not None and parse_latency(parse.target(target)) is None:
         raise ConfigError(
-            f"--profile belongs to a target latency=...; {target} counts, and has no use for times of layers. Leave "
-            "it out, or ask for a time."
+            f"--profile belongs to a target latency=...; {target} counts, and has no use for times of layers. "
+            "Leave it out, or ask for a time."
         )
     if profile is None:
         return found

@@ -15,7 +15,6 @@ from ..loaders import reread
 from ..losses import check_loss
 from ..plain import plain
 from ..shown import brief_repr
-from ..timing import Serving
 
 
 def checked_arguments(

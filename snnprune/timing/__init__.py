@@ -1,6 +1,5 @@
 """How long models take on the machine that serves them, and what of it goes with each of their neurons."""
 
-from .bench import Latency, bench, bench_onnx
 from .clock import Measured, Timing, measure
 from .compared import Compared, SideBySide
 from .profile import Profile
@@ -10,14 +9,11 @@ from .serving import Serving
 
 __all__ = [
     "Compared",
-    "Latency",
     "Measured",
     "Profile",
     "Serving",
     "SideBySide",
     "Timing",
-    "bench",
-    "bench_onnx",
     "measure",
     "profile_of",
     "write_script",
