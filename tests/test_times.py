@@ -177,6 +177,8 @@ def test_times_of_another_form_are_refused(tmp_path, change):
 def test_a_result_is_timed_when_it_is_saved_with_its_file(tmp_path, timed):
     found = result()
     assert found.report.latency is None
+    assert found.timer.limit - 4 == pytest.approx(found.report.dense.macs / 1e9, rel=1e-3)
+    assert found.timer.serving == Serving()
     dense, compact = found.report.dense.macs, found.report.compact.macs
     found.save(tmp_path / "run")
     assert timed == [(dense, compact)]

@@ -12,14 +12,8 @@ from typing import Any
 from ..shown import cut
 from ..timing.compared import Compared
 
-CONDITIONS = (
-    "engine",
-    "version",
-    "device",
-    "batch",
-    "precision",
-    "threads",
-)  # two times are comparable if these are
+# Two times are comparable where these are alike.
+CONDITIONS = ("engine", "version", "device", "batch", "precision", "threads")
 OPEN = "?"
 _NAME = 60  # characters of a name
 
