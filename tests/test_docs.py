@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import ROOT, importable
 from pages import COMMANDS, PAGES, blocks, ids, inline
+from pipeline.clocks import install
 from torch import nn
 
 import snnprune
-from pipeline.clocks import install
 from snnprune.cli import parse
 from snnprune.cli.main import run as cli
 from snnprune.learner import PruneConfig

@@ -22,7 +22,9 @@ def profile(cost) -> Profile:
     parts = []
     for layer in cost.layers:
         into = 1 if layer.inputs is None else layer.inputs.read
-        sides = [np.arange(s.read + 1) if s is not None else np.zeros(1, int) for s in (layer.inputs, layer.outputs)]
+        sides = [
+            np.arange(s.read + 1) if s is not None else np.zeros(1, int) for s in (layer.inputs, layer.outputs)
+        ]
         rows = np.ones(1) if layer.inputs is None else np.arange(into + 1.0)
         table = layer.macs * np.outer(rows, np.arange(layer.outputs.read + 1.0))
         scaled = DENSE_MS / cost.dense["macs"] * table

@@ -50,7 +50,9 @@ def test_the_search_ends_where_the_clock_says(digits, monkeypatch, clock):
     trials = trials_of(result)
     assert len(trials) == len(seen) - 1 <= 5, "the last is the result itself"
     assert [t["passed"] for t in trials] == [t["latency"] <= 1.02 * 0.6 for t in trials]
-    assert [t["predicted_ms"] for t in trials] == pytest.approx([DENSE_MS * share for share in seen[:-1]], rel=1e-6)
+    assert [t["predicted_ms"] for t in trials] == pytest.approx(
+        [DENSE_MS * share for share in seen[:-1]], rel=1e-6
+    )
     final = result.report.trials[-1]
     assert final["final"] is True
     assert final["latency"] == pytest.approx(clock(kept))
@@ -65,7 +67,9 @@ def test_milliseconds_are_met_likewise(digits, monkeypatch):
 
 def test_what_stays_too_slow_is_never_accepted(digits, monkeypatch):
     install(monkeypatch, lambda macs: 0.65 + 0.3 * macs)
-    with pytest.raises(TargetError, match=r"latency=0\.6 was not reached: the fastest cut .* takes 1\.\d+ ms") as error:
+    with pytest.raises(
+        TargetError, match=r"latency=0\.6 was not reached: the fastest cut .* takes 1\.\d+ ms"
+    ) as error:
         snnprune.optimize(*digits, PruneConfig(target={"latency": 0.6}, **QUICK))
     assert "At its floor the model is predicted to take 0." in str(error.value)
     assert "What takes longest in the dense model is" in str(error.value)
@@ -83,7 +87,9 @@ def test_a_clock_that_is_refused_later_does_not_undo_what_was_fast(digits, monke
     times = iter([0.3, None, None])
     install(monkeypatch, lambda macs: next(times))
     result = snnprune.optimize(*digits, PruneConfig(target={"latency": 0.6}, **QUICK))
-    assert result.report.compact.macs / result.report.dense.macs <= 0.6, "and not the wider cut, which nobody timed"
+    assert result.report.compact.macs / result.report.dense.macs <= 0.6, (
+        "and not the wider cut, which nobody timed"
+    )
 
 
 def test_a_stopped_run_goes_on_with_what_was_settled(digits, monkeypatch, tmp_path):

@@ -49,7 +49,11 @@ def _made(model: nn.Module, example: Any) -> SimpleNamespace:
     groups = find_groups(model, example)
     cost = CostModel(model, groups, example)
     return SimpleNamespace(
-        model=model, example=example, groups=groups, cost=cost, questions=ask(model, groups, cost, example, SERVING)
+        model=model,
+        example=example,
+        groups=groups,
+        cost=cost,
+        questions=ask(model, groups, cost, example, SERVING),
     )
 
 
@@ -62,7 +66,9 @@ def residual_() -> SimpleNamespace:
 @functools.cache
 def tiny_() -> SimpleNamespace:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 2))
+    model = nn.Sequential(
+        nn.Linear(5, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 2)
+    )
     return _made(model, torch.randn(2, 5))
 
 

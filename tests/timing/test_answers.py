@@ -65,7 +65,9 @@ def test_the_folder(monkeypatch, tmp_path):
     assert cache_folder().name == "snnprune"
 
 
-@pytest.mark.parametrize("ms", ["NaN", "-1", "-0.001", '"3"', "true", "Infinity", "1e400", "1e300", "1" + "0" * 30, "[1]", "{}"])
+@pytest.mark.parametrize(
+    "ms", ["NaN", "-1", "-0.001", '"3"', "true", "Infinity", "1e400", "1e300", "1" + "0" * 30, "[1]", "{}"]
+)
 def test_hostile_times(tmp_path, ms):
     path = tmp_path / "times.json"
     path.write_text(json.dumps(answers_in({"a": 77}, KEY)).replace("77", ms))

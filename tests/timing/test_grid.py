@@ -27,7 +27,8 @@ def test_wide_sides_are_timed_at_the_ends_of_stairs():
 def test_beside_starts_at_a_stair_and_fits():
     assert beside(512, 1) == [128, 129, 132, 136, 140, 144, 152, 160]
     assert beside(64, 1)[0] == 32
-    assert beside(63, 1) == [] and beside(512, 2) == []
+    assert beside(63, 1) == []
+    assert beside(512, 2) == []
 
 
 def test_points_are_the_grid_and_what_shows_stairs():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snnprune.timing.grid import BESIDE, beside, levels, points
+from snnprune.timing.grid import BESIDE, points
 from snnprune.timing.surface import PERIOD, PLAIN, effective, rises, rising, stair, surface
 
 
@@ -85,7 +85,8 @@ def test_tiny_sides(full):
     units = (1,) * len(full)
     for own in (PLAIN, np.array([0.0] + [32.0] * 32), effective(np.arange(33), PLAIN)):
         made = surface(full, units, timed(full, units, lambda *at: 1.0 + sum(at)), [own] * len(full))
-        assert np.isfinite(made.table).all() and (made.table >= 0).all()
+        assert np.isfinite(made.table).all()
+        assert (made.table >= 0).all()
         assert made(full) == pytest.approx(1.0 + sum(full))
 
 
@@ -100,8 +101,10 @@ def test_units_are_held():
 def test_the_table_rises_and_stays_between():
     table = np.array([[1.0, 5.0, 3.0], [2.0, 1.0, 9.0]])
     found = rising(table)
-    assert (np.diff(found, axis=0) >= 0).all() and (np.diff(found, axis=1) >= 0).all()
-    assert found[0, 0] == 1.0 and found[1, 2] == 9.0
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert (np.diff(found, axis=1) >= 0).all()
+    assert found[0, 0] == 1.0
+    assert found[1, 2] == 9.0
     assert rising(np.arange(6.0).reshape(2, 3)).tolist() == np.arange(6.0).reshape(2, 3).tolist()
 
 

@@ -76,7 +76,13 @@ def feed_trials(data: bytes) -> Any:
 
 def latency_files() -> list[bytes]:
     key = {"engine": "cpu", "batch": 1, "precision": "fp32", "threads": 1}
-    kept = {"identity": latency_identity(), "share": 0.4, "settled": 0.45, "dense_ms": 2.5, "trials": [{"share": 0.4}]}
+    kept = {
+        "identity": latency_identity(),
+        "share": 0.4,
+        "settled": 0.45,
+        "dense_ms": 2.5,
+        "trials": [{"share": 0.4}],
+    }
     return [json.dumps({**answers_in({"a": 1.5, "b": None}, key), **kept}).encode()]
 
 
