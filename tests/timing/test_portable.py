@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from onnx import TensorProto, helper
 
 from snnprune.timing import portable
 from snnprune.timing.profiling import profile_of
+from snnprune.timing.serving import Serving
 from snnprune.timing.skeleton import content, strip
 from timing.conftest import SERVING, engine
 
@@ -163,6 +166,54 @@ def test_ctrl_c_keeps_what_was_timed(tiny, tmp_path, monkeypatch):
     assert not asked, "all is known"
     profile_of(*args, cache=tmp_path, anew=True)
     assert set(asked) == tiny.questions.graphs.keys()
+
+
+def test_processes_without_a_clock_take_the_numbers_of_the_one_that_has_it(tiny, tmp_path, monkeypatch):
+    known = {name: engine()(question.data) for name, question in tiny.questions.graphs.items()}
+    one = next(iter(next(reversed(tiny.questions.points.values())).values()))
+    known[one] = None
+    given = [-1.0 if known[name] is None else known[name] for name in sorted(known)]
+    monkeypatch.setattr(portable, "answer", None)  # which would fail
+    args = (tiny.model, tiny.groups, tiny.cost, tiny.example, SERVING)
+    found = profile_of(*args, cache=tmp_path, times=False, agree=lambda own: given)
+    assert found.answers == known
+    assert not list(tmp_path.iterdir())
+
+
+def test_times_of_another_device_are_taken_and_none_is_made_here(tiny, tmp_path, monkeypatch):
+    from snnprune.timing.answers import answers_in
+
+    key = {**SERVING.to_dict(), "device": "elsewhere", "version": "x"}
+    known = {name: engine()(question.data) for name, question in tiny.questions.graphs.items()}
+    (tmp_path / "times.json").write_text(json.dumps(answers_in(known, key)))
+    monkeypatch.setattr(portable, "answer", None)
+    other = Serving(engine="cuda", batch=64)
+    found = profile_of(
+        tiny.model,
+        tiny.groups,
+        tiny.cost,
+        tiny.example,
+        other,
+        answers=tmp_path / "times.json",
+        cache=tmp_path / "no",
+    )
+    assert found.key == key
+    assert found.answers == known
+
+
+def test_engines_of_pytorch_are_priced_by_onnx_runtime(tiny, tmp_path, monkeypatch):
+    asked = []
+
+    def fake(families, providers, *_args, **_options):
+        asked.append(providers[-1][0])
+        return {name: engine()(data) for family in families for name, _, data in family}
+
+    monkeypatch.setattr(portable, "answer", fake)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    serving = Serving(engine="torch", batch=2)
+    found = profile_of(tiny.model, tiny.groups, tiny.cost, tiny.example, serving, cache=tmp_path)
+    assert asked == ["CPUExecutionProvider"]
+    assert found.key["engine"] == "cpu"
 
 
 def test_half_precision_runs(tiny, tmp_path):
