@@ -15,14 +15,13 @@ import pytest
 import torch
 from conftest import ROOT, importable
 from pages import COMMANDS, PAGES, blocks, ids, inline
+from pipeline.clocks import install
 from torch import nn
 
 import snnprune
 from snnprune.cli import parse
 from snnprune.cli.main import run as cli
 from snnprune.learner import PruneConfig
-from snnprune.pipeline import latency
-from snnprune.timing.latency import Latency
 
 
 def command_lines(fence: str) -> Iterator[list[str]]:
@@ -135,9 +134,7 @@ def test_readme_commands_parse():
 
 def test_every_key_of_a_run_is_explained(workplace, monkeypatch, timed):
     """The tables of concepts.md against a run of each kind that has keys of its own."""
-    clock = [Latency("", "CPUExecutionProvider", 1, ms, ms, ms, 1, ratio=ms / 2) for ms in (2.0, 1.0)]
-    monkeypatch.setattr(latency, "bench_onnx", lambda *_paths, **_options: clock)
-    monkeypatch.setattr(latency, "_CUTS", 1)
+    install(monkeypatch, lambda share: share)
     text = (ROOT / "docs" / "concepts.md").read_text()
     files, keys = set(), set()
 

@@ -123,8 +123,8 @@ def _between(
     known: NDArray[np.float64], measured: NDArray[np.float64], wanted: NDArray[np.float64], axis: int
 ) -> NDArray[np.float64]:
     """Values at other places along an axis: linear, and outside of what is known as between its last two."""
-    known, first = np.unique(known, return_index=True)  # levels on one stair: the first, as none may fall
-    measured = np.take(measured, first, axis)
+    last = np.append(np.diff(known) > 0, True)  # of levels on one stair the widest, whose time is not too low
+    known, measured = known[last], np.compress(last, measured, axis)
     if len(known) == 1:
         return np.repeat(measured, len(wanted), axis=axis)
     at = np.clip(np.searchsorted(known, wanted, side="right") - 1, 0, len(known) - 2)

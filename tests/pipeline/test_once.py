@@ -9,12 +9,13 @@ import torch
 from conftest import DIGITS
 
 import snnprune
+from pipeline.clocks import install
 from pipeline.conftest import stop_at
 from snnprune import PruneConfig
 from snnprune.errors import RunError
 from snnprune.learner.recovering import RecoverStage
 from snnprune.metrics import count_params
-from snnprune.pipeline import latency, setting
+from snnprune.pipeline import setting
 from snnprune.proof import tracing
 from snnprune.registry import build
 
@@ -53,8 +54,7 @@ def calls(monkeypatch) -> Counter[str]:
     for name in ("find_groups", "verify_groups"):
         count(tracing, name)
     count(setting, "evaluate", dense=True)
-    ratio = {"dense_ms": 1.0, "compact_ms": 0.5, "provider": "none"}
-    monkeypatch.setattr(latency.Clock, "__call__", lambda *_: {"latency": 0.5, **ratio})
+    install(monkeypatch, lambda share: share)
     return found
 
 

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         y = self.norm(self.deep(x).permute(0, 2, 3, 1))
         x = x.permute(0, 2, 3, 1) + self.gamma * self.down(nn.functional.gelu(self.up(y)))
         x = x.flatten(1, 2)
-        b, n, c = x.shape
+        b, n, _c = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
         return self.head((x + self.out(y)).mean(1))
@@ -145,7 +145,8 @@ def test_columns_that_nobody_knows_make_a_constant(residual):
     pieces = take_apart(protos, {})
     assert all(piece.rules is None for piece in pieces if piece.kind != "other")
     for piece in pieces:
-        assert piece.full == () and piece.at(()) is piece.skeleton
+        assert piece.full == ()
+        assert piece.at(()) is piece.skeleton
 
 
 def test_what_is_no_number_and_differs_leaves_no_rule(residual):

@@ -47,7 +47,8 @@ def test_stairs_are_found_and_what_is_not_aligned_costs_their_end(tiny):
         aligned = 16 * -(-count // 16)
         assert times[64, count] == times[64, aligned], count
         assert times[64, count] == pytest.approx(times[64, 96] * aligned / 96, rel=1e-2)
-    assert (np.diff(times, axis=0) >= 0).all() and (np.diff(times, axis=1) >= 0).all()
+    assert (np.diff(times, axis=0) >= 0).all()
+    assert (np.diff(times, axis=1) >= 0).all()
 
 
 def test_what_every_call_takes_is_no_part_of_a_piece(tiny):
@@ -61,7 +62,8 @@ def test_noise_leaves_tables_that_fall_nowhere(tiny):
     rng = np.random.default_rng(0)
     noisy = {n: ms * rng.uniform(0.8, 1.2) for n, ms in answers_by(tiny.questions, engine()).items()}
     for part in fit(tiny.questions, noisy, KEY).parts:
-        assert (np.diff(part.table, axis=0) >= 0).all() and (np.diff(part.table, axis=1) >= 0).all()
+        assert (np.diff(part.table, axis=0) >= 0).all()
+        assert (np.diff(part.table, axis=1) >= 0).all()
         assert (part.table >= 0).all()
 
 
@@ -84,7 +86,7 @@ def test_answers_that_do_not_fit(tiny):
         fit(questions, {**good, questions.names[1]: 0.0}, KEY)
     piece = next(iter(questions.points.values()))
     with pytest.raises(TimingError, match="of another network"):
-        fit(questions, {n: ms for n, ms in good.items() if n != list(piece.values())[0]}, KEY)
+        fit(questions, {n: ms for n, ms in good.items() if n != next(iter(piece.values()))}, KEY)
     alone = {name: None for family in questions.points.values() for name in family.values()}
     with pytest.raises(TimingError, match="most layers"):
         fit(questions, {**good, **alone}, KEY)
@@ -97,6 +99,6 @@ def test_pieces_that_cannot_run_alone_are_told(tiny, caplog):
     found = fit(questions, {**good, **dict.fromkeys(family.values())}, KEY)
     assert "cannot run 1 of 3 layers" in caplog.text
     assert found.predicted_ms == pytest.approx(found.dense_ms, rel=0.1)
-    one = list(family.values())[0]
+    one = next(iter(family.values()))
     some = fit(questions, {**good, one: None}, KEY)  # some widths alone: as slow as the slowest there
     assert some.predicted_ms == pytest.approx(found.dense_ms, rel=0.1)
