@@ -141,7 +141,9 @@ def optimize(
         compact = job.run()
         if timer is not None:
             timer.note(compact)
-        return result_of(job, compact, began - job.seconds, data_name, timer.trials if timer is not None else ())
+        told = () if timer is None else timer.trials
+        times = None if timer is None or timer.final is None else timer.final.to_dict()
+        return result_of(job, compact, began - job.seconds, data_name, told, times)
 
 
 def _warn_of_other_epochs(train: Iterable[Any]) -> None:

@@ -31,6 +31,12 @@ class Latency:
         ratio: time over that of the first model, as the same engine serves it; None where not to be believed.
         ratio_spread: of that ratio, as a share of it.
         ratio_refused: why the ratio is not to be believed; None where it is.
+
+    Example:
+        >>> check = snnprune.export_onnx(model, "m.onnx", images)
+        >>> (latency,) = snnprune.bench_onnx(["m.onnx"], batch_sizes=[1], engine="cpu", calls=6)
+        >>> latency.engine, latency.batch, latency.precision
+        ('cpu', 1, 'fp32')
     """
 
     path: str
