@@ -203,6 +203,21 @@ class Piece:
         return tuple(divisor(self.rules or (), side) for side in range(len(self.sides)))
 
 
+def ways_in(protos: Sequence[Any]) -> dict[str, frozenset[Way]]:
+    """Tensor of the first graph -> the ways in which its dimensions shrink over all of them.
+
+    Tensors are compared by their place: a number in the exporter's names may be another in another cut.
+    """
+    known = []
+    for proto in protos:
+        own, placed = shapes(proto), {}
+        for node, like in zip(proto.graph.node, protos[0].graph.node, strict=True):
+            for mine, theirs in ((node.input, like.input), (node.output, like.output)):
+                placed |= {name: own[n] for n, name in zip(mine, theirs, strict=False) if n in own}
+        known.append(placed)
+    return ways_of(known)
+
+
 def take_apart(protos: Sequence[Any], sides: Mapping[Way, Side]) -> list[Piece]:
     """All pieces of a network.
 
@@ -210,7 +225,7 @@ def take_apart(protos: Sequence[Any], sides: Mapping[Way, Side]) -> list[Piece]:
         protos: skeletons of the network's cuts, which have the same operations.
         sides: way in which something shrinks over the cuts -> its columns.
     """
-    varying = ways_of([shapes(proto) for proto in protos])
+    varying = ways_in(protos)
     found: list[Piece] = []
     for nodes in split(protos[0], varying):
         names = [n for i in nodes for n in (*protos[0].graph.node[i].input, *protos[0].graph.node[i].output)]

@@ -44,8 +44,32 @@ def strip(proto: Any) -> Any:
     told = {name for node in proto.graph.node if node.op_type in _BY_VALUE for name in node.input[1:]}
     for weight in proto.graph.initializer:
         graph.initializer.append(_bare(weight, keep=weight.name in told))
+    _fold(found)
     _spell_out(found)
     return found
+
+
+def _fold(proto: Any) -> None:
+    """Make weights of what is computed of weights alone.
+
+    Engines do so when they load a graph. The exporter does where the result is small, so that the graphs of two
+    cuts would not be alike.
+    """
+    known, weights = shapes(proto), {weight.name for weight in proto.graph.initializer}
+    ends = {value.name for value in proto.graph.output}
+    left = []
+    for node in proto.graph.node:
+        inputs = [name for name in node.input if name]
+        kind, dims = known.get(node.output[0], (0, []))
+        alone = bool(inputs) and weights.issuperset(inputs) and len(node.output) == 1
+        if alone and kind in LOCATION and dims and min(dims) > 0 and node.output[0] not in ends:
+            weights.add(node.output[0])
+            bare = proto.graph.initializer.add(name=node.output[0], data_type=kind, dims=dims)
+            bare.data_location = 1
+        else:
+            left.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(left)
 
 
 def _spell_out(proto: Any) -> None:

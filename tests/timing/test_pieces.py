@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import ExportError
-from snnprune.timing.pieces import extract, split, take_apart
+from snnprune.timing.pieces import extract, split, take_apart, ways_in
 from snnprune.timing.questions import Questions
-from snnprune.timing.sides import sides_of, ways_of
-from snnprune.timing.skeleton import content, numbers, shapes
+from snnprune.timing.sides import sides_of
+from snnprune.timing.skeleton import content, numbers, renamed
 from timing.conftest import _made, residual_, tiny_
 
 
@@ -72,7 +72,7 @@ def asked(name: str) -> Questions:
 
 def nodes_of(questions: Questions) -> list[list[int]]:
     protos = [cut.skeleton for cut in questions.cuts[1:]]
-    return split(protos[0], ways_of([shapes(proto) for proto in protos]))
+    return split(protos[0], ways_in(protos))
 
 
 @pytest.mark.parametrize("name", ["tiny", "residual", "attention", "dense"])
@@ -147,6 +147,17 @@ def test_columns_that_nobody_knows_make_a_constant(residual):
     for piece in pieces:
         assert piece.full == ()
         assert piece.at(()) is piece.skeleton
+
+
+def test_names_do_not_matter(residual):
+    import copy
+
+    protos = [copy.deepcopy(cut.skeleton) for cut in residual.questions.cuts[1:]]
+    names = {name: f"other {i}" for i, node in enumerate(protos[1].graph.node) for name in node.output}
+    renamed(names, protos[1])
+    masks = [cut.kept for cut in residual.questions.cuts[1:]]
+    pieces = take_apart(protos, sides_of(residual.cost.layers, masks))
+    assert [p.family for p in pieces] == [p.family for p in residual.questions.pieces]
 
 
 def test_what_is_no_number_and_differs_leaves_no_rule(residual):

@@ -88,3 +88,21 @@ def test_an_engine_runs_it(tmp_path, width):
     skeleton = with_numbers(strip(network(4)), numbers(strip(network(width))))
     write_weights(tmp_path, weight_bytes(skeleton)[1])
     open_graph(content(skeleton), tmp_path, [("CPUExecutionProvider", {})], 1)
+
+
+def test_what_is_computed_of_weights_alone_is_a_weight():
+    """The exporter folds small constants itself, so that two cuts would have other operations."""
+    value = helper.make_tensor_value_info
+    table = numpy_helper.from_array(np.ones((9, 4), np.float32), "table")
+    nodes = [
+        helper.make_node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        helper.make_node("Relu", ["turned"], ["bias"]),
+        helper.make_node("Add", ["x", "bias"], ["y"]),
+    ]
+    between = [value(name, 1, [4, 9]) for name in ("turned", "bias")]
+    ends = [value(name, 1, [4, 9]) for name in ("x", "y")]
+    long = helper.make_graph(nodes, "g", ends[:1], ends[1:], [table], value_info=between)
+    folded = numpy_helper.from_array(np.ones((4, 9), np.float32), "bias")
+    short = helper.make_graph(nodes[2:], "g", ends[:1], ends[1:], [folded])
+    one, other = (content(strip(helper.make_model(graph))) for graph in (long, short))
+    assert one == other
