@@ -29,6 +29,7 @@ from snnprune.budget import CostModel
 from snnprune.metrics import count_macs, count_params
 from snnprune.switching import Options, switch_neurons
 from snnprune.timing import Serving, profile_of
+from snnprune.timing.bench import bench_onnx
 
 NETWORKS = ("resnet18", "mobilenet_v2")
 SHARES = (0.5, 0.25)
@@ -95,7 +96,7 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
         for number, network in enumerate(small.values()):
             paths.append(Path(folder) / f"{number}.onnx")
             snnprune.export_onnx(network, paths[-1], example)
-        found = snnprune.bench_onnx(
+        found = bench_onnx(
             paths, batch_sizes=[args.batch], engine=args.provider, calls=args.calls, threads=args.threads
         )
     rows = []

@@ -25,9 +25,9 @@ from ..shown import brief_repr
 from ..switching import first_scores
 from ..timing import Compared, Profile, Serving, SideBySide, profile_of, write_script
 from ..timing.answers import answers_in
-from ..timing.coarse import takes_whole
 from ..timing.cuts import cut
 from ..timing.questions import ask
+from ..timing.script import check_scripted
 
 WIDTHS = (0.75, 0.5, 0.25)  # of all groups, at which real cuts are timed
 _BLOCK = 8  # channels: cuts of wide groups are made as runs make them
@@ -227,24 +227,6 @@ def profile_script(
     check_scripted(serving)
     Layers.of(model, example_inputs, checked("keep", keep, Names)).script(serving, place)
     return place
-
-
-def check_scripted(serving: Serving) -> None:
-    """Refuse what no script can time, before any work is done.
-
-    Raises:
-        ConfigError: the engine is `auto`, or takes a network as a whole.
-    """
-    if serving.engine == "auto":
-        raise ConfigError(
-            "engine='auto' is found by trying, which cannot be done for another device. Say what serves there: "
-            "cpu or cuda."
-        )
-    if takes_whole(serving):
-        raise ConfigError(
-            f"engine={serving.engine!r}: a script has only ONNX Runtime and NumPy, and times layer by layer. Take "
-            "cpu or cuda."
-        )
 
 
 def check_writable(path: Path | None) -> None:

@@ -52,11 +52,12 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Time the layers of a model at several widths, on this machine or by a script on another device."""
-    from ..analysis.profiling import Layers, check_scripted, check_writable, told, write_times
+    from ..analysis.profiling import Layers, check_writable, told, write_times
     from ..errors import ConfigError
     from ..options import Positive, checked
     from ..runs.examples import example_for
     from ..runs.folder import open_model
+    from ..timing.script import check_scripted
     from ..timing.serving import Serving
 
     asked = {"engine": engine, "batch": batch_size, "precision": precision, "threads": threads}

@@ -124,7 +124,7 @@ def _blocks(count: int) -> int:
 def _needs(layer: LayerCost, inputs: int, outputs: int) -> NDArray[np.float64]:
     mixes = layer.inputs is not None
     kernel = layer.params if mixes else layer.params_out
-    positions = layer.macs / kernel if kernel else 1.0  # at which a layer computes each of its outputs
+    positions = layer.macs / kernel if kernel else 1.0  # at which outputs are computed; a bias hardly counts
     macs = layer.macs * inputs * outputs
     return np.array([macs if mixes else 0.0, 0.0 if mixes else macs, positions * outputs, 0.0])
 

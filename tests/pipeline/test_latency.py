@@ -13,7 +13,7 @@ import snnprune
 from pipeline.clocks import DENSE_MS, install
 from pipeline.conftest import same
 from snnprune import PruneConfig
-from snnprune.errors import ConfigError, TargetError
+from snnprune.errors import TargetError
 from snnprune.learner import Interrupted
 from snnprune.pipeline.latency import _next
 from snnprune.registry import build
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_while_it_settled_keeps_no_trial_twice(digits, mo
 
 
 def test_connections_save_no_time(digits):
-    with pytest.raises(ConfigError, match="no meaning for connections"):
+    with pytest.raises(TargetError, match="cannot be met by switching connections: zeros save no time"):
         snnprune.optimize(*digits, PruneConfig(target={"latency": 0.5}, granularity="connection", epochs=0.5))
 
 

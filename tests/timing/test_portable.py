@@ -201,21 +201,6 @@ def test_times_of_another_device_are_taken_and_none_is_made_here(tiny, tmp_path,
     assert found.answers == known
 
 
-def test_engines_of_pytorch_are_priced_by_onnx_runtime(tiny, tmp_path, monkeypatch):
-    asked = []
-
-    def fake(families, providers, *_args, **_options):
-        asked.append(providers[-1][0])
-        return {name: engine()(data) for family in families for name, _, data in family}
-
-    monkeypatch.setattr(portable, "answer", fake)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    serving = Serving(engine="torch", batch=2)
-    found = profile_of(tiny.model, tiny.groups, tiny.cost, tiny.example, serving, cache=tmp_path)
-    assert asked == ["CPUExecutionProvider"]
-    assert found.key["engine"] == "cpu"
-
-
 def test_half_precision_runs(tiny, tmp_path):
     from snnprune.timing.cuts import skeleton_of
 
