@@ -101,7 +101,7 @@ def test_tables(speed, monkeypatch, tmp_path):
 
     def believed(*args, **options):
         """Two calls of each are as good as a thousand, here."""
-        return [replace(one, ratio=one.ratio or 1.0) for one in timed(*args, **options)]
+        return [replace(one, ratio=one.ratio or 1.0, ratio_spread=0.01) for one in timed(*args, **options)]
 
     def cut(model, example, shares, _serving):
         """What the machine at hand says of so small a network is another thing every time."""
