@@ -56,14 +56,14 @@ def no_pages(request, monkeypatch) -> None:
         monkeypatch.setattr("snnprune.runs.folder.write_page", lambda _folder: None)
 
 
-_TIMES = Timer.__call__
+TIMES = Timer.__call__
 
 
 @pytest.fixture(autouse=True, scope="session")
 def no_times() -> Iterator[None]:
     """Nothing is timed, which would take seconds for every run and be another figure every time; see `timed`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Timer, "__call__", lambda _timer, _model: None)
+        patch.setattr(Timer, "__call__", lambda _timer, _model, **_more: None)
         yield
 
 
@@ -99,12 +99,12 @@ def timed(monkeypatch) -> list[tuple[float, float]]:
             self.dense, self.example, self.batch = dense, example_inputs, serving.batch
             assert limit >= 4
 
-        def __call__(self, compact) -> Compared:
+        def __call__(self, compact, *, predicted_ms=None) -> Compared:
             seen.append(tuple(count_macs(model, self.example) for model in (self.dense, compact)))
             slow, fast = (self.batch * macs / 1e6 for macs in seen[-1])
-            return compared(slow, fast, batch=self.batch)
+            return compared(slow, fast, batch=self.batch, predicted_ms=predicted_ms)
 
-    monkeypatch.setattr(Timer, "__call__", _TIMES)
+    monkeypatch.setattr(Timer, "__call__", TIMES)
     monkeypatch.setattr("snnprune.runs.timer.SideBySide", Beside)
     return seen
 

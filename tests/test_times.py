@@ -242,7 +242,7 @@ def test_a_model_that_cannot_be_timed_is_saved_without(tmp_path, timed, monkeypa
 
 
 def test_ctrl_c_is_no_failure_of_timing(timed, monkeypatch):
-    def stop(*_args):
+    def stop(*_args, **_more):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("snnprune.runs.timer.SideBySide.__call__", stop)
@@ -287,7 +287,7 @@ def test_the_dense_model_is_made_ready_once_and_as_it_is_to_be_served(timed, mon
 
 def test_real_models_are_timed_by_a_clock_that_costs_nothing(monkeypatch, tmp_path):
     """The whole way, but for the waiting: what is timed are the two exported files."""
-    from conftest import _TIMES
+    from conftest import TIMES
 
     from snnprune.timing import compared as module
     from snnprune.timing.clock import measure
@@ -306,10 +306,15 @@ def test_real_models_are_timed_by_a_clock_that_costs_nothing(monkeypatch, tmp_pa
         options |= {"cpu": None, "now": lambda: now[0], "used": lambda: 0.0}
         return measure(slowed, **options)
 
-    monkeypatch.setattr(Timer, "__call__", _TIMES)
+    monkeypatch.setattr(Timer, "__call__", TIMES)
     monkeypatch.setattr(module, "measure", quick)
     found = result()
     found.save(tmp_path / "run")
     times = written(tmp_path / "run")["latency"]
     assert (times["dense_ms"], times["compact_ms"]) == (pytest.approx(20), pytest.approx(10))
     assert (times["share"], times["refused"], times["engine"]) == (pytest.approx(0.5), None, "cpu")
+
+
+def test_where_a_time_decides_it_is_watched_for_longest():
+    assert Timer(net(), X, Serving(), 1e6).limit == pytest.approx(4.001)
+    assert Timer(net(), X, Serving(), 1e6, patient=True).limit == 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -12,13 +11,13 @@ from typing import Any
 from torch import nn
 
 from ..budget import Latency
-from ..errors import ConfigError, ExportError, RunError, TargetError
+from ..errors import ConfigError, RunError, TargetError
 from ..files import read_json, write_json
 from ..learner import check_same_run
 from ..ranks import current
 from ..runs.places import LATENCY
 from ..switching import Switched
-from ..timing import Compared, Profile, SideBySide, profile_of
+from ..timing import Compared, Profile, profile_of
 from ..timing.answers import answers_in
 from .setting import Setting
 
@@ -148,7 +147,9 @@ class LatencySearch:
         """Time the result."""
         if self._elsewhere:
             return
-        got = self._compared(compact, None) if self.ranks.first else None
+        settled = None if self._settled is None else round(self._settled, 6)
+        predicted = next((t["predicted_ms"] for t in self.trials if t.get("share") == settled), None)
+        got = self._compared(compact, predicted) if self.ranks.first else None
         self.final = got
         if got is not None:
             self.trials.append({"final": True, **_figures(got)})
@@ -172,18 +173,10 @@ class LatencySearch:
         return None if math.isnan(of_target) else of_target
 
     def _compared(self, compact: nn.Module, predicted: float | None) -> Compared | None:
-        try:
-            found = self._clock(compact, predicted_ms=predicted)
-        except ExportError as error:
-            logger.warning("the cut could not be timed, so its time is predicted alone: %s", error)
-            return None
-        if found.share is None and found.compact_ms is None:
+        found = self.setting.timer(compact, predicted_ms=predicted)
+        if found is not None and found.share is None and found.compact_ms is None:
             logger.warning("the time of the cut is not to be believed, and was left out: %s", found.refused)
         return found
-
-    @functools.cached_property
-    def _clock(self) -> SideBySide:
-        return SideBySide(self.setting.dense, self.setting.sample, self.setting.config.serving)
 
     def _too_slow(self, profile: Profile, floor: float) -> TargetError:
         timed = [t for t in self.trials if t.get("compact_ms") is not None]  # none in processes that have no clock

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import streams
-from ..budget import CostModel, Metric
+from ..budget import CostModel, Metric, parse_latency
 from ..carried import seed_carried
 from ..data import loader_on
 from ..graph import NeuronGroup
@@ -27,7 +27,6 @@ from ..registry import check_finite
 from ..runs.timer import Timer
 from ..switching import alike
 from ..switching.connections import switched_layers, weight_of
-from ..timing.serving import Serving
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .identity import data_identity, run_identity
 
@@ -171,8 +170,8 @@ class Setting:
     @functools.cached_property
     def timer(self) -> Timer:
         """Times compact models beside the dense one, as they will be served."""
-        serving = getattr(self.config, "serving", Serving())
-        return Timer(self.dense, self.sample, serving, self.price.total)
+        patient = parse_latency(self.config.target) is not None
+        return Timer(self.dense, self.sample, self.config.serving, self.price.total, patient=patient)
 
     @functools.cached_property
     def loss(self) -> TaskLoss:

@@ -27,22 +27,30 @@ class Timer:
         example_inputs: what both take, at least two.
         serving: what serves them.
         macs: multiply-adds of the dense model for one input: what takes long has to be watched for longer.
+        patient: watch for as long as for the largest, where the times decide something.
     """
 
-    def __init__(self, dense: nn.Module, example_inputs: Inputs, serving: Serving, macs: float) -> None:
+    def __init__(
+        self, dense: nn.Module, example_inputs: Inputs, serving: Serving, macs: float, *, patient: bool = False
+    ) -> None:
         self.dense, self.example, self.serving = dense, example_inputs, serving
-        self.limit = min(_LEAST + macs * serving.batch / _RATE, _MOST)
+        self.limit = _MOST if patient else min(_LEAST + macs * serving.batch / _RATE, _MOST)
         self.failed = False
         self._beside: SideBySide | None = None
 
-    def __call__(self, compact: nn.Module) -> Compared | None:
-        """Both times; None, with a warning that says why, where they cannot be had."""
+    def __call__(self, compact: nn.Module, *, predicted_ms: float | None = None) -> Compared | None:
+        """Both times; None, with a warning that says why, where they cannot be had.
+
+        Args:
+            compact: the model after.
+            predicted_ms: goes into the result.
+        """
         if self.failed:
             return None
         try:
             if self._beside is None:
                 self._beside = SideBySide(self.dense, self.example, self.serving, limit=self.limit)
-            return self._beside(compact)
+            return self._beside(compact, predicted_ms=predicted_ms)
         except Exception as error:  # of the export, the engine, the compiler, or the model's own code
             self.failed = True
             logger.warning("the models could not be timed, so no time is reported (%s)", first_line(error))

@@ -47,8 +47,8 @@ def profile_of(
         groups: its groups.
         cost: what they cost.
         example_inputs: what its forward takes, at least two.
-        serving: what will serve it; ignored where `answers` say it. For PyTorch's engines the parts are timed by
-            ONNX Runtime.
+        serving: what will serve it; ignored where `answers` say it. Engines that take a network as a whole
+            (see `coarse`) time whole cuts of it.
         answers: file that a script of `write_script` has written on another device; then nothing is timed here.
         cache: folder of the cache; by default the user's.
         anew: time also what the cache holds.

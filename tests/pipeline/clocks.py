@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from conftest import TIMES
 
 from snnprune.budget import TimedPart
 from snnprune.metrics import count_macs
 from snnprune.pipeline import latency
+from snnprune.runs.timer import Timer
 from snnprune.timing import Compared, Profile, SideBySide
 from snnprune.timing.profile import Check
 
@@ -61,6 +63,7 @@ def install(monkeypatch, clock: Callable[[float], float | None]) -> list[float]:
     def profile_of(model, groups, cost, example, serving, **options) -> Profile:
         return profile(cost)
 
+    monkeypatch.setattr(Timer, "__call__", TIMES)
     monkeypatch.setattr(SideBySide, "__call__", compared)
     monkeypatch.setattr(latency, "profile_of", profile_of)
     return seen
