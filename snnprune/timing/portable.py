@@ -67,6 +67,7 @@ def open_graph(data: bytes, folder: Path, providers: Providers, threads: int) ->
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)  # what goes wrong is seen below, and said in our words
     session = onnxruntime.InferenceSession(
         str(path), options, providers=[tuple(p) for p in providers], enable_fallback=0
     )

@@ -20,7 +20,7 @@ from .coarse import coarse_profile, takes_whole
 from .profile import Profile, fit
 from .questions import Questions, ask
 from .serving import Serving
-from .sessions import CURE, providers_of
+from .sessions import CURE, check_serves, providers_of
 
 Told = Callable[[int, int], None]
 Agree = Callable[[list[float]], list[float]]
@@ -57,8 +57,8 @@ def profile_of(
         agree: makes of numbers those of the process that times; None where there is one alone.
 
     Raises:
-        ExportError: the network cannot be exported.
-        TimingError: the file is of another network, or the engine does not serve.
+        ExportError: the network cannot be exported, or the engine does not serve here.
+        TimingError: the file is of another network.
     """
     network = model, groups, cost, example_inputs
     if answers is not None:
@@ -67,6 +67,8 @@ def profile_of(
             return replace(coarse_profile(*network, serving_of(key), known=found), key=key)
         return fit(ask(*network, serving_of(key)), found, key)
     serving = serving.resolved()
+    if times and not serving.in_torch:
+        check_serves(serving)
     if takes_whole(serving):
         return _whole(network, serving, tell, times=times, agree=agree)
     questions = ask(*network, serving)

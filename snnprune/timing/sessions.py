@@ -110,16 +110,28 @@ def cuda_serves() -> bool:
 
 @functools.cache
 def _tried() -> bool:
+    try:
+        check_serves(Serving(engine="cuda"))
+    except ExportError:
+        return False
+    return True
+
+
+def check_serves(serving: Serving) -> None:
+    """Try an engine on the smallest graph there is, before any work is done for it.
+
+    Args:
+        serving: whose engine is one of ONNX Runtime's.
+
+    Raises:
+        ExportError: it does not serve here.
+    """
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "smallest", ends[:1], ends[1:])
     smallest = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    try:
-        _session(smallest.SerializeToString(), Serving(engine="cuda"), "a first try", {})
-    except ExportError:
-        return False
-    return True
+    _session(smallest.SerializeToString(), serving, f"engine={serving.engine!r}", {})
 
 
 def _is_half(source: Path | bytes) -> bool:

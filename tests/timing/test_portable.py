@@ -7,9 +7,11 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
-from snnprune.timing import portable
+from snnprune.errors import ExportError
+from snnprune.timing import portable, profiling
 from snnprune.timing.profiling import profile_of
 from snnprune.timing.serving import Serving
 from snnprune.timing.skeleton import content, strip
@@ -222,3 +224,13 @@ def test_a_skeleton_has_no_weights_and_the_network_s_shapes(residual):
     model = residual.model
     assert shapes == sorted(tuple(p.shape) for p in model.parameters() if p.dim() == 4)
     assert content(strip(whole)) == data
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA serves here")
+@pytest.mark.parametrize("name", ["cuda", "cuda-graphs", "tensorrt"])
+def test_an_engine_that_does_not_serve_is_refused_before_any_work(tiny, tmp_path, monkeypatch, capfd, name):
+    monkeypatch.setattr(profiling, "ask", lambda *_args, **_options: pytest.fail("exported for nothing"))
+    monkeypatch.setattr(profiling, "coarse_profile", lambda *_args, **_options: pytest.fail("timed for nothing"))
+    with pytest.raises(ExportError, match=f"engine='{name}': ONNX Runtime does not get the"):
+        profile_of(tiny.model, tiny.groups, tiny.cost, tiny.example, Serving(engine=name), cache=tmp_path)
+    assert capfd.readouterr().err == ""
