@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import ARCH, command, tree
+from conftest import TIMES
 from snnprune.cli.main import run
 from snnprune.cli.progress import Display
 from snnprune.learner import Event
+from snnprune.runs.timer import Timer
 from snnprune.timing.answers import cache_folder, read_answers
 from snnprune.timing.compared import Compared
 from snnprune.timing.questions import Questions, ask
@@ -283,9 +285,8 @@ def test_what_serves_reaches_the_run(capsys, layer_times, monkeypatch):
 
 def test_the_whole_way_by_real_clocks(capsys, monkeypatch):
     """Whatever the clocks say of so small a network: a run by them ends, and says what it saw."""
-    from snnprune.timing.compared import SideBySide
-
-    monkeypatch.setitem(SideBySide.__init__.__kwdefaults__, "limit", 0.5)
+    monkeypatch.setattr(Timer, "__call__", TIMES)
+    monkeypatch.setattr("snnprune.runs.timer._MOST", 0.5)
     found, said = told(
         capsys, *command(), *ARCH, "--target", "latency=0.9", "--engine", "cpu", "--floor", "0.02",
         "--limit", "256", "--output", "out",
