@@ -2,6 +2,7 @@
 
     python benchmarks/speed/equal_time.py mobilenet_v2 --weights mobilenet_v2_flowers.pt --images flowers144
     python benchmarks/speed/equal_time.py resnet18 --images flowers144
+    python benchmarks/speed/equal_time.py --time        # all files of all rows in one run; wants a quiet machine
     python benchmarks/speed/equal_time.py --table
 
 A network that was trained on the images (MobileNetV2 comes so, ResNet-18 is trained here from fresh weights) is
@@ -9,12 +10,13 @@ cut to half its measured time, in ONNX Runtime on the CPU, one thread, batch 1. 
 recovers with the same batches, the same number of steps in all, the same teacher and the same rate:
 
 - `latency`: by `latency=0.5`;
-- `macs`: by `macs=SHARE`, found by bisection so that a cut of the network as it came takes half the time;
+- `macs`: by a share of the MACs. The search is for a share at which a cut by norms takes half the time; at its end
+  the share is chosen anew by bisection, so that what the search has found takes half the time;
 - `L2`: torch-pruning's L2 norm, the same ratio in every layer, found by bisection in the same way;
 - `LAMP`: torch-pruning's LAMP, one ranking over all layers, likewise.
 
 A row that is on file is not run again. Test images are looked at once, by the recovered network. Rows go into
-`equal_time.json`.
+`equal_time.json`, files into `--cache`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,12 @@ from torch import nn
 
 import snnprune
 from snnprune.budget import CostModel
+from snnprune.files import write_json
 from snnprune.inputs import first_images
 from snnprune.learner import TaskLoss, recover
 from snnprune.metrics import count_macs, count_params
+from snnprune.pipeline.job import Job
+from snnprune.pipeline.setting import Setting
 from snnprune.switching import Options, switch_neurons
 from snnprune.timing import Serving, SideBySide
 
@@ -48,6 +54,7 @@ SERVING = Serving(engine="cpu")
 TARGET = 0.5
 _STEPS = 7  # of a bisection
 _LOW = 0.95  # of the target: near enough
+_LIMIT = 8.0  # seconds for each of two files
 
 
 def dense(name: str, splits: Any, args: Any) -> nn.Module:
@@ -93,8 +100,66 @@ def bisected(take: Callable[[float], nn.Module], beside: SideBySide, *, falls: b
             high = middle
         if best is not None and best[2] >= _LOW * TARGET:
             break
-    assert best is not None
+    assert best is not None, "no cut is fast enough"
     return best[0], best[1]
+
+
+class EqualTime:
+    """Chooses the share of the MACs at the end of a search: that whose cut takes as long as was asked for.
+
+    Args:
+        job: whose search it is; what it delivers is checked against the share.
+        beside: the clock.
+    """
+
+    def __init__(self, job: Job, beside: SideBySide) -> None:
+        self.job, self.beside, self.chosen = job, beside, 1.0
+
+    def ready(self) -> None:
+        """Nothing is to be known before."""
+
+    def settle(self, gated: Any) -> None:
+        """Set the budget of a model at the end of its search."""
+        self.chosen, _ = bisected(by_macs(gated), self.beside, falls=False)
+        gated.set_budget({"macs": max(self.chosen, 0.05)})
+        self.job.config = replace(self.job.config, target={"macs": max(self.chosen, 0.05)})
+
+
+def by_macs(gated: Any) -> Callable[[float], nn.Module]:
+    """Our own cut at a share of the MACs."""
+
+    def take(share: float) -> nn.Module:
+        gated.set_budget({"macs": max(share, 0.05)})
+        return gated.compact().eval()
+
+    return take
+
+
+def ours_by_macs(
+    model: nn.Module, splits: Any, config: snnprune.PruneConfig, example: torch.Tensor, beside: SideBySide
+) -> tuple[float, nn.Module]:
+    """The share of the MACs that takes half the time, and the recovered network."""
+    groups = snnprune.trace(model, example)
+    cost = CostModel(model, groups, example)
+    with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=0.05, round_to=8)) as gated:
+        first, _ = bisected(by_macs(gated), beside, falls=False)
+    config = replace(config, target={"macs": max(first, 0.05)})
+    setting = Setting(
+        copy.deepcopy(model),
+        splits.train,
+        splits.val,
+        None,
+        config,
+        torch.device("cpu"),
+        loss_fn=None,
+        callbacks=(),
+        example_inputs=example,
+    )
+    job = Job(setting, config)
+    job.timer = timer = EqualTime(job, beside)
+    setting.prepare()
+    compact = job.run()
+    return timer.chosen, compact
 
 
 def theirs(model: nn.Module, example: torch.Tensor, method: str) -> Callable[[float], nn.Module]:
@@ -128,32 +193,24 @@ def run(name: str, method: str, seed: int, args: Any) -> dict[str, Any]:
     splits = snnprune.load_data(args.images, image_size=args.image_size, batch_size=64, seed=seed, **IMAGENET)
     model = dense(name, splits, args)
     example = first_images(splits.val, 2)
-    beside = SideBySide(model, example, SERVING)
+    beside = SideBySide(model, example, SERVING, limit=_LIMIT)
     total = round(args.epochs * len(splits.train))
     config = snnprune.PruneConfig(
         target={"latency": TARGET}, epochs=args.epochs, lr=args.lr, seed=seed, floor=0.05, serving=SERVING
     )
     began, chosen = time.monotonic(), None
-    if method in ("latency", "macs"):
-        if method == "macs":
-            groups = snnprune.trace(model, example)
-            cost = CostModel(model, groups, example)
-            with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=0.05, round_to=8)) as gated:
-
-                def take(share: float) -> nn.Module:
-                    gated.set_budget({"macs": max(share, 0.05)})
-                    return gated.compact().eval()
-
-                chosen, _ = bisected(take, beside, falls=False)
-            config = config.__class__(**{**_shared(config), "target": {"macs": chosen}})
-        result = snnprune.optimize(model, splits.train, splits.val, config)
-        compact = result.model
+    if method == "macs":
+        chosen, compact = ours_by_macs(model, splits, config, example, beside)
+    elif method == "latency":
+        compact = snnprune.optimize(model, splits.train, splits.val, config).model
     else:
         chosen, compact = bisected(theirs(model, example, method), beside, falls=True)
-        loss = TaskLoss(copy.deepcopy(model).requires_grad_(False), distill=0.9, temperature=2.0)
+        teacher = copy.deepcopy(model).requires_grad_(False)
+        loss = TaskLoss(teacher, distill=config.distill, temperature=config.recovery.temperature)
         recover(compact.requires_grad_(True), splits.train, loss, config, total=total)
         compact = compact.eval()
-    timed = beside(compact)
+    for kind, network in (("dense", model), (f"{method}-{seed}", compact)):
+        snnprune.export_onnx(network, Path(args.cache) / f"{name}-{kind}.onnx", example)
     return {
         "benchmark": "equal time",
         "case": f"{name}, {method}, seed {seed}",
@@ -164,9 +221,7 @@ def run(name: str, method: str, seed: int, args: Any) -> dict[str, Any]:
         "dense": snnprune.evaluate(model, splits.test).accuracy,
         "accuracy": snnprune.evaluate(compact, splits.test).accuracy,
         "images": sum(len(labels) for _, labels in splits.test),
-        "share": timed.share,
-        "spread": timed.spread,
-        "refused": timed.refused,
+        "share": None,  # see `clocked`
         "macs": count_macs(compact, example) / count_macs(model, example),
         "params": count_params(compact) / count_params(model),
         "steps": total,
@@ -174,8 +229,18 @@ def run(name: str, method: str, seed: int, args: Any) -> dict[str, Any]:
     }
 
 
-def _shared(config: snnprune.PruneConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in ("epochs", "lr", "seed", "floor", "serving")}
+def clocked(args: Any) -> None:
+    """Time the files of all rows beside the dense one."""
+    rows = json.loads(args.results.read_text())
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        kinds = ["dense", *(f"{row['method']}-{row['seed']}" for row in own)]
+        paths = [Path(args.cache) / f"{network}-{kind}.onnx" for kind in kinds]
+        _, *found = snnprune.bench_onnx(paths, batch_sizes=[1], engine="cpu", limit=30.0, spread=0.01)
+        for row, one in zip(own, found, strict=True):
+            row.update(share=one.ratio, spread=one.ratio_spread, ms=one.ms, refused=one.ratio_refused)
+            print(row["case"], one.ratio, one.ratio_spread, one.ratio_refused, flush=True)
+    write_json(args.results, rows)
 
 
 def table(path: Path) -> str:
@@ -189,7 +254,7 @@ def table(path: Path) -> str:
         own = [r for r in rows if (r["network"], r["method"]) == (network, method)]
         every = ", ".join(f"{100 * r['accuracy']:.1f}" for r in own)
         mean, before = (100 * statistics.mean(r[k] for r in own) for k in ("accuracy", "dense"))
-        shares = ", ".join("refused" if r["share"] is None else f"{r['share']:.2f}" for r in own)
+        shares = ", ".join("-" if r["share"] is None else f"{r['share']:.2f}" for r in own)
         macs, params = (statistics.mean(r[k] for r in own) for k in ("macs", "params"))
         cells = [network, method, len(own), f"{mean:.2f} ({every})", f"{before:.2f}", shares]
         text += f"| {' | '.join(map(str, cells))} | {macs:.2f} | {params:.2f} |\n"
@@ -206,14 +271,18 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--dense-epochs", type=float, default=12)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--cache", default="cache", help="folder for networks that are trained here")
+    parser.add_argument("--time", action="store_true", help="time the files of all rows")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
         print(table(args.results))
+        return
+    if args.time:
+        clocked(args)
         return
     for seed in range(args.seeds):
         for name in args.networks:

@@ -6,8 +6,9 @@
 
 Every run times the network's layers anew, learns for a few steps on random images, and corrects itself by the
 clock, all of it while another process keeps a core busy (`--idle`: without). Then that process is ended and the
-files are timed by `bench`, alone. What is learned does not matter here; the time does. Rows go into
-`targets.json`.
+files are timed by `bench`, alone. With `--other PID` the busy process is one that runs anyway, a training for
+example; it is stopped while `bench` times, and goes on afterwards. What is learned does not matter here; the time
+does. Rows go into `targets.json`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,18 @@ def busy(really: bool) -> Iterator[None]:
             other.wait()
 
 
+@contextlib.contextmanager
+def stopped(other: int | None) -> Iterator[None]:
+    """A process that runs anyway waits."""
+    if other is not None:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if other is not None:
+            os.kill(other, signal.SIGCONT)
+
+
 def run(name: str, seed: int, args: Any) -> dict[str, Any]:
     """One run, and what its files take afterwards."""
     torch.manual_seed(seed)
@@ -65,15 +79,15 @@ def run(name: str, seed: int, args: Any) -> dict[str, Any]:
         serving=serving,
     )
     began = time.monotonic()
-    with busy(not args.idle), tempfile.TemporaryDirectory() as cache:
+    with busy(not args.idle and args.other is None), tempfile.TemporaryDirectory() as cache:
         os.environ["SNNPRUNE_CACHE"] = cache
         result = snnprune.optimize(model, loader, None, config, device=args.device)
     seconds = time.monotonic() - began
     *tries, final = result.report.trials
     compact = result.model.cpu()
-    found = snnprune.bench(
-        {"dense": model, "compact": compact}, [serving], example_inputs=images[:2], limit=60.0, spread=0.01
-    )[1]
+    files = {"dense": model, "compact": compact}
+    with stopped(args.other):
+        found = snnprune.bench(files, [serving], example_inputs=images[:2], limit=60.0, spread=0.01)[1]
     example = images[:1]
     return {
         "benchmark": "targets",
@@ -83,7 +97,7 @@ def run(name: str, seed: int, args: Any) -> dict[str, Any]:
         "precision": found.precision,
         "served_on": found.device,
         "target": args.target,
-        "busy": not args.idle,
+        "busy": "a training" if args.other is not None else not args.idle,
         "predicted": tries[0]["predicted_ms"],
         "tries": [t.get("latency") for t in tries],
         "said": final.get("latency"),
@@ -125,6 +139,7 @@ def main() -> None:
     parser.add_argument("--engine", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--idle", action="store_true", help="no other process")
+    parser.add_argument("--other", type=int, metavar="PID", help="the process that keeps a core busy")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
