@@ -210,6 +210,7 @@ def files(here) -> Path:
 
 
 COMMON = ["optimize", "net.pt", "--epochs", "4", "--device", "cpu", "--target", "params=0.4", "--lr", "0.1"]
+COMMON += ["--no-time"]
 
 
 @pytest.mark.parametrize("more", [[], ["--granularity", "connection"]])

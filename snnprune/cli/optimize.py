@@ -80,6 +80,9 @@ def optimize(
     serve_precision: Annotated[str | None, served("precision")] = None,
     threads: ThreadCount = None,
     profile: Annotated[Path | None, of("profile")] = None,
+    time: Annotated[
+        bool, typer.Option(help="time the result beside the dense model for the report; latency=... always does")
+    ] = True,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -174,7 +177,7 @@ def optimize(
                     result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
                 display.stage("save")
                 result.model.cpu()
-                result.save(folder)
+                result.save(folder, time=time)
         _warn_about_chance(result.report, splits)
         if ranks.first:
             summary(result.report, folder)

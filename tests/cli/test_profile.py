@@ -283,6 +283,15 @@ def test_what_serves_reaches_the_run(capsys, layer_times, monkeypatch):
     assert given[-1].serving == Serving()
 
 
+def test_the_time_of_a_result_is_not_taken_where_it_is_not_wanted(capsys, timed):
+    found, _ = told(capsys, *command(), *ARCH, "--output", "out", "--no-time")
+    assert not timed
+    assert found["latency"] is None
+    found, _ = told(capsys, *command(), *ARCH, "--output", "again")
+    assert len(timed) == 1
+    assert found["latency"]["share"] > 0
+
+
 def test_the_whole_way_by_real_clocks(capsys, monkeypatch):
     """Whatever the clocks say of so small a network: a run by them ends, and says what it saw."""
     monkeypatch.setattr(Timer, "__call__", TIMES)
