@@ -13,7 +13,7 @@ from conftest import ROOT, importable
 from torch import nn
 
 PLACES = [str(ROOT / "benchmarks" / "speed"), str(ROOT / "benchmarks"), str(ROOT / "models")]
-NAMES = ("steps", "overhead", "recovery", "growth", "onnx_speed", "speed_report")
+NAMES = ("steps", "overhead", "recovery", "growth", "onnx_speed", "speed_report", "times_report")
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def speed():
         import recovery
         import speed_report
         import steps
+        import times_report
 
         threads = torch.get_num_threads()
         yield SimpleNamespace(
@@ -35,6 +36,7 @@ def speed():
             recovery=recovery,
             speed_report=speed_report,
             steps=steps,
+            times_report=times_report,
         )
         torch.set_num_threads(threads)  # which the commands set
         for name in NAMES:
@@ -131,3 +133,58 @@ def test_tables(speed, monkeypatch, tmp_path):
     assert "| mlp | 0.27M | 1184 |" in report
     assert "resnet18, macs 0.25, multiples of 8" in report
     assert report.count("On a GPU: not run") == 5
+
+
+def test_a_cut_by_time_is_corrected_by_the_clock(speed, monkeypatch):
+    """Under a clock that says more than the prediction what is left takes half the time, and a quarter."""
+    from pipeline.clocks import install
+
+    seen = install(monkeypatch, lambda share: min(1.0, 1.2 * share))
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 64, 3, 4), nn.ReLU(), nn.Conv2d(64, 64, 3, 4), nn.ReLU())
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
+    example = torch.rand(2, 3, 32, 32)
+    cuts = speed.onnx_speed.timed(model, example, (0.5, 0.25), speed.onnx_speed.Serving(engine="cpu"))
+    whole = speed.onnx_speed.count_macs(model, example)
+    for share, cut in zip((0.5, 0.25), cuts, strict=True):
+        took = 1.2 * speed.onnx_speed.count_macs(cut, example) / whole
+        assert 0.7 * share < took <= share, took
+    assert len(seen) >= 3, "each was timed, and corrected"
+
+
+def test_tables_of_times(speed, tmp_path):
+    """What a reader is told follows from the rows, and from nothing else."""
+    served = {"engine": "cpu", "precision": "fp32", "batch": 1}
+    run = {**served, "busy": True, "target": 0.5, "spread": 0.01, "macs": 0.4, "params": 0.6, "seconds": 100.0}
+    targets = [
+        {**run, "case": "a, seed 0", "tries": [0.55, 0.48], "measured": 0.47},
+        {**run, "case": "a, seed 1", "tries": [None], "measured": None, "busy": "a training"},
+        {**run, "case": "a, seed 2", "tries": [0.4], "measured": 0.419},
+    ]
+    cut = {"predicted": 0.5, "measured": 0.48, "error": 0.5 / 0.48 - 1}
+    far = {"predicted": 0.5, "measured": 0.4, "error": 0.25}
+    cuts = {"0.75": cut, "0.5": far, "0.25": {"predicted": 0.2, "measured": None, "error": None}}
+    profiles = [{**served, "case": "a", "dense_ms": 4.0, "cuts": cuts, "graphs": 7, "seconds": 9.0}]
+    one = {"network": "a", "dense": 0.9, "macs": 0.5, "params": 0.25, "share": 0.49}
+    equal = [
+        {**one, "method": "latency", "accuracy": 0.88},
+        {**one, "method": "latency", "accuracy": 0.86, "share": None},
+        {**one, "method": "LAMP", "accuracy": 0.8},
+    ]
+    for name, rows in {"targets": targets, "profiles": profiles, "equal_time": equal}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    text = speed.times_report.write_times(tmp_path)
+    assert (tmp_path / "times.md").read_text() == text
+    for line in (
+        "| a, seed 0 | a loop | cpu fp32, 1 | 0.550, 0.480 | 0.470 | 0.010 | 0.40 | 0.60 | 100 |",
+        "| a, seed 1 | a training | cpu fp32, 1 | ? | refused |  | 0.40 | 0.60 | 100 |",
+        "Between 0.42 and 0.52: 1 of 3 runs.",
+        "| a | cpu fp32, 1 | 4 | 0.500, 0.480: +4% | 0.500, 0.400: +25% | 0.200, clock refused | 7 | 9 |",
+        "Within 10 %: 1 of 2 cuts; at the median 14.6% off.",
+        "| a | `latency=0.5` | 2 | 87.00 (88.0, 86.0) | 90.00 | 0.490, ? | 0.50 | 0.25 |",
+        "| a | LAMP | 1 | 80.00 (80.0) | 90.00 | 0.490 | 0.50 | 0.25 |",
+    ):
+        assert line in text.splitlines(), line
+    assert text.count("On a GPU: not run") == 2
+    (tmp_path / "targets.json").write_text(json.dumps([{**targets[0], "engine": "cuda"}]))
+    assert speed.times_report.write_times(tmp_path).count("On a GPU: not run") == 1

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -243,24 +242,6 @@ def clocked(args: Any) -> None:
     write_json(args.results, rows)
 
 
-def table(path: Path) -> str:
-    """Means over the seeds."""
-    rows = json.loads(path.read_text()) if path.exists() else []
-    text = (
-        "| network | cut by | seeds | accuracy: mean (all) | dense | share of the dense time | MACs | params |\n"
-    )
-    text += "|---|---|---|---|---|---|---|---|\n"
-    for network, method in dict.fromkeys((r["network"], r["method"]) for r in rows):
-        own = [r for r in rows if (r["network"], r["method"]) == (network, method)]
-        every = ", ".join(f"{100 * r['accuracy']:.1f}" for r in own)
-        mean, before = (100 * statistics.mean(r[k] for r in own) for k in ("accuracy", "dense"))
-        shares = ", ".join("-" if r["share"] is None else f"{r['share']:.2f}" for r in own)
-        macs, params = (statistics.mean(r[k] for r in own) for k in ("macs", "params"))
-        cells = [network, method, len(own), f"{mean:.2f} ({every})", f"{before:.2f}", shares]
-        text += f"| {' | '.join(map(str, cells))} | {macs:.2f} | {params:.2f} |\n"
-    return text
-
-
 def main() -> None:
     """Command line."""
     parser = options(__doc__ or "")
@@ -279,7 +260,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
-        print(table(args.results))
+        from times_report import write_times
+
+        print(write_times(args.results.parent))
         return
     if args.time:
         clocked(args)

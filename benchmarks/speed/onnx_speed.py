@@ -6,8 +6,8 @@
 
 Every network is cut to the same share of its MACs by the norms of its (untrained) weights: by us with widths as
 they come, rounded to multiples of 8 and of 16, and by torch-pruning's own magnitude pruner with one ratio for all
-layers; and by us to the same share of its time, as the times of its layers say. All files of a network are timed
-in turn, call by call. *yield* is speed-up over MACs reduction (ideal: 1).
+layers; and by us to the same share of its time, by `latency=`. All files of a network are timed in turn, call by
+call. *yield* is speed-up over MACs reduction (ideal: 1).
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ import torch_pruning as tp
 import torchvision
 from steps import add_row, options
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import snnprune
-from snnprune.budget import CostModel
+from snnprune.budget import Latency
 from snnprune.metrics import count_macs, count_params
+from snnprune.pipeline.latency import LatencySearch
+from snnprune.pipeline.setting import Setting
 from snnprune.switching import Options, switch_neurons
-from snnprune.timing import Serving, profile_of
+from snnprune.timing import Serving
 from snnprune.timing.bench import bench_onnx
 
 NETWORKS = ("resnet18", "mobilenet_v2")
@@ -44,15 +47,18 @@ def ours(model: nn.Module, example: torch.Tensor, share: float, round_to: int) -
 
 
 def timed(model: nn.Module, example: torch.Tensor, shares: Sequence[float], serving: Serving) -> list[nn.Module]:
-    """Cut to shares of the dense time by our threshold over the norms, by the times of the layers alone."""
-    groups = snnprune.trace(model, example)
-    cost = CostModel(model, groups, example)
-    profile = profile_of(model, groups, cost, example, serving)
-    cost.add_times(profile.parts)
-    with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=0.05, round_to=8)) as gated:
-        found = []
-        for share in shares:
-            gated.set_budget({"latency": min(1.0, share * profile.dense_ms / profile.predicted_ms)})
+    """Cut to shares of the dense time by our threshold over the norms, corrected by the clock as in every run."""
+    images = DataLoader(TensorDataset(example, torch.zeros(len(example), dtype=torch.long)), len(example))
+    found = []
+    for share in shares:
+        config = snnprune.PruneConfig(target={"latency": share}, floor=0.05, serving=serving)
+        cpu = torch.device("cpu")
+        setting = Setting(copy.deepcopy(model), images, None, None, config, cpu, example_inputs=example)
+        search = LatencySearch(setting, Latency(share, None), None, resume=False)
+        search.ready()
+        options = Options(floor=0.05, round_to=8)
+        with switch_neurons(copy.deepcopy(model), setting.groups, setting.cost, options) as gated:
+            search.settle(gated)
             found.append(gated.compact().eval())
     return found
 

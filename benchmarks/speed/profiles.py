@@ -11,9 +11,7 @@ Rows go into `profiles.json`.
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,22 +79,6 @@ def row(name: str, args: Any) -> dict[str, Any]:
     }
 
 
-def table(path: Path) -> str:
-    """What the rows say: share of the dense time, predicted / measured."""
-    head = "".join(f" {share:g} of the width |" for share in SHARES)
-    text = f"| network | batch | engine, precision | on | dense ms |{head} graphs | seconds |\n"
-    text += "|---|---|---|---|---|" + "---|" * len(SHARES) + "---|---|\n"
-    for r in json.loads(path.read_text()):
-        cells = []
-        for one in r["cuts"].values():
-            cells.append(
-                "refused" if one["measured"] is None else f"{one['predicted']:.3f} / {one['measured']:.3f}"
-            )
-        first = [r["case"], r["batch"], f"{r['engine']}, {r['precision']}", r["served_on"], f"{r['dense_ms']:.3g}"]
-        text += f"| {' | '.join(map(str, [*first, *cells, r['graphs'], round(r['seconds'])]))} |\n"
-    return text
-
-
 def main() -> None:
     """Command line."""
     parser = options(__doc__ or "")
@@ -109,7 +91,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
-        print(table(args.results))
+        from times_report import write_times
+
+        print(write_times(args.results.parent))
         return
     for name in args.networks or NETWORKS:
         add_row(args.results, row(name, args), args)

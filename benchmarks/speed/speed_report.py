@@ -70,7 +70,7 @@ parameter, as it does on a CPU by default (the search's own never does).
 ONNX = """
 ## Speed in ONNX Runtime against MACs
 
-One thread on a CPU. *latency*: cut to a share of the dense time, by the times of its layers alone.
+One thread on a CPU. *latency*: cut to a share of the dense time.
 *yield* is speed-up over MACs reduction: 1 is ideal.
 
 | network, cut | batch | provider | kept: MACs | params | median ms | speed-up | yield |

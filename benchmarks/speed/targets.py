@@ -14,7 +14,6 @@ does. Rows go into `targets.json`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,21 +109,6 @@ def run(name: str, seed: int, args: Any) -> dict[str, Any]:
     }
 
 
-def table(path: Path) -> str:
-    """What the rows say."""
-    rows = json.loads(path.read_text())
-    text = "| network | batch | engine, precision | on | measured (spread) | kept: MACs, params | seconds |\n"
-    text += "|---|---|---|---|---|---|---|\n"
-    for r in rows:
-        measured = "refused" if r["measured"] is None else f"{r['measured']:.3f} ({r['spread']:.3f})"
-        text += (
-            f"| {r['case']} | {r['batch']} | {r['engine']}, {r['precision']} | {r['served_on']} | {measured} | "
-            f"{r['macs']:.2f}, {r['params']:.2f} | {r['seconds']:.0f} |\n"
-        )
-    good = sum(r["measured"] is not None and 0.42 <= r["measured"] <= 0.52 for r in rows if r["target"] == 0.5)
-    return f"{text}\n{good} of {len(rows)} runs between 0.42 and 0.52.\n"
-
-
 def main() -> None:
     """Command line."""
     parser = options(__doc__ or "")
@@ -143,7 +126,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.table:
-        print(table(args.results))
+        from times_report import write_times
+
+        print(write_times(args.results.parent))
         return
     for seed in range(args.first_seed, args.first_seed + args.runs):
         for name in args.networks or NETWORKS:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import TIMES
 
 from cli.conftest import ARCH, command, tree
-from conftest import TIMES
 from snnprune.cli.main import run
 from snnprune.cli.progress import Display
 from snnprune.learner import Event
