@@ -35,7 +35,10 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("page", TEXTS, ids=ids)
 def test_named_options_exist(page):
-    known = {o for c in COMMANDS.values() for p in c.params for o in p.opts} | {"--version", "--help"}
+    known = {o for c in COMMANDS.values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | {
+        "--version",
+        "--help",
+    }
     codes = inline(page)
     used = {o for code in codes for o in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)}
     assert used <= known | OTHERS | SCRIPTS, used - known
@@ -43,7 +46,7 @@ def test_named_options_exist(page):
         words = code.split()
         if words[0] == "snnprune" and len(words) > 1 and words[1].isalpha():
             assert words[1] in COMMANDS, code
-            own = {o for p in COMMANDS[words[1]].params for o in p.opts} | {"--help"}
+            own = {o for p in COMMANDS[words[1]].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
             assert {w for w in words if w.startswith("--")} <= own, code
 
 
