@@ -53,6 +53,7 @@ SERVING = Serving(engine="cpu")
 TARGET = 0.5
 _STEPS = 7  # of a bisection
 _LOW = 0.95  # of the target: near enough
+_CLOCKS = 3  # looks at the clock before it is given up
 _LIMIT = 8.0  # seconds for each of two files
 
 
@@ -88,7 +89,7 @@ def bisected(take: Callable[[float], nn.Module], beside: SideBySide, *, falls: b
     for _ in range(_STEPS):
         middle = (low + high) / 2
         cut = take(middle)
-        share = beside(cut).share
+        share = next((s for s in (beside(cut).share for _ in range(_CLOCKS)) if s is not None), None)
         if share is None:
             raise SystemExit("the clock is not to be believed here; end what else runs")
         if share <= TARGET and (best is None or share > best[2]):
