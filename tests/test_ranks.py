@@ -120,7 +120,10 @@ with launched("cpu") as (ranks, device):
 
 
 def torchrun(world: int, *args: str, lose: str = "none") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", *args]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    if lose != "none":  # the launcher stops the others as soon as it looks: they are to notice by themselves
+        launcher.append("--monitor-interval=5")
+    command = [sys.executable, *launcher, *args]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "LOSE": lose, "SNNPRUNE_DEBUG": "", "RANK": ""}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
 
