@@ -53,6 +53,7 @@ SERVING = Serving(engine="cpu")
 TARGET = 0.5
 _STEPS = 7  # of a bisection
 _LOW = 0.95  # of the target: near enough
+_FLOOR = 0.05  # of every group, and the least share of the MACs
 _CLOCKS = 3  # looks at the clock before it is given up
 _LIMIT = 8.0  # seconds for each of two files
 
@@ -121,15 +122,15 @@ class EqualTime:
     def settle(self, gated: Any) -> None:
         """Set the budget of a model at the end of its search."""
         self.chosen, _ = bisected(by_macs(gated), self.beside, falls=False)
-        gated.set_budget({"macs": max(self.chosen, 0.05)})
-        self.job.config = replace(self.job.config, target={"macs": max(self.chosen, 0.05)})
+        gated.set_budget({"macs": max(self.chosen, _FLOOR)})
+        self.job.config = replace(self.job.config, target={"macs": max(self.chosen, _FLOOR)})
 
 
 def by_macs(gated: Any) -> Callable[[float], nn.Module]:
     """Our own cut at a share of the MACs."""
 
     def take(share: float) -> nn.Module:
-        gated.set_budget({"macs": max(share, 0.05)})
+        gated.set_budget({"macs": max(share, _FLOOR)})
         return gated.compact().eval()
 
     return take
@@ -141,9 +142,9 @@ def ours_by_macs(
     """The share of the MACs that takes half the time, and the recovered network."""
     groups = snnprune.trace(model, example)
     cost = CostModel(model, groups, example)
-    with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=0.05, round_to=8)) as gated:
+    with switch_neurons(copy.deepcopy(model), groups, cost, Options(floor=_FLOOR, round_to=8)) as gated:
         first, _ = bisected(by_macs(gated), beside, falls=False)
-    config = replace(config, target={"macs": max(first, 0.05)})
+    config = replace(config, target={"macs": max(first, _FLOOR)})
     setting = Setting(
         copy.deepcopy(model),
         splits.train,
@@ -196,7 +197,7 @@ def run(name: str, method: str, seed: int, args: Any) -> dict[str, Any]:
     beside = SideBySide(model, example, SERVING, limit=_LIMIT)
     total = round(args.epochs * len(splits.train))
     config = snnprune.PruneConfig(
-        target={"latency": TARGET}, epochs=args.epochs, lr=args.lr, seed=seed, floor=0.05, serving=SERVING
+        target={"latency": TARGET}, epochs=args.epochs, lr=args.lr, seed=seed, floor=_FLOOR, serving=SERVING
     )
     began, chosen = time.monotonic(), None
     if method == "macs":

@@ -130,6 +130,11 @@ def main() -> None:
 
         print(write_times(args.results.parent))
         return
+    if args.other is not None:
+        try:
+            os.kill(args.other, 0)  # known now, and not after minutes of work
+        except OSError as error:
+            parser.error(f"--other {args.other}: there is no such process that can be stopped ({error})")
     for seed in range(args.first_seed, args.first_seed + args.runs):
         for name in args.networks or NETWORKS:
             add_row(args.results, run(name, seed, args), args)
