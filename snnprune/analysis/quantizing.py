@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import ArrayLoader, info_of
+from ..data import BatchLoader, info_of
 from ..errors import ConfigError, RunError
 from ..export import export_onnx
 from ..feeds import OnnxModel
@@ -119,7 +118,7 @@ def _in_form(source: Path, target: Path, form: Form) -> Path:
 def _check_classes(source: Path, file: Path, loader: Any) -> None:
     """Refuse a data set with other classes; only images are looked at, and the rest when it is measured."""
     model = OnnxModel(source, open_session(file))
-    if len(model.types) == 1 and isinstance(loader, ArrayLoader):
+    if len(model.types) == 1 and isinstance(loader, BatchLoader):
         (name,) = model.types
 
         def run(images: Tensor) -> Tensor:
@@ -130,8 +129,4 @@ def _check_classes(source: Path, file: Path, loader: Any) -> None:
 
 def _unaugmented(loader: Any) -> Any:
     """The training images as they will be met; a loader that is not ours as it is."""
-    if not isinstance(loader, ArrayLoader):
-        return loader
-    plain = copy.copy(loader)
-    plain.augment = False
-    return plain
+    return loader.plain() if isinstance(loader, BatchLoader) else loader
