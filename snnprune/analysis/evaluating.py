@@ -70,7 +70,7 @@ class Recorded:
     """What an ONNX file tells of the images that it takes, as an opened run does.
 
     Attributes:
-        structure: `normalization`, and `input_shape` without the batch.
+        structure: `normalization`, `crop_ratio`, and `input_shape` without the batch.
         model: none, because there is only the file.
     """
 
@@ -79,6 +79,7 @@ class Recorded:
 
 
 def recorded_in(path: Path) -> Recorded:
-    """The normalisation and the shape of an input that an ONNX file was exported with."""
-    shape = list(open_session(path).get_inputs()[0].shape[1:])
-    return Recorded({"normalization": onnx_metadata(path).get("snnprune.normalization"), "input_shape": shape})
+    """The normalisation, cut and shape of an input that an ONNX file was exported with."""
+    shape, told = list(open_session(path).get_inputs()[0].shape[1:]), onnx_metadata(path)
+    known = {key: told.get(f"snnprune.{key}") for key in ("normalization", "crop_ratio")}
+    return Recorded({**known, "input_shape": shape})

@@ -98,6 +98,7 @@ def _told(loader: Any) -> dict[str, Any]:
         "snnprune.classes": list(info.classes),
         "snnprune.normalization": {"mean": list(info.mean), "std": list(info.std)},
         "snnprune.input_shape": list(info.shape),
+        "snnprune.crop_ratio": info.crop_ratio,
     }
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Arch, Classes, DataRoot, ImageSize, Json, Mean, Std, Trust, load_splits
+from .data import load_splits
+from .options import Arch, Classes, CropRatio, DataRoot, ImageSize, Json, Mean, Std, Trust
 from .progress import Display
 from .show import emit, say, scripted, size
 
@@ -49,6 +50,7 @@ def export(
     arch: Arch = None,
     num_classes: Classes = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
     trust_pickle: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -76,15 +78,15 @@ def export(
                 def splits(opened: Any) -> Any:
                     return load_splits(
                         str(data),
-                        data_root,
-                        128,
-                        image_size,
-                        mean,
-                        std,
-                        0,
-                        display,
                         opened,
+                        display,
+                        root=data_root,
+                        mean=mean,
+                        std=std,
+                        image_size=image_size,
+                        crop_ratio=crop_ratio,
                         num_classes=num_classes,
+                        augment="none",
                     )
 
                 made = quantize_model(

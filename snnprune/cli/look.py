@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import parse
+from .data import load_splits
 from .options import (
     DEFAULT,
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
@@ -26,7 +28,8 @@ from .options import (
     RoundTo,
     Std,
     Trust,
-    load_splits,
+    ValSplit,
+    Workers,
 )
 from .progress import Display
 from .show import console, emit, say, scripted, show_groups, summary
@@ -104,6 +107,10 @@ def evaluate(
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    val_split: ValSplit = 0.1,
+    limit: Annotated[int | None, typer.Option(help="test images at most, as many of each class", min=1)] = None,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     device: Device = "auto",
     trust_pickle: Trust = False,
@@ -111,6 +118,7 @@ def evaluate(
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
     from ..analysis.evaluating import evaluator, recorded_in
+    from ..data import some
 
     where = parse.device(device)
     with scripted(as_json):
@@ -122,10 +130,24 @@ def evaluate(
             )
             recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(
-                data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
+                data,
+                recorded,
+                display,
+                root=data_root,
+                mean=mean,
+                std=std,
+                image_size=image_size,
+                crop_ratio=crop_ratio,
+                val_fraction=val_split,
+                workers=workers,
+                batch_size=batch_size,
+                num_classes=num_classes,
             )
+            test = splits.test
+            if limit is not None:
+                test = some(test, limit)
             display.stage("test")
-            result = measure(splits.test)
+            result = measure(test)
         if as_json:
             emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
         scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from . import parse
+from .data import load_splits
 from .options import (
     DEFAULT,
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
@@ -29,7 +31,8 @@ from .options import (
     Std,
     ThreadCount,
     Trust,
-    load_splits,
+    ValSplit,
+    Workers,
     of,
     served,
 )
@@ -63,6 +66,16 @@ def optimize(
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="of training images: none, light (shifts), standard (random crops), strong; auto: standard for "
+            "folders of photos, else light"
+        ),
+    ] = "auto",
+    val_split: ValSplit = 0.1,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
@@ -110,7 +123,21 @@ def optimize(
         display.stage("load")
         opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
         splits = load_splits(
-            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+            data,
+            opened,
+            display,
+            root=data_root,
+            mean=mean,
+            std=std,
+            image_size=image_size,
+            crop_ratio=crop_ratio,
+            augment=augment,
+            val_fraction=val_split,
+            workers=workers,
+            batch_size=batch_size,
+            limit=limit,
+            num_classes=num_classes,
+            seed=seed,
         )
         opened.model.to(where)
         return opened, splits

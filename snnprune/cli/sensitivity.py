@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from . import parse
+from .data import load_splits
 from .options import (
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
@@ -23,7 +25,8 @@ from .options import (
     ModelFile,
     Std,
     Trust,
-    load_splits,
+    ValSplit,
+    Workers,
 )
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
@@ -39,6 +42,9 @@ def sensitivity(
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    val_split: ValSplit = 0.1,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
@@ -72,7 +78,18 @@ def sensitivity(
             display.stage("load")
             opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
             splits = load_splits(
-                data, data_root, batch_size, image_size, mean, std, 0, display, opened, num_classes=num_classes
+                data,
+                opened,
+                display,
+                root=data_root,
+                mean=mean,
+                std=std,
+                image_size=image_size,
+                crop_ratio=crop_ratio,
+                val_fraction=val_split,
+                workers=workers,
+                batch_size=batch_size,
+                num_classes=num_classes,
             )
             display.stage("trace")
             val = list(itertools.islice(splits.val, max(1, -(-limit // batch_size))))

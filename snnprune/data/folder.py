@@ -107,7 +107,7 @@ def _parts(path: Path) -> dict[str, Path]:
     found = {kind: inside[name] for kind, names in _NAMES.items() for name in names if name in inside}
     if found and "train" not in found:
         raise DataError(
-            f"{path} has {next(iter(found.values())).name}/, but no train/<class>/ beside it to learn from."
+            f"{path} must hold train/<class>/ besides {next(iter(found.values())).name}/<class>/, to learn from."
         )
     return found
 

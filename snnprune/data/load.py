@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -153,6 +154,7 @@ def load_data(
         constants_of("mean", given["mean"], raw.mean, shape[0]),
         constants_of("std", given["std"], raw.std, shape[0]),
         kind,
+        getattr(train[0], "crop_ratio", None),
     )
     check_pair(given)
     if level is None:
@@ -233,6 +235,21 @@ def _from_code(spec: str) -> Splits:
     if not isinstance(loaders, (tuple, list)) or len(loaders) not in (2, 3):
         raise DataError(f"{spec} must return (train, val, test) or (train, val) loaders.")
     return Splits(loaders[0], loaders[1], loaders[-1])
+
+
+def some(loader: Any, limit: int) -> BatchLoader:
+    """The same loader with fewer samples, as many of each class where there are enough; others are not read.
+
+    Raises:
+        DataError: it is none of ours, of which nobody knows what it holds.
+    """
+    if not isinstance(loader, BatchLoader):
+        raise DataError("a limit needs data by name, from a folder or an .npz file; other loaders have their own.")
+    other = copy.copy(loader)
+    other.samples, other.labels = subset((loader.samples, loader.labels), limit, 0)
+    if hasattr(other, "origin"):
+        other.origin = object()  # type: ignore[attr-defined]
+    return other
 
 
 def info_of(loader: Loader) -> DataInfo | None:

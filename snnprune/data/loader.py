@@ -32,6 +32,7 @@ class DataInfo:
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
         kind: `named`, `folder`, `arrays`, `fake` or `code`.
+        crop_ratio: of images from files: their side over the shorter side that they are cut from.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kind: str = "named"
+    crop_ratio: float | None = None
 
 
 class BatchLoader:

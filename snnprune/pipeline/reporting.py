@@ -84,6 +84,7 @@ def result_of(
         "input_shape": list(setting.sample.shape[1:]) if isinstance(setting.sample, Tensor) else None,
         "kept": found.kept,
         "normalization": {"mean": list(info.mean), "std": list(info.std)} if info else None,
+        "crop_ratio": info.crop_ratio if info else None,
         "classes": list(info.classes) if info else None,
         "sparse": found.sparse,
     }

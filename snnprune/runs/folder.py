@@ -165,6 +165,7 @@ def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str,
         "snnprune.classes": details.get("classes"),
         "snnprune.normalization": details.get("normalization"),
         "snnprune.input_shape": details.get("input_shape"),
+        "snnprune.crop_ratio": details.get("crop_ratio"),
         "snnprune.accuracy": accuracy,
     }
 

@@ -83,7 +83,7 @@ def broken(folder: Path, how: str) -> str:
     file = folder / "train" / "b" / "1.png"
     if how == "no train":
         shutil.rmtree(folder / "train")
-        return "no train/<class>/"
+        return "must hold train/<class>/"
     if how == "no images":
         shutil.rmtree(folder / "test")
         (folder / "train").rename(folder / "other")
