@@ -4,11 +4,11 @@
     python benchmarks/images.py rate --photos DIR
     python benchmarks/images.py --table
 
-`memory` writes a folder laid out as ImageNet's (`train/<class>/`, `val/<class>/`) of small JPEG files, of which many
-are links to one another, and runs `inspect`, `evaluate --limit 500` and `optimize --epochs 0.01` on it, each in a
-process of its own, whose largest resident memory is taken, with that of its workers. `rate` reads a folder of photos
-by our loader and by torchvision's `ImageFolder` in PyTorch's `DataLoader`, with the same transforms and the same
-number of workers, one epoch each in turn. Rows go into `images.json`.
+`memory` writes a folder laid out as ImageNet's (`train/<class>/`, `val/<class>/`) of small JPEG files, of which
+many are links to one another, and runs `inspect`, `evaluate --limit 500` and `optimize --epochs 0.01` on it, each
+in a process of its own, whose largest resident memory is taken, with that of its workers. `rate` reads a folder
+of photos by our loader and by torchvision's `ImageFolder` in PyTorch's `DataLoader`, with the same transforms and
+the same number of workers, one epoch each in turn. Rows go into `images.json`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def layout(folder: Path, images: int, classes: int) -> None:
 
 
 def peak_of(command: list[str], folder: Path) -> tuple[float, int]:
-    """Seconds of a command and the most bytes that it and its children held at once (shared pages by their part)."""
+    """Seconds of a command and the most bytes that it and its children held at once, shared pages counted once."""
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     most = 0
