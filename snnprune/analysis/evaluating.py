@@ -26,6 +26,7 @@ def evaluator(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
     device: str = "cpu",
 ) -> tuple[Opened | None, Callable[[Any], Evaluation]]:
     """The opened model (None for ONNX) and a function that measures it on a loader.
@@ -53,7 +54,7 @@ def evaluator(
             return evaluate(run, loader, device="cpu")
 
         return None, measure_onnx
-    opened = open_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+    opened = open_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
     opened.model.to(device)
 
     def measure(loader: Any) -> Evaluation:

@@ -38,6 +38,7 @@ def quantize_model(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> Quantized:
@@ -53,6 +54,7 @@ def quantize_model(
         arch: architecture, where the model must be built.
         num_classes: its outputs.
         trust_pickle: of a model file.
+        entry: of a checkpoint, the weights to take.
         on_stage: called with the name of what begins.
         options: as `quantize_onnx` takes them.
 
@@ -74,7 +76,7 @@ def quantize_model(
         full = Path(folder) / "model.onnx"
         on_stage("export")
         if whole and source.suffix != ".onnx":
-            opened = open_model(source, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(source, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             splits = load(opened)
             example, told = first_images(splits.val, _TRIED), _told(splits.train)
             export_onnx(opened.model, full, example, metadata=told, **form.given())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .data import load_splits
-from .options import Arch, Classes, CropRatio, DataRoot, ImageSize, Json, Mean, Std, Trust
+from .options import Arch, Classes, CropRatio, DataRoot, Entry, ImageSize, Json, Mean, Std, Trust
 from .progress import Display
 from .show import emit, say, scripted, size
 
@@ -52,6 +52,7 @@ def export(
     image_size: ImageSize = None,
     crop_ratio: CropRatio = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
@@ -97,6 +98,7 @@ def export(
                     arch=arch,
                     num_classes=num_classes,
                     trust_pickle=trust_pickle,
+                    entry=entry,
                     on_stage=display.stage,
                     tolerance=tolerance,
                     calibration_size=calibration,
@@ -106,7 +108,9 @@ def export(
             else:
                 display.stage("export")
                 if folder.is_file():
-                    opened = open_model(folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+                    opened = open_model(
+                        folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
+                    )
                     made = export_file(opened, folder, output, form, image_size=image_size)
                 else:
                     made = deliver_onnx(

@@ -19,6 +19,7 @@ from .options import (
     Data,
     DataRoot,
     Device,
+    Entry,
     Floor,
     ImageSize,
     Json,
@@ -44,6 +45,7 @@ def inspect(
     num_classes: Classes = None,
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     keep: Keep = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
     floor: Floor = DEFAULT.floor,
@@ -58,7 +60,7 @@ def inspect(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             display.stage("trace")
             found = inspect_model(
                 opened,
@@ -114,6 +116,7 @@ def evaluate(
     batch_size: BatchSize = 128,
     device: Device = "auto",
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set."""
@@ -126,7 +129,7 @@ def evaluate(
         with display.running():
             display.stage("load")
             opened, measure = evaluator(
-                model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
+                model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry, device=where
             )
             recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(

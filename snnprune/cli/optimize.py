@@ -21,6 +21,7 @@ from .options import (
     DataRoot,
     Device,
     EngineName,
+    Entry,
     Floor,
     ImageSize,
     Json,
@@ -106,6 +107,7 @@ def optimize(
         bool, typer.Option("--tensorboard", help="also write TensorBoard files, into the run folder")
     ] = False,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
@@ -121,7 +123,7 @@ def optimize(
     def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
         display = display or Display()
         display.stage("load")
-        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
         splits = load_splits(
             data,
             opened,

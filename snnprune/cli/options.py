@@ -64,4 +64,7 @@ EngineName = Annotated[str | None, served("engine", more=f" One of {ENGINES}.")]
 ThreadCount = Annotated[int | None, served("threads")]
 Floor = Annotated[float, of("floor")]
 RoundTo = Annotated[int, of("round_to")]
+Entry = Annotated[
+    str | None, typer.Option(help="of a checkpoint with several sets of weights the one to take: model_ema")
+]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]

@@ -18,6 +18,7 @@ from .options import (
     Data,
     DataRoot,
     Device,
+    Entry,
     ImageSize,
     Json,
     Keep,
@@ -54,6 +55,7 @@ def sensitivity(
     ] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy against the kept share of every group and of the whole, before any training."""
@@ -76,7 +78,7 @@ def sensitivity(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             splits = load_splits(
                 data,
                 opened,

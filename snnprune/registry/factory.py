@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import ModelFileError
 from ..files import check_name
+from .heads import put_head_
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +82,7 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         arch: a torchvision name, or code as `load_factory` takes it.
         num_classes: passed on when given.
         meta: build it without memory for the weights, to look at names and shapes.
-        kwargs: passed on to the factory.
+        kwargs: passed on to the factory; `head` of torchvision's tells of another classifier, see `heads`.
 
     Raises:
         ModelFileError: the name is unknown, or the factory fails or returns no module.
@@ -104,7 +105,8 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
             f"architecture {arch!r} is unknown. Give a torchvision name such as resnet18, or code as "
             "file.py:function or package.module:function."
         )
-    if num_classes is not None:
+    head = kwargs.pop("head", None) if ":" not in arch else None
+    if num_classes is not None and head is None:
         if ":" in arch and not _takes(factory, "num_classes"):
             raise ModelFileError(f"{arch} takes no num_classes, so --num-classes cannot be used with it.")
         kwargs["num_classes"] = num_classes
@@ -116,6 +118,9 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         raise ModelFileError(f"{arch} cannot be built ({type(error).__name__}: {error}).") from error
     if not isinstance(model, nn.Module):
         raise ModelFileError(f"{arch} returned {type(model).__name__}, not a torch.nn.Module.")
+    if head is not None:
+        with torch.device("meta" if meta else "cpu"):
+            put_head_(model, 1000 if num_classes is None else num_classes, head)
     return model
 
 

@@ -29,7 +29,7 @@ from .visual.material import REPORT
 logger = logging.getLogger(__name__)
 _PROBE_SIZE = 4
 _MAX_CLASSES = 2**20
-_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool))  # of a structure file
+_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool), ("head", dict))  # of a file
 
 
 @dataclass(slots=True)
@@ -226,6 +226,7 @@ def open_model(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
 ) -> Opened:
     """Open a run folder or a model file.
 
@@ -241,7 +242,9 @@ def open_model(
     check_name(path)
     refuse_unfinished(path)
     if not (path.is_dir() and (path / STRUCTURE).is_file()):
-        loaded: LoadedModel = load_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        loaded: LoadedModel = load_model(
+            path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
+        )
         return Opened(loaded.model, loaded.arch, loaded.kwargs)
     structure = read_structure(path)
     factory = structure.get("factory") or {}
