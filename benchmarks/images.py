@@ -68,7 +68,7 @@ def peak_of(command: list[str], folder: Path) -> tuple[float, int]:
         nonlocal most
         while process.poll() is None:
             most = max(most, sum(map(_held, _family(process.pid))))
-            time.sleep(0.1)
+            time.sleep(0.5)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -119,6 +119,7 @@ def plan(
     with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
         options = replace(config, target=at, compile=False)
         setting = Setting(dense, train, val, None, options, where, example_inputs=example_inputs)
+        notes += setting.doubts(config, measured=False)
         timed = None if latency is None else foretold(setting, config, latency)
         if timed is not None:
             notes.append(timed.note)

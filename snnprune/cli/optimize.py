@@ -207,7 +207,6 @@ def optimize(
                 display.stage("save")
                 result.model.cpu()
                 result.save(folder, time=time)
-        _warn_about_chance(result.report, splits)
         if ranks.first:
             summary(result.report, folder)
             if as_json:
@@ -223,15 +222,3 @@ def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool
         emit(found.to_dict())
     show_plan(found)
     say("nothing was written")
-
-
-def _warn_about_chance(report: Any, splits: Any) -> None:
-    info = getattr(splits.train, "info", None)
-    if info is None or report.dense.accuracy is None:
-        return
-    if report.dense.accuracy < 2 / len(info.classes):
-        say(
-            f"warning: the model that came in is near chance ({report.dense.accuracy:.1%}). "
-            "Check --mean/--std, --image-size and the order of the classes.",
-            style="yellow",
-        )

@@ -32,7 +32,7 @@ _Colour = Annotated[int, Number("3 (colour)", low=3, high=3, whole=True)]
 _Channels = _Grey | _Colour | None
 _Ratio = Annotated[float, Number("a number above 0 and at most 1", low=0, high=1, above=True)]
 Augment = Literal["auto", "none", "light", "standard", "strong"]
-MEMORY = 0.25  # of what is free, for images
+MEMORY = 0.125  # of what is free, for images
 
 
 class Splits(NamedTuple):

@@ -33,6 +33,11 @@ class SearchOptions:
         "share of the training steps that the search takes. Afterwards the structure is fixed and the compact "
         "model recovers.",
     )
+    least: Count = option(
+        20,
+        "steps that the search takes at least, though never more than half of all: with few images or epochs a "
+        "share of the steps would be too few to learn what to cut.",
+    )
     probe: CountOrZero = option(
         4,
         "training steps spent, before the search, on measuring how much the loss depends on each neuron. 0 "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,9 @@ from ..switching import alike
 from ..switching.connections import switched_layers, weight_of
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .identity import data_identity, run_identity
+from .prospects import RisingLoss, count_of, few_steps, large_batch, near_chance, size_of, too_few_to_judge
 
+logger = logging.getLogger(__name__)
 _SAMPLE = 16
 
 
@@ -68,6 +71,7 @@ class Setting:
         train, val, test: the loaders, which make their batches on the device where they can.
         example: two inputs on the device, by which the model is traced and priced.
         sample: a few real inputs, for the proof and the export.
+        outputs: of a classifier; None of another model, or one with a loss of its own.
         has_labels: whether accuracy can be measured.
         per_epoch: training steps in an epoch.
 
@@ -102,13 +106,14 @@ class Setting:
         self.example: Inputs = map_tensors(lambda x: x.to(where), small)
         # Inputs that the caller gave are taken as they are.
         self.sample: Inputs = small if given else first_images(train if val is None else val, _SAMPLE)
-        outputs: int | None = None
+        self.outputs: int | None = None
         if isinstance(self.example, Tensor):
             check_runs(dense, self.example, config)
             if loss_fn is None:  # which alone would know what else outputs mean
-                outputs = check_classes(dense, self.example, train)
+                self.outputs = check_classes(dense, self.example, train)
         parts = {"training": train, "validation": val, "test": test}
-        self.has_labels = loss_fn is None and check_parts(dense, parts, outputs, where)
+        self.has_labels = loss_fn is None and check_parts(dense, parts, self.outputs, where)
+        self.callbacks.append(RisingLoss(self.outputs))
         self.per_epoch = steps_per_epoch(train)
 
     def begin(self) -> None:
@@ -125,11 +130,31 @@ class Setting:
     def prepare(self) -> None:
         """Trace and prove the model and measure it, so that what is of no use is found before anything is learned.
 
+        What will make the run worthless is said in warnings.
+
         Raises:
             DataError: the data to measure on cannot be used.
             UnsupportedModelError: nothing in the model can be pruned exactly.
         """
         _ = self.groups, self.reference
+        for doubt in self.doubts(self.config):
+            logger.warning("%s.", doubt)
+
+    def doubts(self, config: PruneConfig, *, measured: bool = True) -> list[str]:
+        """What will make the run worthless, each as a sentence without its full stop.
+
+        Args:
+            config: as the user asked.
+            measured: whether the dense model's figures may be asked for, which takes time.
+        """
+        reference = self.reference if measured else None
+        found = [
+            few_steps(config, self.steps(config).search, self.per_epoch, size_of(self.train)),
+            large_batch(self.train),
+            None if self.val is None else too_few_to_judge(config, count_of(self.val)),
+            None if reference is None or self.outputs is None else near_chance(reference, self.outputs),
+        ]
+        return [doubt for doubt in found if doubt is not None]
 
     @functools.cached_property
     def groups(self) -> list[NeuronGroup]:
@@ -216,7 +241,8 @@ class Setting:
     def steps(self, config: PruneConfig) -> Steps:
         """Training steps of a trial with these options: the probe's are taken from the recovery."""
         total = max(2, round(config.epochs * self.per_epoch))
-        search = min(total, max(1, round(config.search.share * total)))
+        least = min(config.search.least, total // 2)
+        search = min(total, max(1, least, round(config.search.share * total)))
         looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
         # At most a quarter of what is left for the recovery, and no batch twice.
         probe = min(looks, self.per_epoch, (total - search) // 4)
