@@ -75,6 +75,48 @@ def test_timm_finetune_without_timm(monkeypatch, capsys):
     assert "pip install timm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("webdataset_shards", "webdataset"), ("hugging_face_data", "datasets")]
+)
+def test_other_sources_of_data(name, package, tmp_path):
+    pytest.importorskip(package)
+    result = load(name).main(0.5, str(tmp_path / "run"))
+    assert result.report.compact.macs <= 0.5 * result.report.dense.macs
+    assert result.report.dense.accuracy is not None
+    assert (tmp_path / "run" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize(("name", "package"), [("webdataset_shards", "wds"), ("hugging_face_data", "datasets")])
+def test_other_sources_of_data_without_their_package(name, package, monkeypatch, capsys):
+    example = load(name)
+    monkeypatch.setattr(example, package, None)
+    assert example.main() is None
+    assert "is not installed: pip install" in capsys.readouterr().out
+
+
+def test_shards_are_read_whole_and_the_same_in_every_epoch_that_begins_alike(tmp_path):
+    """Every sample once, in an order that the generator inside sets, which is what resuming relies on."""
+    pytest.importorskip("webdataset")
+    from torchvision.transforms import v2
+
+    from snnprune.carried import seed_carried
+
+    example = load("webdataset_shards")
+    images = [v2.ToPILImage()(torch.full((3, 8, 8), i, dtype=torch.uint8)) for i in range(50)]
+    example.pack(tmp_path / "train", images, range(50), shard=20)
+    assert len(list((tmp_path / "train").glob("*.tar"))) == 3
+    made = example.stream(tmp_path / "train", 50, size=8, batch_size=8, training=True)
+    orders = []
+    for key in ("a", "a", "b"):
+        seed_carried(made, key)
+        orders.append(torch.cat([labels for _, labels in made]).tolist())
+        assert len(set(orders[-1])) == 48 == 8 * len(made)
+    assert orders[0] == orders[1] != orders[2]
+    measured = example.stream(tmp_path / "train", 50, size=8, batch_size=8, training=False)
+    assert sorted(torch.cat([labels for _, labels in measured]).tolist()) == list(range(50))
+    assert len(measured) == 7
+
+
 def fences(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
