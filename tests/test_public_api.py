@@ -68,8 +68,10 @@ OWNERS = {
     "typer": {
         "cli/app.py",
         "cli/bench.py",
+        "cli/config.py",
         "cli/doctor.py",
         "cli/export.py",
+        "cli/help.py",
         "cli/look.py",
         "cli/main.py",
         "cli/optimize.py",
@@ -107,6 +109,7 @@ OWNERS = {
         "timing/sessions.py",
     },
     "sklearn": {"data/sources.py"},
+    "yaml": {"cli/config.py"},
     "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
 }
 

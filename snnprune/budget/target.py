@@ -12,6 +12,7 @@ from ..errors import ConfigError, TargetError
 from ..options import Number, checked
 from ..shown import brief_repr, cut
 from .costs import Metric
+from .hints import hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def parse_drop(target: Target | None) -> float | None:
     if found is None:
         raise TargetError(
             f"target drop={_shown(drop)} is no fraction of accuracy in [0, 1); 0.005 is half a point."
+            + hint(f"drop={drop}")
         )
     return found
 
@@ -112,7 +114,7 @@ def parse_latency(target: Target | None) -> Latency | None:
     if found is None:
         raise TargetError(
             f"target latency={_shown(asked)} is no share of the dense time, nor a time; use a "
-            "number in (0, 1], or milliseconds such as 3ms."
+            "number in (0, 1], or milliseconds such as 3ms." + hint(f"latency={asked}")
         )
     return Latency(found, None)
 
@@ -144,6 +146,7 @@ def parse_target(target: Target | None, metrics: Sequence[Metric] = METRICS) -> 
         known = "time" if metric == "latency" else metric
         raise TargetError(
             f"target {metric}={_shown(share)} is no share of the dense {known}; use a number in (0, 1]."
+            + hint(f"{metric}={share}")
         )
     return Budget(metric, found)
 
@@ -168,7 +171,8 @@ def _only(target: Target | None) -> tuple[str | None, float | str]:
         raise TargetError(f"target {dict(target)} must name exactly one of {', '.join(NAMES)}.")
     name, value = next(iter(target.items()))
     if name not in NAMES:
-        raise TargetError(f"target {name!r} is unknown; use {', '.join(NAMES)} or free.")
+        known = f"target {name!r} is unknown; use {', '.join(NAMES)} or free."
+        raise TargetError(known + hint(f"{name}={value}"))
     return name, value
 
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from . import parse
+from .config import read as read_options
+from .config import refuse_code
+from .config import write as write_options
 from .data import load_splits
 from .options import (
     DEFAULT,
@@ -109,6 +112,15 @@ def optimize(
     trust_pickle: Trust = False,
     entry: Entry = None,
     as_json: Json = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="options from a file, as every run folder holds one (run.yaml); those given here go before",
+            callback=read_options,
+            is_eager=True,
+        ),
+    ] = None,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..budget import parse_drop
@@ -119,6 +131,7 @@ def optimize(
     from ..pipeline.arguments import check_timed
     from ..ranks import launched
     from ..runs.folder import open_model
+    from ..runs.places import OPTIONS
 
     def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
         display = display or Display()
@@ -144,6 +157,7 @@ def optimize(
         opened.model.to(where)
         return opened, splits
 
+    refuse_code(context)
     if target is None:
         target = "params=0.5" if granularity == "connection" else "macs=0.5"
     goal = parse.target(target)
@@ -181,6 +195,9 @@ def optimize(
         folder = find_folder(model, output, resume, ranks)
         display = Display()
         with display.running(), session(folder, ranks, resume=resume) as run:
+            if ranks.first:
+                run.work.mkdir(parents=True, exist_ok=True)
+                write_options(context, run.work / OPTIONS, target=target)
             with contextlib.ExitStack() as stack:  # what was told is on file whatever ends the run
                 callbacks: list[Callback] = [display]
                 if tensorboard and ranks.first:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+
 from ..budget import read_target
+from ..budget.hints import hint
 from ..errors import ConfigError, TargetError, first_line
 
 _FORMS = "macs=0.5, params=0.3, drop=0.005, latency=0.5, latency=3ms or free"
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def target(text: str) -> dict[str, float | str] | None:
@@ -23,7 +27,7 @@ def target(text: str) -> dict[str, float | str] | None:
     except ValueError:
         share = float("nan")
     if not equals or share != share:
-        raise TargetError(f"target {text!r} is not of the form {_FORMS}.")
+        raise TargetError(f"target {text!r} is not of the form {_FORMS}.{hint(text)}")
     return read_target({name: share})
 
 
@@ -58,5 +62,13 @@ def device(name: str) -> str:
         torch.empty(1, device=name).numpy(force=True)  # which the device without memory, meta, cannot do
     except Exception as error:  # PyTorch has several for a device that it knows but lacks
         cause = first_line(error).split(". ")[0].rstrip(".")
-        raise ConfigError(f"--device {name!r} is not available here ({cause}); use auto, cpu or cuda.") from None
+        near = ["cuda"] if name.startswith("gpu") else difflib.get_close_matches(name, _DEVICES, 1)
+        meant = (
+            f" Did you mean {near[0]}{name[3:] if name.startswith('gpu:') else ''}?"
+            if near and name not in near
+            else ""
+        )
+        raise ConfigError(
+            f"--device {name!r} is not available here ({cause}); use auto, cpu or cuda.{meant}"
+        ) from None
     return name

@@ -35,8 +35,8 @@ class SearchOptions:
     )
     least: Count = option(
         20,
-        "steps that the search takes at least, though never more than half of all: with few images or epochs a "
-        "share of the steps would be too few to learn what to cut.",
+        "steps that the search takes at least, though never more than a tenth of all: a share of the few steps "
+        "that few images make would leave nothing to learn in. More than that costs a short run its recovery.",
     )
     probe: CountOrZero = option(
         4,

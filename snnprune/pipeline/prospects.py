@@ -12,6 +12,8 @@ from ..metrics import Evaluation
 
 logger = logging.getLogger(__name__)
 _NEAR = 0.1  # of the way from chance to everything right
+_SOME = 4  # a search with so much less than the least steps is told
+_TENTH = 10  # of all steps the search may take for its least, see `Setting.steps`
 _FEW = 8  # inputs for one over the drop: then two standard errors are the drop itself, see `too_few_to_judge`
 _FIRST = 50  # steps of a stage in which a rate that is too high shows
 _RISE = 3.0
@@ -42,12 +44,12 @@ def few_steps(config: PruneConfig, search: int, per_epoch: int, inputs: int | No
         inputs: of a batch; None where it is not known.
     """
     least = config.search.least
-    if config.target is None or search >= least:
+    if config.target is None or search >= least / _SOME:
         return None
     size = "" if inputs is None else f", or a smaller batch size ({inputs} inputs now)"
     return (
-        f"the search has {search} step{'s' * (search != 1)}, and {least} are the least in which it learns what to "
-        f"cut: the start decides instead. Give {math.ceil(2 * least / per_epoch)} epochs or more "
+        f"the search has {search} step{'s' * (search != 1)}, in which next to nothing is learned about what to "
+        f"cut: the start decides. Give {math.ceil(_TENTH * least / per_epoch)} epochs or more "
         f"({config.epochs:g} now){size}"
     )
 

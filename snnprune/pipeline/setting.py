@@ -241,7 +241,7 @@ class Setting:
     def steps(self, config: PruneConfig) -> Steps:
         """Training steps of a trial with these options: the probe's are taken from the recovery."""
         total = max(2, round(config.epochs * self.per_epoch))
-        least = min(config.search.least, total // 2)
+        least = min(config.search.least, total // 10)
         search = min(total, max(1, least, round(config.search.share * total)))
         looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
         # At most a quarter of what is left for the recovery, and no batch twice.

@@ -15,8 +15,9 @@ from .visual.material import PICTURES, REPORT, SCALES
 ONNX, CHECKPOINT, TENSORBOARD = "model.onnx", "checkpoint", "tensorboard"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 STATES = ("state.pt", "state.previous.pt")
+OPTIONS = "run.yaml"  # what the command line was asked for
 BOOK, LATENCY = "trials.json", "latency.json"
-_FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE, f"{CHECKPOINT}.lock")
+_FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE, OPTIONS, f"{CHECKPOINT}.lock")
 
 
 def partial_of(folder: Path) -> Path:

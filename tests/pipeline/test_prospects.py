@@ -25,6 +25,7 @@ from snnprune.pipeline.prospects import (
     size_of,
     too_few_to_judge,
 )
+from snnprune.pipeline.setting import Setting
 from snnprune.registry import build
 
 
@@ -35,25 +36,20 @@ def loader(count: int, size: int, *, drop: bool = False) -> DataLoader:
 
 def test_few_steps():
     config = PruneConfig(epochs=3, search={"least": 20})
-    said = few_steps(config, 10, 7, 128)
+    said = few_steps(config, 2, 7, 128)
     assert said is not None
-    assert "the search has 10 steps, and 20 are the least" in said
-    assert (
-        "Give 6 epochs or more (3 now), or a smaller batch size (128 inputs now)" in said
-    )  # 6 x 7 is over 2 x 20
+    assert said.startswith("the search has 2 steps, in which next to nothing is learned")
+    assert "Give 29 epochs or more (3 now), or a smaller batch size (128 inputs now)" in said  # 29 x 7 is over 200
     assert "1 step," in (few_steps(config, 1, 7, None) or "")
     assert "batch" not in (few_steps(config, 1, 7, None) or "")
-    assert few_steps(config, 20, 7, 128) is None
+    assert few_steps(config, 5, 7, 128) is None
     assert few_steps(PruneConfig(target=None), 1, 7, 128) is None
 
 
-@pytest.mark.parametrize(("epochs", "search"), [(1, 5), (3, 15), (4, 20), (30, 20), (60, 30)])
-def test_a_search_has_a_least_number_of_steps_but_never_more_than_half(epochs, search):
+@pytest.mark.parametrize(("epochs", "search"), [(0.5, 1), (1, 1), (3, 3), (10, 10), (20, 20), (30, 20), (60, 30)])
+def test_a_search_has_a_least_number_of_steps_but_never_more_than_a_tenth_for_it(epochs, search):
     config = PruneConfig(epochs=epochs, search={"share": 0.05, "least": 20})
-    train = loader(100, 10)
-    setting = snnprune.pipeline.setting.Setting(
-        build(DIGITS).eval(), train, None, None, config, torch.device("cpu")
-    )
+    setting = Setting(build(DIGITS).eval(), loader(100, 10), None, None, config, torch.device("cpu"))
     assert setting.steps(config).search == search
     assert setting.steps(config).total == 10 * epochs
 
@@ -133,7 +129,7 @@ def test_a_run_that_will_do_says_nothing(caplog):
     model = build(DIGITS)
     train, val, _ = snnprune.load_data("digits", batch_size=64)
     config = PruneConfig(epochs=4)
-    setting = snnprune.pipeline.setting.Setting(model.eval(), train, val, None, config, torch.device("cpu"))
+    setting = Setting(model.eval(), train, val, None, config, torch.device("cpu"))
     assert setting.doubts(config, measured=False) == []
 
 
