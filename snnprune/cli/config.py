@@ -49,8 +49,8 @@ def refuse_code(context: typer.Context) -> None:
         value, source = str(context.params.get(name)), context.get_parameter_source(name)
         if source is not None and source.name == "DEFAULT_MAP" and ":" in value:
             raise ConfigError(
-                f"--config names code to run ({_flag(name)}: {value[:200]}), and may be somebody else's. If that code "
-                f"is yours, say so: --{_flag(name)} {shlex.quote(value[:200])}"
+                f"--config names code to run ({_flag(name)}: {value[:200]}), and may be somebody else's. If that "
+                f"code is yours, say so: --{_flag(name)} {shlex.quote(value[:200])}"
             )
 
 
