@@ -38,6 +38,7 @@ def test_named_options_exist(page):
     known = {o for c in COMMANDS.values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | {
         "--version",
         "--help",
+        "--install-completion",
     }
     codes = inline(page)
     used = {o for code in codes for o in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)}
