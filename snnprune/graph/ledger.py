@@ -70,8 +70,8 @@ class Ledger:
             return None
         if not tensor.is_floating_point() or tensor.numel() <= 1 or tensor.numel() > _RAW_LIMIT:
             return None
-        if own in self.model.get_submodule(owner)._non_persistent_buffers_set:
-            return None  # no file holds it, so a loaded model would have it whole
+        if not self._saved(name):
+            return None
         if name not in self.raw:
             self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
         return self.raw[name]
@@ -243,17 +243,10 @@ class Ledger:
             where: name of the module that runs.
         """
         name, turned = weight
-        owner = name.rpartition(".")[0]
-        module = self._owners.get(owner)
-        called = name if module is None else owner
-        self.order.setdefault(called, len(self.order))
         if labels is not None:
-            self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
-        if module is not None:
-            self.exposed[owner] = "its weights are used outside its call"
-            rows = self.rows(owner, module) if turned == (layers.output_dim(module) == 0) else None
-        else:
-            rows = self._matrix(name, 0 if turned else 1)
+            why = f"the weights of {self._holder(name)} are used outside the call of a layer"
+            self.classes.pin(labels, why)
+        rows = self.made_by(name, 0 if turned else 1)
         if rows is None:
             return None
         found = spread(rows, out.dim() - 1, out.shape)
@@ -262,13 +255,39 @@ class Ledger:
             self.classes.unite(core(found), core(compress(bias.expand(out.shape))))
         return found
 
-    def _matrix(self, name: str, dim: int) -> Tensor | None:
-        """Labels of a matrix outside layers along one dimension, if it is used in no other way."""
+    def made_by(self, name: str, dim: int) -> Tensor | None:
+        """Labels of what a weight makes that is used outside the call of a layer, one per slice along `dim`.
+
+        Args:
+            name: of the parameter or buffer.
+            dim: its dimension that runs over the outputs; None is returned where it is used otherwise as well.
+        """
+        holder = self._holder(name)
+        self.order.setdefault(holder, len(self.order))
+        module = self._owners.get(holder) if holder != name else None
+        if module is not None:
+            self.exposed[holder] = "its weights are used outside its call"
+            plain = dim == layers.output_dim(module) and not layers.is_grouped(module)
+            return self.rows(holder, module) if plain else None
         if name not in self.raw:
             tensor = self._tensor(name)
+            if not self._saved(name):
+                return None
             self.raw[name] = spread(self.classes.new(tensor.shape[dim]), dim, tensor.shape)
         labels = self.raw[name]
-        return labels.select(1 - dim, 0).clone() if varying(labels) in ((dim,), ()) else None
+        if self.classes.is_raw(labels) or varying(labels) not in ((dim,), ()):
+            return None
+        return labels.movedim(dim, 0).flatten(1)[:, 0].clone()
+
+    def _holder(self, name: str) -> str:
+        """The layer that holds a parameter, else the parameter itself."""
+        owner = name.rpartition(".")[0]
+        return owner if owner in self._owners else name
+
+    def _saved(self, name: str) -> bool:
+        """Whether files hold a tensor; else a loaded model would have it whole."""
+        owner, _, own = name.rpartition(".")
+        return own not in self.model.get_submodule(owner)._non_persistent_buffers_set
 
     def _tensor(self, name: str) -> Tensor:
         owner, _, own = name.rpartition(".")

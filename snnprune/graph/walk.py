@@ -24,8 +24,10 @@ from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
 from .labels import Classes, core
 from .ledger import Ledger, is_known
-from .ops import Constraints, OperationCall, OperationRule, operation
+from .ops import Blank, Constraints, OperationCall, OperationRule, operation
 from .rules import functions_through, rule_for
+
+_FILLING = ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full")
 
 
 class Walk(TorchDispatchMode):
@@ -37,6 +39,9 @@ class Walk(TorchDispatchMode):
         self._labels = WeakTensorKeyDictionary()
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
         self._drawn = WeakTensorKeyDictionary()  # tensors of which nothing but drawn numbers went in
+        self._blank = (
+            WeakTensorKeyDictionary()
+        )  # tensors filled with a number and views of such: (it, whether whole)
         self._stack: list[str] = []
         self._inside = 0
         self._tensors: dict[int, str] = {}
@@ -159,6 +164,11 @@ class Walk(TorchDispatchMode):
         if name in ("mm", "addmm") and self._matrix_product(args, out, addend=name == "addmm"):
             return
         parts = tree_leaves((args, kwargs))
+        if name in _FILLING:
+            self._blank[out] = Blank(tuple(out.shape)), True
+        elif func.is_view and args[0] in self._blank and isinstance(out, Tensor):
+            blank, whole = self._blank[args[0]]
+            self._blank[out] = blank, whole and name in ("detach", "alias")
         if not any(isinstance(p, Tensor) and self.get(p) is not None for p in parts):
             sources = [p for p in parts if isinstance(p, Tensor) and p.numel() > 1]
             if is_random(func) or (sources and all(self.drawn(p) for p in sources)):
@@ -166,7 +176,8 @@ class Walk(TorchDispatchMode):
                     if isinstance(tensor, Tensor):
                         self._drawn[tensor] = True
             return
-        if any(isinstance(o, Tensor) and not o.numel() for o in tree_leaves(out)):
+        outs = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
+        if outs and not any(o.numel() for o in outs):
             for part in parts:
                 if isinstance(part, Tensor) and part.numel() and (labels := self.get(part)) is not None:
                     self.ledger.vanish(labels)
@@ -227,6 +238,8 @@ class Walk(TorchDispatchMode):
             name, turned = self._weights[tensor]
             found = self.ledger.of_parameter(name, tensor.t() if turned else tensor)
             found = None if found is None else found.t() if turned else found
+        elif tensor in self._blank and self._blank[tensor][1]:
+            found = self._blank[tensor][0].labels
         if found is not None:
             self._labels[tensor] = found
         return found
@@ -238,6 +251,22 @@ class Walk(TorchDispatchMode):
     def drawn(self, tensor: Tensor) -> bool:
         """Whether a tensor was drawn at random, and perhaps compared, scaled or reshaped since."""
         return tensor in self._drawn
+
+    def blank(self, tensor: Any) -> Blank | None:
+        """The tensor filled with a number of which this is a part; None where it is of none."""
+        return self._blank[tensor][0] if isinstance(tensor, Tensor) and tensor in self._blank else None
+
+    def rows_of(self, weight: Tensor, dim: int) -> Tensor | None:
+        """Labels of what a weight of the code's own makes, one per slice along `dim`; or None."""
+        name = self.name_of(weight)
+        if name:
+            return self.ledger.made_by(name, dim)
+        labels = self.get(weight)
+        if labels is None or not self.classes.of_parameters(labels):
+            return None
+        line = self.classes.along(labels, [d for d in range(labels.dim()) if d != dim]).movedim(dim, 0)
+        self.classes.make(labels)
+        return line.flatten(1)[:, 0].clone()
 
     def name_of(self, tensor: Any) -> str:
         """Name of a parameter or buffer, or an empty string."""
