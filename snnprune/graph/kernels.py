@@ -104,7 +104,8 @@ def _rows(call: OperationCall, x: Tensor, weight: Tensor, dim: int) -> Tensor | 
         and not store.classes.of_parameters(own)
     ):
         return call.keep("a kernel is computed from activations")
-    _pin(store, x, f"a convolution in the code reads it, where no gate can sit{store.where()}")
+    named = f" with the parameter {name!r}" if (name := store.name_of(weight)) else ""
+    _pin(store, x, f"a convolution in the code{named} reads it, where no gate can sit{store.where()}")
     return store.rows_of(weight, dim)
 
 

@@ -90,7 +90,7 @@ class Ledger:
             self.produced[name] = self.classes.new(layers.out_width(module))
         return self.produced[name]
 
-    def layer(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, out: Tensor) -> Tensor | None:
+    def layer(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, out: Any) -> Tensor | None:
         """The rule of a layer that is called as a module: labels of its output.
 
         Args:
@@ -98,7 +98,7 @@ class Ledger:
             module: the layer.
             labels: of its input, or None.
             x: its input.
-            out: its output.
+            out: its output, of a recurrent layer whatever it returns.
         """
         self.order.setdefault(name, len(self.order))
         (self._fed if x.numel() else self._starved).add(name)
@@ -111,13 +111,19 @@ class Ledger:
                 why = kind.reason if kind.own else f"no rule for {type(module).__name__}"
                 self.classes.pin(labels, f"{why} ({name})")
             return None
-        if kind.form == "weighted" and layers.is_computed(module):
+        if kind.form in ("weighted", "reading") and layers.is_computed(module):
             return self._parametrized(name, module, labels, out)
         dim = layers.channel_dim(module, x)
+        if kind.form == "reading":
+            return self._consume(name, module, labels, dim)
         if kind.form == "channelwise" and layers.out_width(module) == 1 and x.shape[dim] != 1:
             return labels  # one slope or factor for all channels
         if kind.own and (why := layers.misfit(module, x, out)):
             return self._misfitting(name, module, labels, f"the rule for {kind.rule} ({name}) says {why}")
+        if layers.is_parted(module):
+            return self._misfitting(
+                name, module, labels, f"no rule for {type(module).__name__} with groups ({name})"
+            )
         if labels is not None and not kind.own and self._heads_in_batch(name, module, labels, dim):
             return self._per_head(name, module, labels, x, out)
         if kind.form == "channelwise":
@@ -138,11 +144,13 @@ class Ledger:
         if layers.is_weighted(module):
             self.classes.pin(self.rows(name, module), why)
 
-    def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Tensor) -> Tensor:
+    def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Any) -> Tensor | None:
         """A layer whose weight is computed from other parameters: nothing of it can be cut."""
         why = f"{name} is parametrized (weight norm, a mask, ...); remove the parametrization first"
         if labels is not None:
             self.classes.pin(labels, why)
+        if not layers.is_weighted(module):
+            return None
         self.classes.pin(self.rows(name, module), why)
         return spread(self.rows(name, module), layers.channel_dim(module, out), out.shape)
 

@@ -22,7 +22,7 @@ from ..draws import is_random
 from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
-from .labels import Classes, core
+from .labels import Classes, compress, core
 from .ledger import Ledger, is_known
 from .ops import Blank, Constraints, OperationCall, OperationRule, operation
 from .rules import functions_through, rule_for
@@ -132,13 +132,19 @@ class Walk(TorchDispatchMode):
         if self._inside:
             return
         x = args[0] if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
-        if isinstance(x, Tensor) and isinstance(output, Tensor):
+        if isinstance(x, Tensor) and (
+            isinstance(output, Tensor) or (layers.is_reading(module) and output is not None)
+        ):
             further = [v for v in (*args, *kwargs.values()) if v is not x]
             self._keep(further, f"{name} takes it besides its input, and no rule says what becomes of it")
-            found = self.ledger.layer(name, module, self.get(x), x, output)
-            self._set(output, found)
+            labels = self.get(x)
+            if labels is not None and (count := layers.parts_of_input(module, further)) > 1:
+                self.classes.along(compress(labels.unflatten(-3, (count, -1))), [-4])
+            found = self.ledger.layer(name, module, labels, x, output)
+            if isinstance(output, Tensor):
+                self._set(output, found)
             kind = layers.kind_of(module)
-            if kind is not None and kind.own:
+            if kind is not None and kind.own and not kind.found:
                 for labels in (self.get(x), found):
                     self.ledger.note_rule(labels, kind.rule)
         elif output is not None:  # None after an exception
