@@ -19,6 +19,7 @@ from .labels import Classes, compress, core, varying
 from .ledger import Ledger
 from .records import Member, NeuronGroup, Role
 from .tied import unite_tied
+from .unreached import follow_unreached
 from .walk import Walk
 
 logger = logging.getLogger(__name__)
@@ -52,20 +53,8 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
             walk.run(example_inputs)
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
+    follow_unreached(walk, example_inputs)
     unite_tied(walk.ledger)
-    whole = tuple(f"{name}." for name, m in clone.named_modules() if layers.is_own(m))  # not looked into
-    idle = [
-        name
-        for name, module in clone.named_modules()
-        if layers.is_weighted(module) and not walk.ledger.reached(name) and not name.startswith(whole)
-    ]
-    if idle:
-        logger.warning(
-            "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "
-            "another way through the model may meet changed widths there",
-            len(idle),
-            idle[0],
-        )
     walk.ledger.close()
     settle(walk.ledger)
     return _Builder(walk.ledger, batch_size(example_inputs)).groups(), walk.ledger.order

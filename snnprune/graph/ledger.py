@@ -52,6 +52,7 @@ class Ledger:
         self._vanished: list[Tensor] = []
         self.pricing = True
         self.ruled: list[tuple[Tensor, str]] = []
+        self._modules = dict(model.named_modules(remove_duplicate=False))
         self._owners = {name: m for name, m in model.named_modules() if layers.is_weighted(m)}
 
     def price(self, count: float, labels: Tensor, module: str) -> None:
@@ -177,7 +178,7 @@ class Ledger:
         if isinstance(module, nn.Linear) or dim == 0 or 0 not in varying(labels):
             return False
         owners = (name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1))
-        return any(attention.head_count(self.model.get_submodule(owner)) for owner in owners)
+        return any(attention.head_count(self._modules[owner]) for owner in owners)
 
     def _per_head(self, name: str, module: nn.Module, labels: Tensor, x: Tensor, out: Tensor) -> Tensor:
         """A layer that treats every head alike: heads pass, its channels stay, and it works less."""
@@ -295,11 +296,11 @@ class Ledger:
     def _saved(self, name: str) -> bool:
         """Whether files hold a tensor; else a loaded model would have it whole."""
         owner, _, own = name.rpartition(".")
-        return own not in self.model.get_submodule(owner)._non_persistent_buffers_set
+        return own not in self._modules[owner]._non_persistent_buffers_set
 
     def _tensor(self, name: str) -> Tensor:
         owner, _, own = name.rpartition(".")
-        return getattr(self.model.get_submodule(owner), own)
+        return getattr(self._modules[owner], own)
 
     def note_rule(self, labels: Tensor | None, rule: str) -> None:
         """Remember that a rule of the user's own had a say in what these labels mean."""

@@ -7,8 +7,6 @@ does not matter how the model's code is written.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,7 +20,8 @@ from ..draws import is_random
 from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
-from .labels import Classes, compress, core
+from .hooks import hooked
+from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_known
 from .ops import Blank, Constraints, OperationCall, OperationRule, operation
 from .rules import functions_through, rule_for
@@ -31,7 +30,15 @@ _FILLING = ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empt
 
 
 class Walk(TorchDispatchMode):
-    """Follows forward passes of one model; what it finds is in its `ledger`."""
+    """Follows forward passes of one model; what it finds is in its `ledger`.
+
+    Attributes:
+        model: the network.
+        ledger: what was found.
+        modules: of the model, by name.
+        entered: names of those that ran.
+        doubts: module -> widths of what may be read there by a layer that does not run, and the name of one.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -44,6 +51,9 @@ class Walk(TorchDispatchMode):
         )  # tensors filled with a number and views of such: (it, whether whole)
         self._stack: list[str] = []
         self._inside = 0
+        self.modules = dict(model.named_modules())
+        self.entered: set[str] = set()
+        self.doubts: dict[str, tuple[set[int], str]] = {}
         self._tensors: dict[int, str] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._tensors.setdefault(id(tensor), name)
@@ -72,7 +82,7 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with self._hooks(), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
+        with hooked(self), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
             output = call(self.model, inputs)
         for tensor in tensors_in(output):
             labels = self.get(tensor)
@@ -80,22 +90,6 @@ class Walk(TorchDispatchMode):
                 self.classes.pin(labels, "it is an output of the model")
         self.ledger.pricing = False
         return output
-
-    @contextlib.contextmanager
-    def _hooks(self) -> Iterator[None]:
-        handles = []
-        for name, module in self.model.named_modules():
-            handles.append(module.register_forward_pre_hook(_Enter(self, name)))
-            # Around the layer itself: what hooks of the user's own do is followed like any other code.
-            leave = _Leave(self, name)
-            handles.append(module.register_forward_hook(leave, prepend=True, with_kwargs=True, always_call=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._stack.clear()
-            self._inside = 0
 
     def function(self, cls: Any, forward: Any, given: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
         """Run an autograd function with a rule as one operation, then work out the labels of what it returned.
@@ -117,16 +111,26 @@ class Walk(TorchDispatchMode):
                 self._apply(rule, OperationCall(args, {}, out, cls, self))
         return out
 
-    def enter(self, name: str, module: nn.Module) -> None:
+    def enter(self, name: str, module: nn.Module, args: Any) -> None:
         """A module begins."""
         self._stack.append(name)
+        self.entered.add(name)
+        for tensor in tensors_in(list(args)) if self.doubts else ():
+            self._doubt(self.get(tensor))
         if is_known(module):
             self._inside += 1
+
+    def reset(self) -> None:
+        """A pass is over, perhaps by an exception."""
+        self._stack.clear()
+        self._inside = 0
 
     def leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A module ends; the rule of a known layer is applied to what came out."""
         self._stack.pop()
         if not is_known(module):
+            for tensor in tensors_in(output) if self.doubts else ():
+                self._doubt(self.get(tensor))
             return
         self._inside -= 1
         if self._inside:
@@ -253,6 +257,13 @@ class Walk(TorchDispatchMode):
     def _set(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is not None and bool((core(labels) != 0).any()):
             self._labels[tensor] = labels
+            self._doubt(labels)
+
+    def _doubt(self, labels: Tensor | None) -> None:
+        """Keep what a layer may read that the example does not reach."""
+        widths, name = self.doubts.get(self._stack[-1] if self._stack else "", (set[int](), ""))
+        if labels is not None and any(labels.shape[dim] in widths for dim in varying(labels)):
+            self.classes.pin(labels, f"{name} may read it, which the example does not reach")
 
     def drawn(self, tensor: Tensor) -> bool:
         """Whether a tensor was drawn at random, and perhaps compared, scaled or reshaped since."""
@@ -298,20 +309,3 @@ class Walk(TorchDispatchMode):
             return None
         name = self._tensors.get(id(tensor))
         return (name, False) if name is not None else self._weights.get(tensor)
-
-
-class _Enter:
-    def __init__(self, walk: Walk, name: str) -> None:
-        self.walk, self.name = walk, name
-
-    def __call__(self, module: nn.Module, _args: Any) -> None:
-        self.walk.enter(self.name, module)
-
-
-class _Leave:
-    def __init__(self, walk: Walk, name: str) -> None:
-        self.walk, self.name = walk, name
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        with _disable_current_modes():
-            self.walk.leave(self.name, module, args, kwargs, output)

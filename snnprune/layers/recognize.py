@@ -2,8 +2,8 @@
 
 A module without parts that multiplies its input by a weight of its own is a linear layer or a convolution, however
 its class is called and its weight lies (transformers' `Conv1D` has it transposed). What it is, is tried on small
-numbers: cutting and scaling the channels of a small copy must do what they do to a linear layer. So the kind follows
-from the layer alone, also when a file is loaded. The proof tries it again on the model itself.
+numbers: cutting and scaling the channels of a small copy must do what they do to a linear layer. So the kind
+follows from the layer alone, also when a file is loaded. The proof tries it again on the model itself.
 """
 
 from __future__ import annotations

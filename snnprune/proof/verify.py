@@ -19,7 +19,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dtype
 from ..surgery.fold import fold_
 from ..surgery.remove import remove_
-from ..surgery.scales import Scales, leave_alive_
+from ..surgery.scales import leave_alive_
 from .difference import gated_difference, layers_to_watch, random_scales, randomize_norms_
 
 logger = logging.getLogger(__name__)
