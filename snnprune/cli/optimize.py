@@ -28,6 +28,7 @@ from .options import (
     Keep,
     Mean,
     ModelFile,
+    Outputs,
     RoundTo,
     Std,
     ThreadCount,
@@ -82,6 +83,7 @@ def optimize(
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
     keep: Keep = None,
+    outputs: Outputs = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
@@ -160,6 +162,7 @@ def optimize(
         lr=lr,
         seed=seed,
         keep=tuple(keep or ()),
+        outputs=tuple(outputs or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         channels_last="auto" if channels_last is None else channels_last,

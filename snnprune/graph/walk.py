@@ -7,6 +7,7 @@ does not matter how the model's code is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from .hooks import hooked
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_known
 from .ops import Blank, Constraints, OperationCall, OperationRule, operation
+from .outputs import paths_of, selected
 from .rules import functions_through, rule_for
 
 _FILLING = ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full")
@@ -35,13 +37,16 @@ class Walk(TorchDispatchMode):
     Attributes:
         model: the network.
         ledger: what was found.
+        outputs: paths of the outputs that matter; none for all.
         modules: of the model, by name.
         entered: names of those that ran.
         doubts: module -> widths of what may be read there by a layer that does not run, and the name of one.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, outputs: Sequence[str] = ()) -> None:
         super().__init__()
+        self.outputs = outputs
+        self.returned: list[str] = []  # paths of what the last pass returned
         self.model, self.ledger = model, Ledger(model)
         self._labels = WeakTensorKeyDictionary()
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
@@ -84,7 +89,8 @@ class Walk(TorchDispatchMode):
         """
         with hooked(self), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
             output = call(self.model, inputs)
-        for tensor in tensors_in(output):
+        self.returned = [path for path, _ in paths_of(output)]
+        for tensor in selected(output, self.outputs):
             labels = self.get(tensor)
             if labels is not None:
                 self.classes.pin(labels, "it is an output of the model")

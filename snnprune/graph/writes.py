@@ -75,7 +75,9 @@ def _scatter(call: OperationCall) -> Any:
         line = None if line is None else line.unsqueeze(dim)
     else:
         line = _line(store, source, dim)
-    lines = [(t, found) for t, found in ((x, _line(store, x, dim)), (source, line)) if found is not None]
+    lines: list[tuple[Any, Tensor]] = [
+        (t, found) for t, found in ((x, _line(store, x, dim)), (source, line)) if found is not None
+    ]
     if not lines:
         return None
     result = lines[0][1]

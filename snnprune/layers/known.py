@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from .register import described
-from .table import Kind, enter, enter_named
+from .table import Kind, SideOfLayer, enter, enter_named
 
 _NORM = {"weight": 0, "bias": 0, "running_mean": 0, "running_var": 0}
-_CONV = {"in_channels": "inputs", "out_channels": "outputs"}
+_CONV: dict[str, SideOfLayer] = {"in_channels": "inputs", "out_channels": "outputs"}
 _LINEAR = {"in_features": "inputs", "out_features": "outputs"}
 
 

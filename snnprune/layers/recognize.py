@@ -34,7 +34,7 @@ def recognized(module: nn.Module) -> Kind | None:
     Args:
         module: any; nothing in it changes.
     """
-    held = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    held: dict[str, Tensor] = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
     cls = type(module)
     if not held or cls.__module__.startswith("torch.") or any(map(nn.parameter.is_lazy, held.values())):
         return None
@@ -104,7 +104,9 @@ def _readings(module: nn.Module, held: dict[str, Tensor]) -> Iterator[Kind]:
         outputs |= {n: 0 for n, t in held.items() if t.dim() == 1 and t.numel() == wide["outputs"]}
         names = [n for n, v in module.__dict__.items() if type(v) is int and n[0] != "_" and v in wide.values()]
         for sides in itertools.product(*(_sides(name, module.__dict__[name], wide) for name in names)):
-            sizes = {name: side for name, side in zip(names, sides, strict=True) if side is not None}
+            sizes: dict[str, SideOfLayer] = {
+                name: side for name, side in zip(names, sides, strict=True) if side is not None
+            }
             yield Kind("weighted", inputs, outputs, sizes, rule=type(module).__name__, found=True)
 
 

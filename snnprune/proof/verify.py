@@ -116,7 +116,9 @@ class _Fault:
 class _Proof:
     """Tries sets of groups on one float64 copy of a model."""
 
-    def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, seed: int, outputs: Sequence[str]
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.probe = randomize_norms_(copy.deepcopy(model).double().eval(), generator)
         self.given = to_dtype(inputs, torch.float64)
@@ -128,8 +130,8 @@ class _Proof:
         # One that draws may happen to mask the very place where a mistake is: it is tried with more draws.
         self.draws = [random_scales(groups, generator) for _ in range(4 if random else 2)]
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
-        self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs)
-        self.groups = groups
+        self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs, outputs)
+        self.groups, self.outputs = groups, outputs
         self.trials = 0
         self.reasons: dict[str, str] = {}
 
@@ -160,7 +162,14 @@ class _Proof:
                 elif only != "trains":
                     stage = "agrees"
                     difference = gated_difference(
-                        self.probe, removed, groups, scales, self.inputs, watch=self.watch, seed=draw
+                        self.probe,
+                        removed,
+                        groups,
+                        scales,
+                        self.inputs,
+                        watch=self.watch,
+                        seed=draw,
+                        outputs=self.outputs,
                     )
                     if not difference.exact:
                         why = f"removal changes the output by {difference.relative:.2g} of its spread"
@@ -265,7 +274,7 @@ def _entering(model: nn.Module, stack: list[str]) -> Iterator[None]:
 
 
 def verify_groups(
-    model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, *, seed: int = 0
+    model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, *, seed: int = 0, outputs: Sequence[str] = ()
 ) -> list[NeuronGroup]:
     """Prove every prunable group; those that fail come back as kept, with the reason.
 
@@ -274,7 +283,7 @@ def verify_groups(
     chosen = [group for group in groups if group.prunable]
     if not chosen:
         return list(groups)
-    proof = _Proof(model, groups, inputs, seed)
+    proof = _Proof(model, groups, inputs, seed, outputs)
     proof.search(chosen)
     for name, why in proof.reasons.items():
         logger.warning("group %s is kept: %s", name, why)
