@@ -73,6 +73,7 @@ def inspect_model(
     *,
     image_size: int | None,
     keep: Sequence[str],
+    outputs: Sequence[str] = (),
     target: Target | None,
     floor: float,
     round_to: int,
@@ -83,6 +84,7 @@ def inspect_model(
         opened: the model.
         image_size: side of its images; None: recorded, or found by trying.
         keep: shell patterns of module names whose channels must stay.
+        outputs: paths of the outputs that matter; none for all.
         target: `macs` or `params`, to see what it leaves.
         floor: least kept share of every group.
         round_to: keep multiples of this many channels.
@@ -94,7 +96,7 @@ def inspect_model(
     """
     PruneConfig(keep=tuple(keep), floor=floor, round_to=round_to)  # refuses what makes no sense
     example = example_for(opened, image_size)
-    groups = trace(opened.model, example, keep=keep)
+    groups = trace(opened.model, example, keep=keep, outputs=outputs)
     cost = CostModel(opened.model, groups, example)
     shares = {}
     for group in groups:

@@ -31,6 +31,7 @@ from .options import (
     Keep,
     Mean,
     ModelFile,
+    Outputs,
     RoundTo,
     Std,
     ThreadCount,
@@ -85,6 +86,7 @@ def optimize(
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
     keep: Keep = None,
+    outputs: Outputs = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
@@ -174,6 +176,7 @@ def optimize(
         lr=lr,
         seed=seed,
         keep=tuple(keep or ()),
+        outputs=tuple(outputs or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         channels_last="auto" if channels_last is None else channels_last,

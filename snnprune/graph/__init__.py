@@ -3,6 +3,7 @@
 from .find import find_groups
 from .keep import named_by
 from .ops import OperationCall
+from .outputs import selected
 from .records import Member, NeuronGroup
 from .rules import register_operation
 from .shapes import LayerShapes, layer_shapes
@@ -16,4 +17,5 @@ __all__ = [
     "layer_shapes",
     "named_by",
     "register_operation",
+    "selected",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,14 +18,18 @@ from ..inputs import Inputs, batch_size, still
 from ..layers import attention
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger
+from .outputs import check_outputs
 from .records import Member, NeuronGroup, Role
 from .tied import unite_tied
+from .unreached import follow_unreached
 from .walk import Walk
 
 logger = logging.getLogger(__name__)
 
 
-def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[NeuronGroup], dict[str, int]]:
+def channel_groups(
+    model: nn.Module, example_inputs: Inputs, outputs: Sequence[str] = ()
+) -> tuple[list[NeuronGroup], dict[str, int]]:
     """Every group of coupled output channels, prunable or not, and the order in which layers run.
 
     The model runs once in evaluation mode and, where it can, once in training mode, so that auxiliary
@@ -33,39 +38,32 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
     Args:
         model: the network; it is copied, nothing in it changes.
         example_inputs: what its forward takes.
+        outputs: paths of the outputs that matter; none for all.
 
     Raises:
         UnsupportedModelError: the model does not run.
+        ConfigError: a path names no output.
     """
     clone = copy.deepcopy(model).eval()
     attention.open_(clone.modules())
     attention.unnest_(clone)
-    walk = Walk(clone)
+    walk = Walk(clone, outputs)
     try:
         walk.run(example_inputs)
     except Exception as error:
         raise UnsupportedModelError(
             f"the model cannot be followed ({type(error).__name__}: {first_line(error)})."
         ) from error
+    evaluated, trained = walk.returned, list[str]()
     with still(clone):
         try:
             walk.run(example_inputs)
+            trained = walk.returned
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
+    check_outputs(outputs, evaluated, trained)
+    follow_unreached(walk, example_inputs)
     unite_tied(walk.ledger)
-    whole = tuple(f"{name}." for name, m in clone.named_modules() if layers.is_own(m))  # not looked into
-    idle = [
-        name
-        for name, module in clone.named_modules()
-        if layers.is_weighted(module) and not walk.ledger.reached(name) and not name.startswith(whole)
-    ]
-    if idle:
-        logger.warning(
-            "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "
-            "another way through the model may meet changed widths there",
-            len(idle),
-            idle[0],
-        )
     walk.ledger.close()
     settle(walk.ledger)
     return _Builder(walk.ledger, batch_size(example_inputs)).groups(), walk.ledger.order

@@ -24,6 +24,7 @@ def find_groups(
     example_inputs: Inputs,
     *,
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     input_neurons: bool = True,
 ) -> list[NeuronGroup]:
     """Every group of a model, those that are kept included with their reason.
@@ -34,18 +35,20 @@ def find_groups(
         model: any network; nothing in it changes.
         example_inputs: what its forward takes (a tensor, a tuple or a dict).
         keep: shell patterns of module names whose channels must stay, see `named_by`.
+        outputs: paths of the outputs that matter; none for all, see `selected`.
         input_neurons: also single inputs of fully connected layers (pixels, flattened units), as in
             arXiv 2110.05954, section 3.3.1.
 
     Raises:
         UnsupportedModelError: the model does not run, cannot be copied, or is TorchScript.
-        ConfigError: a pattern of `keep` matches nothing, or a rule of the user's own does not fit a layer.
+        ConfigError: a pattern of `keep` or `outputs` matches nothing, or a rule of the user's own does not
+            fit a layer.
     """
     _refuse_scripted(model)
     layers.check_rules(model)
     model = _copy(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
-    groups, rank = channel_groups(model, example_inputs)
+    groups, rank = channel_groups(model, example_inputs, outputs)
     groups = [_protect(group, keep) for group in groups]
     if input_neurons:
         groups += _input_groups(model, shapes, groups, keep)

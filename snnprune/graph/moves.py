@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     "expand_as",
     "adjoint",
     "swapaxes",
+    "rot90",
 )
 def _move(call: OperationCall) -> Any:
     return call.moves(lambda labels: call.func(labels, *call.args[1:], **call.kwargs))
@@ -138,8 +140,12 @@ def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs:
 
 @rule_of("cat", "concatenate", "stack", "hstack", "vstack")
 def _cat(call: OperationCall) -> Any:
+    """Joining. What is empty adds nothing, and asks for nothing: a cache of keys and values begins that way.
+
+    Where its size is a number in the code the removed model fails, and the proof keeps the group.
+    """
     store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
-    tensors = list(args[0])
+    tensors = [t for t in args[0] if t.numel()]
     stacked = func._schema.name.endswith("stack")
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % out.dim()
     if all(store.get(t) is None for t in tensors):
@@ -199,6 +205,48 @@ def _pixel_shuffle(call: OperationCall) -> Any:
     blocks = labels.unflatten(-3, (-1, factor))
     blocks = store.classes.along(compress(blocks), [-3])
     return compress(blocks.select(-3, 0).expand(out.shape))
+
+
+@rule_of("channel_shuffle", "native_channel_shuffle")
+def _shuffle(call: OperationCall) -> Any:
+    """Channels of the same place in every group live and die together, so that the groups stay equal."""
+    labels, groups = call.labels(), call.args[1]
+    if labels is None:
+        return None
+    parts = call.store.classes.along(compress(labels.unflatten(1, (groups, -1))), [1])
+    return compress(parts.transpose(1, 2).flatten(1, 2))
+
+
+@rule_of("unfold")
+def _windows(call: OperationCall) -> Any:
+    """Sliding windows along one dimension: a view in which elements stand several times."""
+    labels, dim = call.labels(), call.kwargs.get("dimension", call.args[1])
+    if labels is None:
+        return None
+    labels = call.store.classes.along(labels, [dim], "its channels are picked by their position")
+    return _moved(call.func, (labels, *call.args[1:]), call.kwargs)
+
+
+@rule_of("im2col")
+def _columns(call: OperationCall) -> Any:
+    """Sliding windows of an image as columns: channels, each with all places of a window."""
+    labels = call.labels()
+    if labels is None:
+        return None
+    line = call.store.classes.along(labels, [-1, -2], "windows read across its channels")[..., 0, 0]
+    return compress(line.repeat_interleave(math.prod(call.args[1]), -1).unsqueeze(-1).expand(call.out.shape))
+
+
+@rule_of("col2im")
+def _from_columns(call: OperationCall) -> Any:
+    """Windows summed into an image: all places of a window that are one channel's."""
+    labels = call.labels()
+    if labels is None:
+        return None
+    line = call.store.classes.along(labels, [-1], "windows read across its channels")[..., 0]
+    places = compress(line.unflatten(-1, (-1, math.prod(call.args[2]))))
+    line = call.store.classes.along(places, [-1], "places of a window are added up")[..., 0]
+    return compress(line[..., None, None].expand(call.out.shape))
 
 
 @rule_of("glu")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..budget import read_target
 from ..errors import ConfigError, TargetError
 from ..moved import in_groups, moved
-from ..options import Count, Names, Place, Positive, Seed, Share, check_fields, described, option
+from ..options import Count, Names, Paths, Place, Positive, Seed, Share, check_fields, described, option
 from ..timing.serving import Serving
 from .groups import Optimizer, RecoveryOptions, SearchOptions
 
@@ -107,6 +107,11 @@ class PruneConfig:
         "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
         "one that it lies in: `layer4` protects all of `layer4.0`.",
     )
+    outputs: Paths = option(
+        (),
+        "paths of the model's outputs that matter, such as `0`, `logits` or `aux.0` (keys, fields, places; a path "
+        "names all that lies below it). Neurons that only other outputs hold may go. By default all matter.",
+    )
     input_neurons: bool = option(True, "also switch single inputs of fully connected layers.")
     seed: Seed = option(0, "seed of everything random.")
     search: SearchOptions = option(SearchOptions, "options of the search, a `SearchOptions`.")
@@ -177,7 +182,7 @@ class PruneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
-        values["keep"] = list(self.keep)
+        values["keep"], values["outputs"] = list(self.keep), list(self.outputs)
         values["target"] = None if self.target is None else dict(self.target)
         values["profile"] = None if self.profile is None else str(self.profile)
         return values

@@ -161,7 +161,9 @@ class Setting:
         """The groups of the model, proved."""
         self.tell("trace")
         config = self.config
-        found = trace(self.dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
+        found = trace(
+            self.dense, self.example, keep=config.keep, outputs=config.outputs, input_neurons=config.input_neurons
+        )
         if config.granularity == "neuron":
             warn_of_zeros(self.dense)
         return found

@@ -70,6 +70,8 @@ def select_(
         keep = inputs if counted == "inputs" else outputs
         if keep is not None and hasattr(module, own):
             setattr(module, own, len(keep))
+    if isinstance(module, nn.RNNBase):
+        module.flatten_parameters()  # cuDNN wants all of them in one piece of memory
     if isinstance(module, nn.Linear):
         _set_index(model, name, module, index, source)
 

@@ -17,7 +17,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..losses import LossFunction, check_loss, own_loss
 from ..metrics import count_params
-from ..options import Count, Seed, Share, checked
+from ..options import Count, Paths, Seed, Share, checked
 from ..plain import plain
 from ..proof import trace
 from .connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections, switched_layers
@@ -43,6 +43,7 @@ class Options:
         floor: least kept share of every group.
         round_to: keep multiples of this many channels.
         keep: shell patterns of layers whose connections stay.
+        outputs: paths of the outputs that matter; none for all.
         trust: how strongly the start leans on what the loss depends on, against the norm's 1.
         thrift: how strongly it prefers neurons that cost little.
         fresh_mean: of the values of every group, after a fresh start.
@@ -57,6 +58,7 @@ class Options:
     floor: float = 0.1
     round_to: int = 1
     keep: Sequence[str] = ()
+    outputs: Sequence[str] = ()
     trust: float = 0.5
     thrift: float = 0.5
     fresh_mean: float = 0.1
@@ -98,7 +100,9 @@ def switch_neurons(
     scorer = None
     if options.scores is not None:
         scorer = neuron_scorer(model, groups, cost, options, look=look, loss=loss)
-    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
+    return GatedModel(
+        model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to, outputs=options.outputs
+    )
 
 
 def neuron_scorer(
@@ -191,6 +195,7 @@ def attach(
     floor: float = 0.1,
     round_to: int = 1,
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     input_neurons: bool = True,
     batches: Iterable[Any] | None = None,
     loss: LossFunction | None = None,
@@ -213,6 +218,7 @@ def attach(
         floor: least kept share of every group under a budget, in [0, 1].
         round_to: keep multiples of this many channels.
         keep: shell patterns of module names whose channels must stay, as for `trace`.
+        outputs: paths of the outputs that matter, as for `trace`.
         input_neurons: also switch single inputs of fully connected layers.
         batches: a few training batches, by which the post-training start learns how much the loss
             depends on each neuron; without them it knows the weights alone.
@@ -257,8 +263,9 @@ def attach(
         floor=floor,
         round_to=round_to,
         seed=seed,
+        outputs=checked("outputs", outputs, Paths),
     )
-    groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
+    groups = trace(model, example_inputs, keep=keep, outputs=outputs, input_neurons=input_neurons)
     look = None if batches is None else lambda: batches
     measured = None if loss is None else partial(own_loss, loss)
     return switch_neurons(model, groups, example_inputs, options, look=look, loss=measured)

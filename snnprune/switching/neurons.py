@@ -59,7 +59,9 @@ class GatedModel(Switched):
         scorer: Scorer | None = None,
         floor: float = 0.1,
         round_to: int = 1,
+        outputs: Sequence[str] = (),
     ) -> None:
+        self.outputs = tuple(outputs)  # that matter; none for all
         self.model, self.cost, where = plain(model, "attach()"), cost, device_of(model)
         sizes = {group.id: group.size for group in groups if group.prunable}
         segments = Segments(sizes, where) if scorer is None else scorer.segments
