@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from .info import Evaluation, MetricInfo
 from .passes import Told, count_inputs, evaluating, module_of, place_of, running, whole
 
 MetricFunction = Callable[[Any, Any], Any]
+_Name = Annotated[str, Text("a text of at most 60 characters that can be shown", 60)]
 _PARTS = ("update", "compute", "reset")
 _WANTED = (
     "A function of (model, loader) that returns a number is needed, or an object with update(outputs, targets), "
@@ -103,7 +104,7 @@ class Metric(Measure):
         self.function = function
         named = _name_of(function) if name is None else name
         self.info = MetricInfo(
-            checked("name", named, Text("a text of at most 60 characters that can be shown", 60)),
+            checked("name", named, _Name),
             checked("higher_is_better", _said(function, higher_is_better, named), bool),
             checked("percent", getattr(function, "percent", False) if percent is None else percent, bool),
         )
