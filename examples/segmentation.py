@@ -1,4 +1,4 @@
-"""Semantic segmentation: cross-entropy of every pixel is learned from, the mean IoU over the classes is reported."""
+"""Semantic segmentation: cross-entropy of every pixel is learned from, the mean IoU over classes is reported."""
 
 import sys
 

@@ -22,7 +22,14 @@ OTHERS = {
     "--node-rank",
     "--rdzv-endpoint",
 }  # pip's, torchrun's
-METADATA = {"classes", "normalization", "input_shape", "accuracy", "quantization"}  # entries of ONNX files
+METADATA = {
+    "classes",
+    "normalization",
+    "input_shape",
+    "accuracy",
+    "metric",
+    "quantization",
+}  # entries of ONNX files
 SCRIPTS = {
     "--family",
     "--table",

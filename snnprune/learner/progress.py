@@ -63,7 +63,7 @@ class Progress:
                 self._tell(title)
                 return
         now, judged = time.monotonic(), "val_value" in values
-        if event.total and (judged or event.step == event.total or now - self._last >= self.seconds):
+        if event.total and (judged or now - self._last >= self.seconds):
             self._last = now
             figures = [*noted(values), *([validated(values)] if judged else [])]
             self._tell("  ".join([f"{title} {event.step}/{event.total}", *figures]))

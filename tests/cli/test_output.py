@@ -185,9 +185,9 @@ def test_accuracies_of_one_stage_are_not_shown_in_the_next(capsys):
     display.last = -100.0
     display(Event("recover", 11, 20, {"loss": 0.2}))
     search, *recovery = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    assert "val 25.00%" in search
+    assert "val accuracy 25.00%" in search
     assert not any("25.00%" in line for line in recovery)
-    assert [("val 75.00%" in line) for line in recovery[-2:]] == [True, True]
+    assert [("val accuracy 75.00%" in line) for line in recovery[-2:]] == [True, True]
 
 
 @pytest.mark.parametrize(

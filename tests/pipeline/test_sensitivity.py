@@ -64,7 +64,7 @@ def test_targets_below_the_floors_are_left_out(case):
     found = snnprune.sensitivity(model, data, shares=(0.5,), targets=(0.9, 0.001), floor=0.5, cost="params")
     assert [p["target"] for p in found.whole] == [0.9]
     assert found.whole[0]["params"] <= 0.9
-    assert found.metric == "params"
+    assert found.cost == "params"
 
 
 def test_batches_change_the_order(case):
