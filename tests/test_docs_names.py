@@ -30,6 +30,7 @@ METADATA = {
     "metric",
     "quantization",
 }  # entries of ONNX files
+LOGGERS = {"progress"}
 SCRIPTS = {
     "--family",
     "--table",
@@ -61,7 +62,7 @@ def test_named_options_exist(page):
 def test_named_names_and_files_exist(page):
     for code in inline(page):
         for name in re.findall(r"\bsnnprune\.([A-Za-z_]+)", code):
-            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA, code
+            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA | LOGGERS, code
         for path in re.findall(r"(?:docs|models|examples|benchmarks|tests|snnprune)/[\w./]*\w", code):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
 
