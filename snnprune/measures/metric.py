@@ -130,6 +130,16 @@ class Metric(Measure):
         So a function of any kind is right, also where a sampler shares the data out, and where it exchanges
         something among processes itself. All get the number of the first one, so that they decide alike.
 
+        Args:
+            model: to measure, a module or a gated model.
+            loader: the data.
+            device: where an object is updated; by default where the model is.
+            on_batch: called after every batch that an object is updated by.
+            ranks: the processes that call this together; by default this one is alone.
+
+        Returns:
+            The value, what it means, and the number of inputs.
+
         Raises:
             DataError: there are no data.
             MetricError: the function fails, or returns something else than a finite number.
