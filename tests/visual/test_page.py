@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import snnprune
 from snnprune.errors import RunError
 from snnprune.files import write_json
+from snnprune.measures import ACCURACY
 from snnprune.runs.visual import figures, write_page
 from visual.conftest import report
 
@@ -202,6 +203,7 @@ def test_the_cost_drawn_for_the_recovery_is_the_compact_models():
         [],
         {"search": 4, "recover": 6},
         {"macs": 0.4, "params": 0.5},
+        ACCURACY,
     )
     (line,) = next(a for a in figure.axes if a.get_ylabel() == "share of macs").get_lines()[1:]
     assert list(line.get_xdata()) == [4, 10]

@@ -189,7 +189,7 @@ def test_runs_of_other_devices_are_marked_and_not_drawn_together(tmp_path):
 
 
 def test_trade_offs_are_drawn_at_their_places():
-    axis = figures.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time").axes[0]
+    axis = figures.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time", ACCURACY).axes[0]
     assert [tuple(map(float, line.get_xydata()[0])) for line in axis.get_lines()] == [(0.5, 0.88), (1.2, 0.7)]
     assert axis.get_xlabel() == "time"
 
