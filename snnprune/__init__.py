@@ -19,8 +19,10 @@ _EXPORTS = {
     "GatedModel": "switching",
     "IndexedLinear": "layers",
     "Latency": "timing.latency",
+    "Metric": "measures",
     "NeuronGroup": "graph",
     "OperationCall": "graph",
+    "Progress": "learner",
     "PruneConfig": "learner",
     "RecoveryOptions": "learner",
     "Registration": "registrations",
@@ -33,7 +35,7 @@ _EXPORTS = {
     "attach": "switching",
     "bench": "timing.bench",
     "bench_onnx": "timing.bench",
-    "compare": "runs.report",
+    "compare": "runs.comparing",
     "evaluate": "metrics",
     "export_onnx": "export",
     "load": "runs.saving",
@@ -56,8 +58,10 @@ __all__ = [
     "GatedModel",
     "IndexedLinear",
     "Latency",
+    "Metric",
     "NeuronGroup",
     "OperationCall",
+    "Progress",
     "PruneConfig",
     "RecoveryOptions",
     "Registration",
@@ -96,13 +100,15 @@ if TYPE_CHECKING:
     from .export import export_onnx
     from .graph import NeuronGroup, OperationCall, register_operation
     from .layers import IndexedLinear, register_layer
-    from .learner import Event, PruneConfig, RecoveryOptions, SearchOptions
+    from .learner import Event, Progress, PruneConfig, RecoveryOptions, SearchOptions
+    from .measures import Metric
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace
     from .quantize import quantize_onnx
     from .registrations import Registration
-    from .runs.report import Report, compare
+    from .runs.comparing import compare
+    from .runs.report import Report
     from .runs.result import Result
     from .runs.saving import load, save
     from .runtime import onnx_metadata

@@ -22,7 +22,15 @@ OTHERS = {
     "--node-rank",
     "--rdzv-endpoint",
 }  # pip's, torchrun's
-METADATA = {"classes", "normalization", "input_shape", "accuracy", "quantization"}  # entries of ONNX files
+METADATA = {
+    "classes",
+    "normalization",
+    "input_shape",
+    "accuracy",
+    "metric",
+    "quantization",
+}  # entries of ONNX files
+LOGGERS = {"progress"}
 SCRIPTS = {
     "--family",
     "--table",
@@ -55,7 +63,7 @@ def test_named_options_exist(page):
 def test_named_names_and_files_exist(page):
     for code in inline(page):
         for name in re.findall(r"\bsnnprune\.([A-Za-z_]+)", code):
-            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA, code
+            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA | LOGGERS, code
         for path in re.findall(r"(?:docs|models|examples|benchmarks|tests|snnprune)/[\w./]*\w", code):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
 

@@ -117,6 +117,60 @@ def test_shards_are_read_whole_and_the_same_in_every_epoch_that_begins_alike(tmp
     assert len(measured) == 7
 
 
+def test_multi_label():
+    report = load("multi_label").main(epochs=1, before=3).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("mean F1", True)
+    assert report.dense.value > 0.8
+    assert any(trial["passed"] for trial in report.trials)
+    assert all(trial["passed"] == (trial["drop"] <= 0.02) for trial in report.trials)
+
+
+def test_regression():
+    report = load("regression").main(epochs=1, before=4).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("mean error", False)
+    assert 0 < report.dense.value < 2.5, "guessing the mean is off by 2.5"
+    assert all(
+        t["drop"] == pytest.approx(t["val_value"] - report.trials[0]["val_value"] + report.trials[0]["drop"])
+        for t in report.trials
+    )
+
+
+def test_segmentation():
+    report = load("segmentation").main(48, 2, 6).report
+    assert report.metric.name == "mIoU"
+    assert 0.3 < report.dense.value <= 1
+    assert report.compact.macs <= 0.5 * report.dense.macs
+
+
+def test_segmentation_metric_by_hand():
+    example = load("segmentation")
+    masks = torch.tensor([[[0, 0, 1, 2]]])
+    said = torch.nn.functional.one_hot(torch.tensor([[[0, 1, 1, 2]]]), 3).permute(0, 3, 1, 2).float()
+    assert example.mean_iou(lambda _: said, [(None, masks)]) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
+def test_detection():
+    report = load("detection").main(8, 1, 2).report
+    assert report.metric.name == "IoU of the surest box"
+    assert report.history[-1]["val_metric"] == report.metric.name
+    assert 0 <= report.compact.value <= 1
+    assert report.compact.macs <= 0.6 * report.dense.macs
+
+
+def test_yolo():
+    pytest.importorskip("ultralytics")
+    report = load("yolo").main(4, 1, 1).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("loss", False)
+    assert report.compact.macs <= 0.7 * report.dense.macs
+
+
+def test_yolo_without_ultralytics(monkeypatch, capsys):
+    example = load("yolo")
+    monkeypatch.setattr(example, "DetectionModel", None)
+    assert example.main() is None
+    assert "pip install ultralytics" in capsys.readouterr().out
+
+
 def fences(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 

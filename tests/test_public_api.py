@@ -48,6 +48,7 @@ RANK = {
     "sizes": 2,
     "export": 4,
     "graph": 4,
+    "measures": 3,
     "metrics": 4,
     "registry": 4,
     "budget": 5,

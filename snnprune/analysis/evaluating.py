@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ExportError, ModelFileError
 from ..feeds import OnnxModel
 from ..graph import layer_shapes
 from ..inputs import first_images
-from ..metrics import Evaluation, evaluate
+from ..measures import Evaluation, Measure
+from ..metrics import evaluate
 from ..pipeline.checks import check_classes
 from ..runs.folder import Opened, open_model
 from ..runtime import onnx_metadata, open_session
@@ -28,8 +29,18 @@ def evaluator(
     trust_pickle: bool = False,
     entry: str | None = None,
     device: str = "cpu",
+    metric: Measure | None = None,
 ) -> tuple[Opened | None, Callable[[Any], Evaluation]]:
     """The opened model (None for ONNX) and a function that measures it on a loader.
+
+    Args:
+        path: of a run, a model file or an ONNX file.
+        arch: architecture, where none is recognised.
+        num_classes: outputs of that model.
+        trust_pickle: load any pickled model.
+        entry: of a checkpoint, which weights to take.
+        device: where to run.
+        metric: of the user's own; by default the accuracy. Only it knows then what batches and outputs are.
 
     Raises:
         ModelFileError: there is no such file, or it cannot be read.
@@ -47,9 +58,11 @@ def evaluator(
         name, file = inputs[0].name, OnnxModel(path, session)
 
         def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(file({name: images.numpy()}))
+            return torch.from_numpy(file({name: images.numpy(force=True)}))
 
         def measure_onnx(loader: Any) -> Evaluation:
+            if metric is not None:
+                return evaluate(OnnxNetwork(run), loader, metric=metric)
             check_classes(run, first_images(loader, 2), loader)
             return evaluate(run, loader, device="cpu")
 
@@ -58,12 +71,31 @@ def evaluator(
     opened.model.to(device)
 
     def measure(loader: Any) -> Evaluation:
+        if metric is not None:
+            return evaluate(opened.model, loader, metric=metric)
         example = first_images(loader, 2).to(device)
         layer_shapes(opened.model, example)  # says so when the images do not fit
         check_classes(opened.model, example, loader)
         return evaluate(opened.model, loader)
 
     return opened, measure
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file as a network on the CPU, of which code can ask where it is.
+
+    Args:
+        run: what the file computes of images.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The file's first output."""
+        return self.run(images)
 
 
 @dataclass(frozen=True, slots=True)

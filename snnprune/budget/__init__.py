@@ -4,7 +4,7 @@ from .blocks import rounding_step
 from .costs import COUNTED, Columns, Counted, Metric
 from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
-from .target import Budget, Latency, Target, parse_drop, parse_latency, parse_target, read_target
+from .target import Budget, Latency, Target, check_drop, parse_drop, parse_latency, parse_target, read_target
 from .times import TimedPart
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Selector",
     "Target",
     "TimedPart",
+    "check_drop",
     "parse_drop",
     "parse_latency",
     "parse_target",

@@ -60,7 +60,7 @@ Target = Mapping[str, float | str]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 NAMES = ("macs", "params", "drop", "latency")
 _Kept = Annotated[float, Number("a share", low=0, high=1, above=True)]
-_Lost = Annotated[float, Number("a fraction", low=0, high=1, below=True)]
+_Lost = Annotated[float, Number("an amount", low=0)]
 _TIME = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*(us|µs|μs|ms|s)\s*")
 _PER_MS = {"us": 1000.0, "µs": 1000.0, "μs": 1000.0, "ms": 1.0, "s": 0.001}
 
@@ -82,10 +82,10 @@ def read_target(target: Target | None) -> dict[str, float | str] | None:
 
 
 def parse_drop(target: Target | None) -> float | None:
-    """The fraction of `{"drop": fraction}`; None for any other target.
+    """The amount of `{"drop": amount}`; None for any other target.
 
     Raises:
-        TargetError: not a mapping with one known name, or a fraction outside [0, 1).
+        TargetError: not a mapping with one known name, or no number of at least 0.
     """
     name, drop = _only(target)
     if name != "drop":
@@ -93,10 +93,27 @@ def parse_drop(target: Target | None) -> float | None:
     found = None if isinstance(drop, str) else _number(drop, _Lost)
     if found is None:
         raise TargetError(
-            f"target drop={_shown(drop)} is no fraction of accuracy in [0, 1); 0.005 is half a point."
-            + hint(f"drop={drop}")
+            f"target drop={_shown(drop)} is no amount that a metric may lose; use a number of at least 0. Of "
+            "accuracy 0.005 is half a point." + hint(f"drop={drop}")
         )
     return found
+
+
+def check_drop(drop: float, fraction: str | None) -> None:
+    """Refuse a drop that leaves nothing.
+
+    Args:
+        drop: from `parse_drop`.
+        fraction: name of the metric where that is a fraction; None of one with other units.
+
+    Raises:
+        TargetError: it is all of a fraction, or more.
+    """
+    if fraction is not None and drop >= 1:
+        raise TargetError(
+            f"target drop={drop} is no fraction of {fraction} in [0, 1); 0.005 is half a point."
+            + hint(f"drop={drop}")
+        )
 
 
 def parse_latency(target: Target | None) -> Latency | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +26,7 @@ from .options import (
     Mean,
     ModelFile,
     Outputs,
+    OwnMetric,
     RoundTo,
     Std,
     Trust,
@@ -106,6 +106,7 @@ def _tell(found: Inspection, floor: float) -> None:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="run folder, model file or .onnx")],
     data: Data,
+    metric: OwnMetric = None,
     arch: Arch = None,
     num_classes: Classes = None,
     data_root: DataRoot = Path("data"),
@@ -122,17 +123,23 @@ def evaluate(
     entry: Entry = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy of a run, a model file or an ONNX file on a test set."""
+    """Accuracy of a run, a model file or an ONNX file on a test set, or a metric of your own."""
     from ..analysis.evaluating import evaluator, recorded_in
     from ..data import some
 
-    where = parse.device(device)
+    where, own = parse.device(device), parse.metric(metric)
     with scripted(as_json):
         display = Display()
         with display.running():
             display.stage("load")
             opened, measure = evaluator(
-                model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry, device=where
+                model,
+                arch=arch,
+                num_classes=num_classes,
+                trust_pickle=trust_pickle,
+                entry=entry,
+                device=where,
+                metric=own,
             )
             recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(
@@ -155,9 +162,10 @@ def evaluate(
             display.stage("test")
             result = measure(test)
         if as_json:
-            emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
-        scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
-        say(f"{model}: {scores} on {result.count} test images of {data}")
+            emit({"model": str(model), "data": data, **result.to_dict()})
+        loss = "" if result.loss is None else f", loss {result.loss:.4f}"
+        figures = f"{result.metric.name} {result.metric.text(result.value)}{loss}"
+        say(f"{model}: {figures} on {result.count} test images of {data}")
 
 
 def compare(
@@ -180,7 +188,7 @@ def compare(
 
     from ..analysis.comparing import report_of
     from ..runs.times import marks
-    from ..runs.visual import HEAD, comparison, write_comparison, write_page
+    from ..runs.visual import comparison, head, write_comparison, write_page
     from ..runs.visual.material import REPORT
 
     found = [
@@ -193,9 +201,9 @@ def compare(
             summary(found[0][1], runs[0])
         else:
             table = Table()
-            for name in HEAD:
-                left = name in ("run", "data", "target")
-                table.add_column(name, justify="left" if left else "right", overflow="fold")
+            for name in head(found):
+                left = name in ("run", "data", "target", "metric")
+                table.add_column(escape(name), justify="left" if left else "right", overflow="fold")
             for row in comparison(found):
                 table.add_row(*map(escape, row))
             console.print(table)
@@ -203,7 +211,7 @@ def compare(
                 say(sentence)
         bare = [path for path in runs if not (path / REPORT).is_file()]
         for path in bare:
-            say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")
+            say(f"{path} holds no {REPORT}: what its groups lost and how good it is was not written down")
         if len(found) == 1 and html is None and not bare:
             say(f"wrote {write_page(runs[0], found[0][1])}")
         elif html is not None:

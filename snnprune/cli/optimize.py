@@ -32,6 +32,7 @@ from .options import (
     Mean,
     ModelFile,
     Outputs,
+    OwnMetric,
     RoundTo,
     Std,
     ThreadCount,
@@ -56,11 +57,12 @@ def optimize(
     target: Annotated[
         str | None,
         typer.Option(
-            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, latency=SHARE of the "
-            "dense time or latency=3ms, as --engine and the options after it serve, or free; "
+            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy (or AMOUNT of --metric) to lose, "
+            "latency=SHARE of the dense time or latency=3ms, as --engine and the options after it serve, or free; "
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,
+    metric: OwnMetric = None,
     granularity: Annotated[str, of("granularity")] = DEFAULT.granularity,
     epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
     trials: Annotated[int | None, of("trials", show_default=str(DEFAULT.trials))] = None,
@@ -125,7 +127,7 @@ def optimize(
     ] = None,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..budget import parse_drop
+    from ..budget import check_drop, parse_drop
     from ..errors import ConfigError
     from ..learner import Callback, PruneConfig
     from ..learner.tensorboard import TensorBoard
@@ -188,7 +190,10 @@ def optimize(
         profile=profile,
     )
     check_timed(config)
-    where = parse.device(device)
+    drop = parse_drop(goal)
+    if drop is not None and metric is None:
+        check_drop(drop, "accuracy")
+    where, own = parse.device(device), parse.metric(metric)
     with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:
             console.quiet = True
@@ -196,7 +201,7 @@ def optimize(
             _dry_run(*load(where), config, where, as_json=as_json)
             return
         folder = find_folder(model, output, resume, ranks)
-        display = Display()
+        display = Display(percent=own is not None and own.info.percent)
         with display.running(), session(folder, ranks, resume=resume) as run:
             if ranks.first:
                 run.work.mkdir(parents=True, exist_ok=True)
@@ -218,6 +223,7 @@ def optimize(
                     checkpoint=run.checkpoint,
                     resume=resume,
                     data_name=data,
+                    metric=own,
                 )
             run.learned = True
             result.report.command = shlex.join(["snnprune", *(context.obj or ())])

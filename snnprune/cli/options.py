@@ -57,6 +57,14 @@ Workers = Annotated[
     int | None, typer.Option(help="processes that read images; by default one per core, at most 8", min=0)
 ]
 BatchSize = Annotated[int, typer.Option(help="images per step")]
+OwnMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="file.py:function of (model, loader) that gives a number, instead of the accuracy (runs that code); "
+        "function.higher_is_better = False where less is better",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
 Keep = Annotated[list[str] | None, of("keep")]

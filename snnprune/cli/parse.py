@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from ..budget import read_target
 from ..budget.hints import hint
 from ..errors import ConfigError, TargetError, first_line
+
+if TYPE_CHECKING:
+    from ..measures import Metric
 
 _FORMS = "macs=0.5, params=0.3, drop=0.005, latency=0.5, latency=3ms or free"
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -46,6 +50,28 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if not values:
         raise ConfigError(f"{option} {text!r} is no list of numbers such as 0.49,0.48,0.45.")
     return values
+
+
+def metric(spec: str | None) -> Metric | None:
+    """The metric that `file.py:name` or `package.module:name` names; runs that code.
+
+    It is a function of (model, loader), an object with `update`, `compute` and `reset`, or a `snnprune.Metric`.
+
+    Raises:
+        ConfigError: what is named is none of them.
+        ModelFileError: there is no such file, module or name, or it fails while loading.
+    """
+    from ..measures import Metric
+    from ..registry import load_named
+
+    if spec is None:
+        return None
+    if spec.endswith(".py"):
+        raise ConfigError(f"--metric {spec} names a file alone; add its function of (model, loader), {spec}:name.")
+    found = load_named(spec)
+    if found is None:
+        raise ConfigError(f"--metric {spec}: there is no such name in it.")
+    return found if isinstance(found, Metric) else Metric(found)
 
 
 def device(name: str) -> str:

@@ -24,6 +24,7 @@ from .options import (
     Keep,
     Mean,
     ModelFile,
+    OwnMetric,
     Std,
     Trust,
     ValSplit,
@@ -38,7 +39,8 @@ def sensitivity(
     data: Data,
     arch: Arch = None,
     num_classes: Classes = None,
-    metric: Annotated[str, typer.Option(help="cost of the whole model's curve: macs or params")] = "macs",
+    cost: Annotated[str, typer.Option(help="of the whole model's curve: macs or params")] = "macs",
+    metric: OwnMetric = None,
     data_root: DataRoot = Path("data"),
     mean: Mean = None,
     std: Std = None,
@@ -58,12 +60,12 @@ def sensitivity(
     entry: Entry = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy against the kept share of every group and of the whole, before any training."""
+    """Accuracy, or your own metric, against the kept share of every group and of all, before any training."""
     from rich.markup import escape
     from rich.table import Table
 
     from ..analysis import sensitivity as measure
-    from ..budget import Counted
+    from ..budget import COUNTED, Counted
     from ..errors import ConfigError
     from ..options import checked
     from ..runs.folder import open_model
@@ -71,7 +73,12 @@ def sensitivity(
     from ..runs.visual import write_sensitivity
     from ..shown import ROWS, cut, largest
 
-    where = parse.device(device)
+    if metric in COUNTED:  # until 0.3
+        typer.echo(
+            f"warning: --metric {metric} is now --cost {metric}; as it was it is taken until 0.3.", err=True
+        )
+        cost, metric = str(metric), None
+    where, own = parse.device(device), parse.metric(metric)
     if limit < 1:
         raise ConfigError(f"--limit {limit} must be at least 1.")
     with scripted(as_json):
@@ -98,7 +105,8 @@ def sensitivity(
             found = measure(
                 opened.model.to(where),
                 val,
-                metric=checked("metric", metric, Counted),
+                cost=checked("cost", cost, Counted),
+                metric=own,
                 keep=tuple(keep or ()),
                 batches=list(itertools.islice(splits.train, 4)),
                 time=time,
@@ -106,21 +114,24 @@ def sensitivity(
             )
         if as_json:
             emit({"model": str(model), "data": data, **found.to_dict()})
-        table = Table(title=f"{escape(str(model))}: accuracy without recovery", title_justify="left")
+        text = found.metric.text
+        table = Table(
+            title=f"{escape(str(model))}: {escape(found.metric.name)} without recovery", title_justify="left"
+        )
         table.add_column("group", overflow="fold")
         shares = [point["kept"] / found.groups[0]["size"] for point in found.groups[0]["points"]]
         for name in ("neurons", *(f"{share:.0%} kept" for share in shares)):
             table.add_column(name, justify="right")
         groups, rest = largest(found.groups, ROWS, "groups", lambda group: group["size"], BY_JSON)
         for group in groups:
-            scores = [f"{point['accuracy']:.2%}" for point in group["points"]]
-            table.add_row(escape(cut(group["id"])), str(group["size"]), *scores)
+            values = [text(point["value"]) for point in group["points"]]
+            table.add_row(escape(cut(group["id"])), str(group["size"]), *values)
         console.print(table)
         say_rest(rest)
-        say(f"dense: {found.accuracy:.2%} on {found.count} validation images of {data}")
+        say(f"dense: {text(found.value)} on {found.count} validation images of {data}")
         for point in found.whole:
             fast = f", {speed_up(point, spread=True)}" if "latency" in point else ""
-            say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}{fast}")
+            say(f"all groups cut to {cost}={point[cost]:.2f}: {text(point['value'])}{fast}")
         if found.served is not None:
             say(f"timed with {served_by(found.served)}")
         for why in dict.fromkeys(point["refused"] for point in found.whole if point.get("refused")):

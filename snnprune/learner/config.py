@@ -54,7 +54,8 @@ class PruneConfig:
     target: Mapping[str, float | str] | None = option(
         lambda: {"macs": 0.5},
         '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
-        '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
+        '`{"drop": amount}`: the fewest MACs at which the validation accuracy (or your own metric) '
+        "loses at most that. "
         '`{"latency": share}`: that share of the dense time, served by `serving`; `{"latency": "3ms"}`: so much. '
         "None is the papers' free mode, in which the switcher alone decides.",
     )

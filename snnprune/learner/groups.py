@@ -89,8 +89,8 @@ class SearchOptions:
     switcher_clip: Positive = option(5.0, "largest norm of the gradient of the switcher and the offsets.")
     patience: Count | None = option(
         None,
-        "in the free mode, epochs for which the validation loss may fail to fall before the search ends. None "
-        "never ends it early.",
+        "in the free mode, epochs for which the validation loss (of a metric of your own, that) may fail to get "
+        "better before the search ends. None never ends it early.",
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..budget import parse_drop
 from ..learner import Event, PruneConfig
-from ..metrics import Evaluation
 
 logger = logging.getLogger(__name__)
 _NEAR = 0.1  # of the way from chance to everything right
@@ -85,20 +84,20 @@ def too_few_to_judge(config: PruneConfig, count: int | None) -> str | None:
     )
 
 
-def near_chance(found: Evaluation, classes: int) -> str | None:
+def near_chance(accuracy: float, classes: int) -> str | None:
     """A sentence where the model that came in knows next to nothing of its data.
 
     Args:
-        found: the dense model's figures.
+        accuracy: the dense model's, in [0, 1].
         classes: of the data.
     """
     if classes < 2:
         return None
     chance = 1 / classes
-    if found.accuracy >= min(2 * chance, chance + _NEAR * (1 - chance)):
+    if accuracy >= min(2 * chance, chance + _NEAR * (1 - chance)):
         return None
     return (
-        f"the model that came in is near chance: {found.accuracy:.1%} right, of {classes} classes. Check the "
+        f"the model that came in is near chance: {accuracy:.1%} right, of {classes} classes. Check the "
         "normalisation (--mean, --std), --image-size and the order of the classes"
     )
 

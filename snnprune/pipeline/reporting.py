@@ -14,10 +14,11 @@ from ..budget import rounding_step
 from ..data import info_of
 from ..errors import first_line
 from ..macs import MacCount, price
-from ..metrics import Evaluation, count_nonzero, count_params
+from ..measures import Evaluation
+from ..metrics import count_nonzero, count_params
 from ..registry import check_finite, recognise
 from ..runs.pictures import feature_maps
-from ..runs.report import ModelFigures, Report, device_name
+from ..runs.report import ModelFigures, Report, device_name, figures_of
 from ..runs.result import Result
 from ..runs.sparse import stored_bytes
 from .delivered import check_delivered
@@ -66,6 +67,7 @@ def result_of(
         seed=setting.config.seed,
         data=data_name or (info.name if info else "given loaders"),
         split="val" if setting.test is None else "test",
+        metric=setting.metric.info,
         seconds=round(time.monotonic() - began, 1),
         device=device_name(setting.where),
         speed=None if job.speed is None else job.speed.to_dict(),
@@ -97,13 +99,7 @@ def result_of(
 
 
 def _figures(model: nn.Module, measured: Evaluation | None, priced: MacCount, found: Found) -> ModelFigures:
-    return ModelFigures(
-        accuracy=measured.accuracy if measured else None,
-        loss=measured.loss if measured else None,
-        macs=priced.total,
-        params=count_params(model),
-        nonzero=count_nonzero(model) if found.sparse else None,
-    )
+    return figures_of(measured, priced.total, count_params(model), count_nonzero(model) if found.sparse else None)
 
 
 def _odd_widths(job: Job) -> dict[str, int]:

@@ -35,6 +35,19 @@ def load_factory(spec: str) -> Callable[..., Any]:
     Raises:
         ModelFileError: there is no such file, module or function, or it fails while loading.
     """
+    found = load_named(spec)
+    if not callable(found):
+        source, _, function = spec.rpartition(":")
+        raise ModelFileError(f"{spec}: {source} has no function {function!r}.")
+    return found
+
+
+def load_named(spec: str) -> Any:
+    """What `package.module:name` or `path/file.py:name` names, a function or an object; None if it is not there.
+
+    Raises:
+        ModelFileError: there is no such file or module, or it fails while loading.
+    """
     source, _, function = spec.rpartition(":")
     if not source or not function:
         raise ModelFileError(f"{spec!r} is not of the form file.py:function or package.module:function.")
@@ -45,10 +58,7 @@ def load_factory(spec: str) -> Callable[..., Any]:
             module = importlib.import_module(source)
         except (Exception, SystemExit) as error:  # code that is no module, but a script, may end the process
             raise ModelFileError(f"{spec}: cannot import {source} ({type(error).__name__}: {error}).") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ModelFileError(f"{spec}: {source} has no function {function!r}.")
-    return found
+    return getattr(module, function, None)
 
 
 def _load_file(path: Path, spec: str) -> Any:

@@ -160,13 +160,19 @@ def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
 
 def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str, Any]:
     """What goes into the ONNX file beside the graph; without a report there is no accuracy to tell."""
-    accuracy = {"split": report.split, "value": report.compact.accuracy} if report else None
+    figures = None if report is None else report.compact
+    accuracy = metric = None
+    if report is not None and figures is not None and figures.accuracy is None and figures.value is not None:
+        metric = {**report.metric.to_dict(), "split": report.split, "value": figures.value}
+    elif report is not None and figures is not None:
+        accuracy = {"split": report.split, "value": figures.accuracy}
     return {
         "snnprune.classes": details.get("classes"),
         "snnprune.normalization": details.get("normalization"),
         "snnprune.input_shape": details.get("input_shape"),
         "snnprune.crop_ratio": details.get("crop_ratio"),
         "snnprune.accuracy": accuracy,
+        "snnprune.metric": metric,
     }
 
 

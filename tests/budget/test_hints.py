@@ -78,7 +78,6 @@ def test_on_the_command_line(text, wanted):
         ({"macs": 50}, "macs=0.5"),
         ({"flops": 0.5}, "macs=0.5"),
         ({"latency": 3}, "latency=3ms"),
-        ({"drop": 1}, "drop=0.01"),
     ],
 )
 def test_in_python(target, wanted):

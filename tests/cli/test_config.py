@@ -46,7 +46,9 @@ def test_a_file_runs_no_code(refused, here, name):
     content = {"model": "digits.pt", "data": "digits", "arch": "resnet18", name: "evil.py:f"}
     refused(*given(here, content), says=("names code to run", f"say so: --{name} evil.py:f"))
     own = ARCH if name == "data" else []
-    refused(*given(here, content), *own, f"--{name}", "evil.py:f", says="evil.py")  # asked for in person, it is run
+    refused(
+        *given(here, content), *own, f"--{name}", "evil.py:f", says="evil.py"
+    )  # asked for in person, it is run
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import snnprune
 from snnprune.analysis import plan
 from snnprune.learner import Event, PruneConfig
-from snnprune.metrics import Evaluation
 from snnprune.pipeline.prospects import (
     RisingLoss,
     count_of,
@@ -96,7 +95,7 @@ def test_parts_too_small_to_judge():
     ],
 )
 def test_near_chance(classes, accuracy, told):
-    assert (near_chance(Evaluation(accuracy, 1.0, 100), classes) is not None) == told
+    assert (near_chance(accuracy, classes) is not None) == told
 
 
 def test_a_run_says_it_before_it_learns(caplog):
