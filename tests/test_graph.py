@@ -133,10 +133,10 @@ def shuffle(x):
             "product",
         ),
         (Lambda(lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1)), "split by a constant"),
-        (Lambda(lambda x: torch.cat(x.split(4, 1)[::-1], 1)), "removal changes the output"),
+        (Lambda(lambda x: torch.cat(x.split(4, 1)[::-1], 1)), "split by a constant"),
         (
             Lambda(lambda x: x.view(-1, 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)),
-            "flatten(1) follows it",
+            "constant in the code",
         ),
         (Lambda(lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]]), "picked by their position"),
         (Lambda(lambda x: torch.cat([2 * x[:, :4], x[:, 4:]], 1)), "picked by their position"),

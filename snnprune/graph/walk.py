@@ -22,10 +22,12 @@ from ..draws import is_random
 from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
+from ..layers.numbers import exchanged
 from .labels import Classes, core
 from .ledger import Ledger, is_known
 from .ops import Constraints, OperationCall, OperationRule, operation
 from .rules import functions_through, rule_for
+from .sizing import Sizes
 
 
 class Walk(TorchDispatchMode):
@@ -38,7 +40,10 @@ class Walk(TorchDispatchMode):
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
         self._drawn = WeakTensorKeyDictionary()  # tensors of which nothing but drawn numbers went in
         self._stack: list[str] = []
+        self.calls: list[tuple[str, int]] = []  # modules that run, and the number of their call
+        self._count = 0
         self._inside = 0
+        self.sizes = Sizes(self)
         self._tensors: dict[int, str] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._tensors.setdefault(id(tensor), name)
@@ -67,7 +72,12 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with self._hooks(), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(exchanged(self.model, self.sizes.number))
+            for context in (self._hooks(), functions_through(self.function), torch.no_grad(), attention.unfused()):
+                stack.enter_context(context)
+            stack.enter_context(self)
+            stack.enter_context(self.sizes)
             output = call(self.model, inputs)
         for tensor in tensors_in(output):
             labels = self.get(tensor)
@@ -90,6 +100,7 @@ class Walk(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
             self._stack.clear()
+            self.calls.clear()
             self._inside = 0
 
     def function(self, cls: Any, forward: Any, given: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
@@ -115,12 +126,15 @@ class Walk(TorchDispatchMode):
     def enter(self, name: str, module: nn.Module) -> None:
         """A module begins."""
         self._stack.append(name)
+        self._count += 1
+        self.calls.append((name, self._count))
         if is_known(module):
             self._inside += 1
 
     def leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A module ends; the rule of a known layer is applied to what came out."""
         self._stack.pop()
+        self.calls.pop()
         if not is_known(module):
             return
         self._inside -= 1
@@ -230,6 +244,24 @@ class Walk(TorchDispatchMode):
         if found is not None:
             self._labels[tensor] = found
         return found
+
+    def labels_of(self, tensor: Any) -> Tensor | None:
+        """Labels that a tensor has already."""
+        return self._labels.get(tensor) if isinstance(tensor, Tensor) else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a layer runs that is handled as a whole."""
+        return self._inside > 0
+
+    @property
+    def splitting(self) -> bool:
+        """Whether the sizes of the split that runs are known to the code's letter."""
+        return self.sizes.splitting
+
+    def slices(self, dim: int, start: int, stop: int) -> bool:
+        """Whether the bounds of the slice that runs are seen as the code gives them."""
+        return any((cut.dim, cut.start, cut.stop) == (dim, start, stop) for cut in self.sizes.slices)
 
     def _set(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is not None and bool((core(labels) != 0).any()):

@@ -161,7 +161,8 @@ class _Proof:
         if found is None:
             return chosen
         if len(chosen) == 1:
-            self.reasons[chosen[0].id] = found.why + _suspects(chosen[0])
+            doubt = chosen[0].doubt if self.trials <= _TRIALS else ""
+            self.reasons[chosen[0].id] = (doubt or found.why) + _suspects(chosen[0])
             return []
         if found.module is not None:
             near = [g for g in chosen if any(m.module == found.module for m in g.members)]
