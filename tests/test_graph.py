@@ -280,7 +280,7 @@ def test_a_model_that_does_not_run_is_an_error():
         snnprune.trace(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)), X)
 
 
-def test_hard_coded_view_is_refused_not_broken():
+def test_a_hard_coded_view_takes_another_number():
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -290,5 +290,6 @@ def test_hard_coded_view_is_refused_not_broken():
             return self.head(F.relu(self.mid(self.conv(x).view(-1, 512))))
 
     groups = by_id(snnprune.trace(Fixed(), X))
-    assert not groups["conv"].prunable
+    assert groups["conv"].prunable
+    assert groups["conv"].size == 8
     assert groups["mid"].prunable

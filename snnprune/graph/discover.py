@@ -39,7 +39,7 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
     Raises:
         UnsupportedModelError: the model does not run.
     """
-    clone = copy.deepcopy(model).eval()
+    clone = copy.deepcopy(model).train().eval()  # without what was computed from parameters before
     attention.open_(clone.modules())
     attention.unnest_(clone)
     walk = Walk(clone)

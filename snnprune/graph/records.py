@@ -61,6 +61,7 @@ class NeuronGroup:
         note: anything else a user should know, such as channels left out of the group.
         macs: multiply-adds per neuron, for one input, in products of activations (attention) and with
             parameters outside layers.
+        doubt: the reason that the group has if the proof fails; empty where nothing is doubted.
         rules: what the rules of the user's own that it rests on are for: classes of layers, and operations.
     """
 

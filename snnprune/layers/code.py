@@ -215,7 +215,6 @@ def _with_code(function: FunctionType, code: CodeType) -> FunctionType:
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     closure = tuple(cells[name] for name in code.co_freevars)
     new = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure or None)
-    functools.update_wrapper(new, function)
-    del new.__wrapped__
-    new.__kwdefaults__ = function.__kwdefaults__
+    for name in (*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"):
+        setattr(new, name, getattr(function, name))
     return new

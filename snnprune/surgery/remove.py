@@ -108,11 +108,20 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
             set_sizes_(module, {call: {int(position): number}})
     tie_again_(model, ties)
     attention.unnest_(model)
+    forget_(model)
     return model
 
 
+def forget_(model: nn.Module) -> None:
+    """Let modules drop what they computed from their parameters for evaluation, in place."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module, mode in modes.items():
+        module.training = mode
+
+
 def numbers_left(groups: Sequence[NeuronGroup], kept: dict[str, Tensor]) -> dict[tuple[str, str, str], int]:
-    """What the network's own numbers come to: (module, role, place) -> number, for groups that lose neurons."""
+    """What the network's own numbers come to: (module, role, place) -> number, where neurons go."""
     masks: dict[tuple[str, str, str], tuple[int, Tensor]] = {}
     for group in groups:
         mask = kept.get(group.id)

@@ -117,3 +117,43 @@ def test_values_of_one_head_go_by_channels(kind, tmp_path):
     assert groups["middle.v"].prunable
     assert "product of activations reads across" in str(groups["middle.q"].reason)
     assert small.middle.o.weight.shape[1] == 8
+
+
+class Biased(nn.Module):
+    """Biases per head that are computed once for evaluation, as timm's LeViT does, and parts of unequal width."""
+
+    def __init__(self, dim: int = 24, heads: int = 6) -> None:
+        super().__init__()
+        self.num_heads, self.key_dim, self.val_dim, self.val_attn_dim = heads, 2, 4, 4 * heads
+        self.qkv, self.proj = nn.Linear(dim, heads * 8), nn.Linear(4 * heads, dim)
+        self.biases = nn.Parameter(torch.randn(heads, 36))
+        self.register_buffer("places", torch.arange(36 * 36).view(36, 36) % 36, persistent=False)
+        self.cache = {}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            self.cache = {}
+        return self
+
+    def bias(self):
+        if self.training:
+            return self.biases[:, self.places]
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.biases[:, self.places]
+        return self.cache["bias"]
+
+    def forward(self, x):
+        b, _, h, w = x.shape
+        qkv = self.qkv(x.flatten(2).mT).view(b, h * w, self.num_heads, -1)
+        q, k, v = qkv.split([self.key_dim, self.key_dim, self.val_dim], dim=3)
+        q, k, v = q.permute(0, 2, 1, 3), k.permute(0, 2, 3, 1), v.permute(0, 2, 1, 3)
+        y = ((q @ k + self.bias()).softmax(-1) @ v).transpose(1, 2).reshape(b, h * w, self.val_attn_dim)
+        return self.proj(y).mT.reshape(x.shape)
+
+
+def test_what_was_computed_for_evaluation_is_computed_anew(tmp_path):
+    groups, small = cut(lambda: Around(Biased(), 24), tmp_path, 2, 3, 6, 6)
+    assert groups["middle.qkv"].size == 6
+    assert (small.middle.num_heads, small.middle.val_attn_dim, len(small.middle.biases)) == (4, 16, 4)
+    assert (small.middle.key_dim, small.middle.val_dim) == (2, 4)

@@ -230,3 +230,30 @@ class Net(nn.Module):
     file.unlink()
     reasons = {g.id: g.reason for g in snnprune.trace(model, x)}
     assert "is a constant in the code (view in net.py:11)" in str(reasons["conv"])
+
+
+class Causal(nn.Module):
+    """A transformer's attention as nanoGPT writes it: one split by an attribute, a mask in a buffer."""
+
+    def __init__(self, n_head: int = 6, n_embd: int = 24) -> None:
+        super().__init__()
+        self.n_head, self.n_embd = n_head, n_embd
+        self.c_attn, self.c_proj = nn.Linear(n_embd, 3 * n_embd), nn.Linear(n_embd, n_embd)
+        self.register_buffer("bias", torch.tril(torch.ones(16, 16)).view(1, 1, 16, 16))
+
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = self.c_attn(x).split(self.n_embd, dim=2)
+        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        att = (q @ k.transpose(-2, -1)) * (1.0 / k.size(-1) ** 0.5)
+        att = att.masked_fill(self.bias[:, :, :T, :T] == 0, float("-inf")).softmax(-1)
+        return self.c_proj((att @ v).transpose(1, 2).contiguous().view(B, T, C))
+
+
+def test_a_split_by_an_attribute_follows_the_heads(tmp_path):
+    groups, small = cut(lambda: Tokens(Causal()), tmp_path, 2, 8, 5)
+    assert groups["attention.c_attn"].size == 6
+    assert (small.attention.n_head, small.attention.n_embd) == (4, 16)
+    assert small.attention.c_attn.out_features == 48
