@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from ..layers import kind_of
 from ..layers.code import can_take
 from .asked import Asked
 from .counts import Count, Values, count_along
@@ -120,6 +121,8 @@ class _Attempt:
             self._settle_attributes()
         self._check()
         for attribute, count in self.values.known.items():
+            if count.parts and kind_of(self.model.get_submodule(attribute.module)) is not None:
+                continue  # a layer's own width, which is set when the layer is cut
             if count.parts:
                 number = Followed(attribute.module, "size", attribute.path, count, frozenset())
                 self.outcome.followed.append(number)

@@ -39,6 +39,8 @@ def cut(
     with torch.no_grad():
         wanted = gated(x)
         small = gated.compact().eval()
+        kept = {name: (scale > 0).numpy() for name, scale in scales.items()}
+        assert gated.cost.cost("params", kept) == sum(p.numel() for p in small.parameters())
         gated.detach()
         same(small(x), wanted)
         same(copy.deepcopy(small)(x), wanted)

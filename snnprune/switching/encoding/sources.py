@@ -87,7 +87,7 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
             source = _matrix(parameters[member.module], member, group.size)
             if source is not None:
                 found.append(source)
-        if member.role in ("parameter", "heads"):
+        if member.role not in ("producer", "consumer", "between"):
             continue
         module = model.get_submodule(member.module)
         weighted = layers.is_conv(module) or isinstance(module, nn.Linear)
