@@ -116,7 +116,7 @@ def layer_costs(
             part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
             if member.role == "parameter":
                 slices.setdefault((member.module, member.dim), []).append(part)
-            elif member.role != "heads":
+            elif member.role in ("producer", "consumer", "between"):
                 (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
         if group.macs:
             every = np.arange(group.size)

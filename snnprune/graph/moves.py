@@ -118,13 +118,20 @@ def _pick(call: OperationCall) -> Any:
         at = {"slice": 1, "select": 1, "unbind": 1, "narrow": 1, "index_select": 1, "gather": 1}.get(name, 2)
         dims = [kwargs.get("dim", args[at] if len(args) > at else 0) % labels.dim()]
     same = isinstance(out, Tensor) and out.shape == labels.shape
-    if name == "slice" and same:
-        return labels
+    if name == "slice" and (same or _followed(call, labels, dims[0])):
+        return _moved(func, (labels, *args[1:]), kwargs)
     if "split" in name or "chunk" in name:
         return _split(store, func, labels, dims[0], args, kwargs, out)
     for dim in dims:
         labels = store.classes.along(labels, [dim], "its channels are picked by their position")
     return _moved(func, (labels, *args[1:]), kwargs)
+
+
+def _followed(call: OperationCall, labels: Tensor, dim: int) -> bool:
+    """Whether the bounds of a slice come from numbers of the network's own, which may follow."""
+    start, stop = (*call.args[2:4], None, None)[:2]
+    whole = labels.shape[dim]
+    return call.store.slices(dim, start or 0, whole if stop is None or stop > whole else stop)
 
 
 def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs: Any, out: Any) -> Any:
@@ -133,7 +140,9 @@ def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs:
         if len({p.shape[dim] for p in parts}) == 1:  # equal parts must stay equal
             for part in parts[1:]:
                 store.classes.unite(core(parts[0]), core(part))
-        else:
+        elif len(varying(labels)) > 1:  # such as queries, keys and values inside every head
+            labels = store.classes.along(labels, [dim], "it is split into unequal parts")
+        elif not store.splitting:
             store.classes.pin(labels, "it is split by a constant in the code")
     return _moved(func, (labels, *args[1:]), kwargs)
 

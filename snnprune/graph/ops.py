@@ -54,6 +54,15 @@ class Store(Protocol):
         """The module that runs, in brackets, for messages."""
         ...
 
+    @property
+    def splitting(self) -> bool:
+        """Whether the sizes of the split that runs are seen as the code gives them."""
+        ...
+
+    def slices(self, dim: int, start: int, stop: int) -> bool:
+        """Whether the bounds of the slice that runs are seen as the code gives them."""
+        ...
+
 
 @dataclass(slots=True)
 class Blank:

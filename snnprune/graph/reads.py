@@ -224,9 +224,11 @@ def _product(call: OperationCall) -> Any:
     parts.sort(key=lambda part: (store.classes.is_raw(part[0]), -len(varying(part[0]))))
     result = parts[0][0]
     for part, tensor, inner in parts[1:]:
-        if store.classes.is_raw(part):  # a parameter: it need not fit unless it has a place for every neuron
-            size = list(extent(tensor, len(shape)))
-            size[inner] = 1
+        size = list(extent(tensor, len(shape)))
+        size[inner] = 1
+        if not varying(part) and varying(result) and all(size[d] == 1 for d in varying(result)):
+            store.classes.pin(part, why)  # attention of one head: each channel of the values is read by itself
+        elif store.classes.is_raw(part):  # a parameter: it need not fit unless it has a place for every neuron
             store.constraints.operands.append((result, part, tuple(size), fixed_by(store, tensor)))
         else:
             store.classes.unite(core(result), core(part))

@@ -7,6 +7,7 @@ does not matter how the model's code is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,18 +18,18 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import layers
-from ..draws import is_random
 from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
+from ..layers.numbers import exchanged
 from .hooks import hooked
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_known
 from .ops import Blank, Constraints, OperationCall, OperationRule, operation
+from .origins import Blanks, Drawn, names_of
 from .outputs import paths_of, selected
 from .rules import functions_through, rule_for
-
-_FILLING = ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full")
+from .sizing import Sizes
 
 
 class Walk(TorchDispatchMode):
@@ -50,24 +51,16 @@ class Walk(TorchDispatchMode):
         self.model, self.ledger = model, Ledger(model)
         self._labels = WeakTensorKeyDictionary()
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
-        self._drawn = WeakTensorKeyDictionary()  # tensors of which nothing but drawn numbers went in
-        self._blank = (
-            WeakTensorKeyDictionary()
-        )  # tensors filled with a number and views of such: (it, whether whole)
+        self._drawn, self._blanks = Drawn(), Blanks()
         self._stack: list[str] = []
+        self.calls: list[tuple[str, int]] = []  # modules that run, and the number of their call
+        self._count = 0
         self._inside = 0
         self.modules = dict(model.named_modules())
         self.entered: set[str] = set()
         self.doubts: dict[str, tuple[set[int], str]] = {}
-        self._tensors: dict[int, str] = {}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._tensors.setdefault(id(tensor), name)
-        for owner, module in model.named_modules():  # of several names, the one under which a layer has neurons
-            if layers.is_weighted(module):
-                prefix = f"{owner}." if owner else ""
-                self._tensors.update(
-                    {id(t): prefix + own for own, t in module._parameters.items() if t is not None}
-                )
+        self.sizes = Sizes(self)
+        self._tensors = names_of(model)
 
     @property
     def classes(self) -> Classes:
@@ -87,7 +80,12 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with hooked(self), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(exchanged(self.model, self.sizes.number))
+            for context in (hooked(self), functions_through(self.function), torch.no_grad(), attention.unfused()):
+                stack.enter_context(context)
+            stack.enter_context(self)
+            stack.enter_context(self.sizes)
             output = call(self.model, inputs)
         self.returned = [path for path, _ in paths_of(output)]
         for tensor in selected(output, self.outputs):
@@ -121,6 +119,8 @@ class Walk(TorchDispatchMode):
         """A module begins."""
         self._stack.append(name)
         self.entered.add(name)
+        self._count += 1
+        self.calls.append((name, self._count))
         for tensor in tensors_in(list(args)) if self.doubts else ():
             self._doubt(self.get(tensor))
         if is_known(module):
@@ -129,11 +129,13 @@ class Walk(TorchDispatchMode):
     def reset(self) -> None:
         """A pass is over, perhaps by an exception."""
         self._stack.clear()
+        self.calls.clear()
         self._inside = 0
 
     def leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A module ends; the rule of a known layer is applied to what came out."""
         self._stack.pop()
+        self.calls.pop()
         if not is_known(module):
             for tensor in tensors_in(output) if self.doubts else ():
                 self._doubt(self.get(tensor))
@@ -180,17 +182,9 @@ class Walk(TorchDispatchMode):
         if name in ("mm", "addmm") and self._matrix_product(args, out, addend=name == "addmm"):
             return
         parts = tree_leaves((args, kwargs))
-        if name in _FILLING:
-            self._blank[out] = Blank(tuple(out.shape)), True
-        elif func.is_view and args[0] in self._blank and isinstance(out, Tensor):
-            blank, whole = self._blank[args[0]]
-            self._blank[out] = blank, whole and name in ("detach", "alias")
+        self._blanks.note(name, func, args, out)
         if not any(isinstance(p, Tensor) and self.get(p) is not None for p in parts):
-            sources = [p for p in parts if isinstance(p, Tensor) and p.numel() > 1]
-            if is_random(func) or (sources and all(self.drawn(p) for p in sources)):
-                for tensor in tree_leaves(out):
-                    if isinstance(tensor, Tensor):
-                        self._drawn[tensor] = True
+            self._drawn.note(func, parts, out)
             return
         outs = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
         if outs and not any(o.numel() for o in outs):
@@ -254,11 +248,29 @@ class Walk(TorchDispatchMode):
             name, turned = self._weights[tensor]
             found = self.ledger.of_parameter(name, tensor.t() if turned else tensor)
             found = None if found is None else found.t() if turned else found
-        elif tensor in self._blank and self._blank[tensor][1]:
-            found = self._blank[tensor][0].labels
+        else:
+            found = self._blanks.labels(tensor)
         if found is not None:
             self._labels[tensor] = found
         return found
+
+    def labels_of(self, tensor: Any) -> Tensor | None:
+        """Labels that a tensor has already."""
+        return self._labels.get(tensor) if isinstance(tensor, Tensor) else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a layer runs that is handled as a whole."""
+        return self._inside > 0
+
+    @property
+    def splitting(self) -> bool:
+        """Whether the sizes of the split that runs are known to the code's letter."""
+        return self.sizes.splitting
+
+    def slices(self, dim: int, start: int, stop: int) -> bool:
+        """Whether the bounds of the slice that runs are seen as the code gives them."""
+        return any((cut.dim, cut.start, cut.stop) == (dim, start, stop) for cut in self.sizes.slices)
 
     def _set(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is not None and bool((core(labels) != 0).any()):
@@ -277,7 +289,7 @@ class Walk(TorchDispatchMode):
 
     def blank(self, tensor: Any) -> Blank | None:
         """The tensor filled with a number of which this is a part; None where it is of none."""
-        return self._blank[tensor][0] if isinstance(tensor, Tensor) and tensor in self._blank else None
+        return self._blanks.of(tensor)
 
     def rows_of(self, weight: Tensor, dim: int) -> Tensor | None:
         """Labels of what a weight of the code's own makes, one per slice along `dim`; or None."""

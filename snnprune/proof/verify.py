@@ -239,7 +239,9 @@ class _Proof:
             return [*base, *some]
         if len(some) == 1:
             alone = self._again(some, found) if base else known
-            why = alone.why if alone is not None else "it is exact alone but not together with other groups"
+            why = "it is exact alone but not together with other groups"
+            if alone is not None:
+                why = (some[0].doubt if self.trials <= _TRIALS else "") or alone.why
             self.reasons[some[0].id] = why + _suspects(some[0])
             return base
         half = len(some) // 2

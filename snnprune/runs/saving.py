@@ -20,6 +20,7 @@ from ..plain import fill_, plain
 from ..registry import load_state_
 from ..shown import brief_repr
 from ..ties import check_alike, further_names, get_tensor, set_tensor_
+from .numbers import numbers_of, set_numbers_
 from .shrinking import check_sizes, layer_sizes, shrink_
 from .sparse import pack, shapes, unpack
 
@@ -84,6 +85,7 @@ def write_model(
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "layers": layer_sizes(model),
         "weights_sha256": digest(folder / WEIGHTS),
+        **({"numbers": numbers} if (numbers := numbers_of(model)) else {}),
         **({"sparse": shapes(state, sparse)} if sparse else {}),
         **({"tied": tied} if tied else {}),
         **(extra or {}),
@@ -190,6 +192,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
             "the model on the CPU."
         )
     shrink_(model, structure["layers"], state)
+    set_numbers_(model, structure.get("numbers", {}))
     try:
         load_state_(model, state)
     except (RuntimeError, TypeError) as error:

@@ -89,7 +89,7 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
             source = _matrix(parameters[member.module], member, group.size)
             if source is not None:
                 found.append(source)
-        if member.role in ("parameter", "heads"):
+        if member.role not in ("producer", "consumer", "between"):
             continue
         module = model.get_submodule(member.module)
         own = layers.main_weight(module)
