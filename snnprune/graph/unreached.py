@@ -117,14 +117,22 @@ def _doubts(walk: Walk) -> dict[str, tuple[set[int], str]]:
 
 
 def _named(cls: type, attribute: str) -> bool:
-    """Whether code of a class, its constructor aside, speaks of an attribute, or computes names of such."""
+    """Whether code of a class, its constructor aside, speaks of an attribute, or computes names of such.
+
+    Of a method that a subclass has overridden only what its own calls by `super()` counts.
+    """
+    over: dict[str, bool] = {}  # name of a method -> whether those of subclasses call the one below
     for base in cls.__mro__:
         if base is nn.Module or base.__module__.startswith("torch.nn."):
             break
         for name, function in vars(base).items():
             code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-            if name != "__init__" and code is not None and {attribute, "getattr"} & set(_names(code)):
+            if code is None or not over.get(name, True):
+                continue
+            names = set(_names(code))
+            if name != "__init__" and {attribute, "getattr"} & names:
                 return True
+            over[name] = "super" in names
     return False
 
 
