@@ -11,7 +11,7 @@ import snnprune
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 sys.path.insert(0, str(MODELS))
-from digits_cnn import digits_cnn
+from digits_cnn import digits_cnn  # noqa: E402
 
 
 def main(data: str = "digits", epochs: int = 6, out: str = "runs/own-loop", seed: int = 0) -> torch.nn.Module:

@@ -6,6 +6,7 @@ from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
 from .target import Budget, Latency, Target, parse_drop, parse_latency, parse_target, read_target
 from .times import TimedPart
+from .widths import Widths, bounds_of, read_widths, widths_of
 
 __all__ = [
     "COUNTED",
@@ -21,9 +22,13 @@ __all__ = [
     "Selector",
     "Target",
     "TimedPart",
+    "Widths",
+    "bounds_of",
     "parse_drop",
     "parse_latency",
     "parse_target",
     "read_target",
+    "read_widths",
     "rounding_step",
+    "widths_of",
 ]

@@ -30,6 +30,7 @@ from .options import (
     Std,
     Trust,
     ValSplit,
+    Width,
     Workers,
 )
 from .progress import Display
@@ -46,6 +47,7 @@ def inspect(
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
     entry: Entry = None,
+    width: Width = None,
     keep: Keep = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
     floor: Floor = DEFAULT.floor,
@@ -65,6 +67,7 @@ def inspect(
             found = inspect_model(
                 opened,
                 image_size=image_size,
+                width=tuple(width or ()),
                 keep=tuple(keep or ()),
                 target=None if target is None else parse.target(target),
                 floor=floor,

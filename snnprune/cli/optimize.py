@@ -33,6 +33,7 @@ from .options import (
     ThreadCount,
     Trust,
     ValSplit,
+    Width,
     Workers,
     of,
     served,
@@ -81,6 +82,7 @@ def optimize(
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
+    width: Width = None,
     keep: Keep = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
@@ -159,6 +161,7 @@ def optimize(
         trials=DEFAULT.trials if trials is None else trials,
         lr=lr,
         seed=seed,
+        width=tuple(width or ()),
         keep=tuple(keep or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config

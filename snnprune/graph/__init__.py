@@ -1,7 +1,7 @@
 """Groups of neurons that must live or die together."""
 
 from .find import find_groups
-from .keep import named_by
+from .keep import named_by, names_of
 from .ops import OperationCall
 from .records import Member, NeuronGroup
 from .rules import register_operation
@@ -15,5 +15,6 @@ __all__ = [
     "find_groups",
     "layer_shapes",
     "named_by",
+    "names_of",
     "register_operation",
 ]
