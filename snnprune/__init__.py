@@ -18,6 +18,7 @@ _EXPORTS = {
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
+    "KeptChannels": "surgery",
     "Latency": "timing.latency",
     "NeuronGroup": "graph",
     "OperationCall": "graph",
@@ -36,6 +37,7 @@ _EXPORTS = {
     "compare": "runs.report",
     "evaluate": "metrics",
     "export_onnx": "export",
+    "kept_channels": "runs.kept",
     "load": "runs.saving",
     "load_data": "data",
     "onnx_metadata": "runtime",
@@ -55,6 +57,7 @@ __all__ = [
     "Event",
     "GatedModel",
     "IndexedLinear",
+    "KeptChannels",
     "Latency",
     "NeuronGroup",
     "OperationCall",
@@ -74,6 +77,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export_onnx",
+    "kept_channels",
     "load",
     "load_data",
     "onnx_metadata",
@@ -102,10 +106,12 @@ if TYPE_CHECKING:
     from .proof.tracing import trace
     from .quantize import quantize_onnx
     from .registrations import Registration
+    from .runs.kept import kept_channels
     from .runs.report import Report, compare
     from .runs.result import Result
     from .runs.saving import load, save
     from .runtime import onnx_metadata
+    from .surgery import KeptChannels
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
     from .timing.bench import bench, bench_onnx

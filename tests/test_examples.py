@@ -39,7 +39,12 @@ def test_own_loop(tmp_path, monkeypatch):
     images, labels = next(iter(snnprune.load_data("digits", batch_size=500)[2]))
     assert (small.eval()(images).argmax(1) == labels).double().mean() > 0.95
     assert sum(p.numel() for p in small.parameters()) < 0.41 * 54_362
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"model.onnx", "model.safetensors", "structure.json"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "kept.json",
+        "model.onnx",
+        "model.safetensors",
+        "structure.json",
+    }
 
 
 def test_torchvision_model(tmp_path):
