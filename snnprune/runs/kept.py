@@ -24,9 +24,9 @@ def kept_channels(model: nn.Module | str | Path) -> dict[str, KeptChannels]:
     """Which channels of the original layers are left, counted from the network before it was first cut.
 
     Args:
-        model: what `optimize`, `compact()` or `load` gave, or the folder of a run or of `save`. A model that was never
-            cut has all its channels. What is cut again is counted from the first network, also where it was saved
-            and loaded meanwhile.
+        model: what `optimize`, `compact()` or `load` gave, or the folder of a run or of `save`. A model that was
+            never cut has all its channels. What is cut again is counted from the first network, also where it was
+            saved and loaded meanwhile.
 
     Returns:
         Dotted name of the layer -> its kept output and input channels, of every layer that can be cut.
