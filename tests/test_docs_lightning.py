@@ -30,7 +30,7 @@ class Module(nn.Module):
 
 
 def fit(module, callback, train, epochs) -> list[int]:
-    """Epochs of training; Lightning's order of hooks, and like it no look at the mode of a module put in meanwhile."""
+    """Epochs of training: Lightning's order of hooks, and like it no look at the mode of what comes in."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     trainer = SimpleNamespace(optimizers=[optimizer], num_training_batches=len(train), current_epoch=0)
     module.train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any
@@ -90,9 +90,10 @@ def read_widths(given: object) -> tuple[str, ...]:
         texts = list(given)
     else:
         texts = [None]
-    if not all(isinstance(text, str) for text in texts):
+    found = [text for text in texts if isinstance(text, str)]
+    if len(found) < len(texts):
         raise ConfigError(f"width={brief_repr(given)} must be {_Texts.what}.")
-    return tuple(str(read_width(text)) for text in texts)
+    return tuple(str(read_width(text)) for text in found)
 
 
 def _text(pattern: object, value: object) -> str | None:
@@ -227,7 +228,7 @@ def _count(value: float, size: int, to_whole: Any) -> int:
     return min(size, max(1, int(to_whole(value * size + nudge))))
 
 
-def part_floor(group: NeuronGroup, parts: Sequence[Sequence[int]], high: int, floor: float) -> float:
+def part_floor(group: NeuronGroup, parts: Sequence[Sized], high: int, floor: float) -> float:
     """The least share of every part of a group that may stay where only `high` neurons do.
 
     Args:

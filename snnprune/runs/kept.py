@@ -84,10 +84,11 @@ def read_kept(folder: Path) -> tuple[dict[str, KeptChannels], Slices]:
             )
             for name, one in content["layers"].items()
         }
-        tensors = {
-            name: {int(dim): _side(one["kept"], one["of"])[::-1] for dim, one in dims.items()}
-            for name, dims in content["tensors"].items()
-        }
+        tensors: Slices = {}
+        for name, dims in content["tensors"].items():
+            for dim, one in dims.items():
+                kept, of = _side(one["kept"], one["of"])
+                tensors.setdefault(name, {})[int(dim)] = of, kept
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StructureError(
             f"{path} is malformed ({str(error)[:100]!r}). Remove it: the model can be read without it."
