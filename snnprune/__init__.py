@@ -18,6 +18,7 @@ _EXPORTS = {
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
+    "KeptChannels": "surgery",
     "Latency": "timing.latency",
     "Metric": "measures",
     "NeuronGroup": "graph",
@@ -38,6 +39,7 @@ _EXPORTS = {
     "compare": "runs.comparing",
     "evaluate": "metrics",
     "export_onnx": "export",
+    "kept_channels": "runs.kept",
     "load": "runs.saving",
     "load_data": "data",
     "onnx_metadata": "runtime",
@@ -57,6 +59,7 @@ __all__ = [
     "Event",
     "GatedModel",
     "IndexedLinear",
+    "KeptChannels",
     "Latency",
     "Metric",
     "NeuronGroup",
@@ -78,6 +81,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export_onnx",
+    "kept_channels",
     "load",
     "load_data",
     "onnx_metadata",
@@ -108,10 +112,12 @@ if TYPE_CHECKING:
     from .quantize import quantize_onnx
     from .registrations import Registration
     from .runs.comparing import compare
+    from .runs.kept import kept_channels
     from .runs.report import Report
     from .runs.result import Result
     from .runs.saving import load, save
     from .runtime import onnx_metadata
+    from .surgery import KeptChannels
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
     from .timing.bench import bench, bench_onnx

@@ -25,10 +25,26 @@ def load(name: str):
     return module
 
 
-def test_own_loop(tmp_path):
-    small = load("own_loop").main("digits", 4, str(tmp_path / "run"))
+def test_own_loop(tmp_path, monkeypatch):
+    """From trained weights, and the same again whatever was drawn before."""
+    found = []
+    for name in ("run", "again"):
+        torch.manual_seed(len(found) + 7)
+        found.append(load("own_loop").main("digits", 4, str(tmp_path / name)))
+        monkeypatch.setattr(snnprune, "export_onnx", lambda *_a, **_k: None, raising=False)
+    small, again = found
+    assert all(
+        torch.equal(a, b) for a, b in zip(small.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    images, labels = next(iter(snnprune.load_data("digits", batch_size=500)[2]))
+    assert (small.eval()(images).argmax(1) == labels).double().mean() > 0.95
     assert sum(p.numel() for p in small.parameters()) < 0.41 * 54_362
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"model.onnx", "model.safetensors", "structure.json"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "kept.json",
+        "model.onnx",
+        "model.safetensors",
+        "structure.json",
+    }
 
 
 def test_torchvision_model(tmp_path):

@@ -31,6 +31,7 @@ from .options import (
     Std,
     Trust,
     ValSplit,
+    Width,
     Workers,
 )
 from .progress import Display
@@ -47,6 +48,7 @@ def inspect(
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
     entry: Entry = None,
+    width: Width = None,
     keep: Keep = None,
     outputs: Outputs = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
@@ -67,6 +69,7 @@ def inspect(
             found = inspect_model(
                 opened,
                 image_size=image_size,
+                width=tuple(width or ()),
                 keep=tuple(keep or ()),
                 outputs=tuple(outputs or ()),
                 target=None if target is None else parse.target(target),

@@ -1,7 +1,7 @@
 """Groups of neurons that must live or die together."""
 
 from .find import find_groups
-from .keep import named_by
+from .keep import named_by, names_of
 from .ops import OperationCall
 from .outputs import selected
 from .records import Member, NeuronGroup
@@ -16,6 +16,7 @@ __all__ = [
     "find_groups",
     "layer_shapes",
     "named_by",
+    "names_of",
     "register_operation",
     "selected",
 ]

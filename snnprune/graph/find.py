@@ -13,7 +13,7 @@ from .. import layers
 from ..errors import ConfigError, UnsupportedModelError, first_line
 from ..inputs import Inputs
 from .discover import channel_groups
-from .keep import named_by
+from .keep import named_by, names_of
 from .records import Member, NeuronGroup
 from .shapes import LayerShapes, layer_shapes
 from .tied import uses_of
@@ -79,19 +79,13 @@ def _refuse_scripted(model: nn.Module) -> None:
 def _check_patterns(groups: Sequence[NeuronGroup], keep: Sequence[str]) -> None:
     """Refuse a pattern that protects nothing, which is a typing mistake more often than not."""
     for pattern in keep:
-        if not any(named_by(name, (pattern,)) for group in groups for name in _names(group)):
+        if not any(named_by(name, (pattern,)) for group in groups for name in names_of(group)):
             raise ConfigError(f"keep pattern {pattern!r} matches no group, such as {groups[0].id!r}.")
-
-
-def _names(group: NeuronGroup) -> list[str]:
-    """What a pattern of `keep` may name to protect a group: the group, or what holds its neurons."""
-    held = [member.module for member in group.members if member.role != "consumer"]
-    return [group.id, group.id.removesuffix(":in"), *held]
 
 
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
     """Mark the group as kept when a pattern names it."""
-    pattern = next((found for name in _names(group) if (found := named_by(name, keep))), None)
+    pattern = next((found for name in names_of(group) if (found := named_by(name, keep))), None)
     return replace(group, reason=f"kept by request ({pattern})") if group.prunable and pattern else group
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..budget import read_target
+from ..budget import Widths, read_target
 from ..errors import ConfigError, TargetError
 from ..moved import in_groups, moved
 from ..options import Count, Names, Paths, Place, Positive, Seed, Share, check_fields, described, option
@@ -103,6 +103,14 @@ class PruneConfig:
         "as wide keep multiples of a smaller power of two. Without a meaning for connections and in the free "
         "mode.",
     )
+    width: Widths = option(
+        (),
+        "under a budget, how much stays of the groups that a pattern names: `layer1.*=0.75` exactly, `<=` at "
+        "most, `>=` at least. A share in (0, 1], or a number of neurons (`48`; `1` is one, `1.0` all of them). "
+        "Patterns are those of `keep`, and mean outputs of layers. In Python also a dict, "
+        '`{"layer1.*": 0.75, "layer2": "<=48"}`. Shares become multiples of `round_to` where they leave one; a '
+        "width is stronger than `floor`.",
+    )
     keep: Names = option(
         (),
         "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
@@ -135,6 +143,9 @@ class PruneConfig:
             if not isinstance(getattr(self, name), kind):
                 given = type(getattr(self, name)).__name__
                 raise ConfigError(f"{name} is {given}; give a {kind.__name__}, or a mapping of its options.")
+        if self.width and (self.target is None or self.granularity == "connection"):
+            what = "connections" if self.granularity == "connection" else "the free mode"
+            raise ConfigError(f"width={list(self.width)} has no meaning for {what}; give a target of neurons.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']} cannot be met by switching connections, which saves no "
@@ -183,7 +194,7 @@ class PruneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
-        values["keep"], values["outputs"] = list(self.keep), list(self.outputs)
+        values |= {name: list(values[name]) for name in ("width", "keep", "outputs")}
         values["target"] = None if self.target is None else dict(self.target)
         values["profile"] = None if self.profile is None else str(self.profile)
         return values

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..budget import rounding_step
+from ..budget import bounds_of, rounding_step
 from ..data import info_of
 from ..errors import first_line
 from ..macs import MacCount, price
@@ -109,7 +109,17 @@ def _odd_widths(job: Job) -> dict[str, int]:
         return {}
     kept = {count["id"]: count["kept"] for count in job.found.counts}
     cut = [g for g in job.setting.groups if kept.get(g.id, g.size) < g.size]
-    return {g.id: kept[g.id] for g in cut if kept[g.id] % rounding_step(g, config.round_to)}
+    odd = {g.id: kept[g.id] for g in cut if kept[g.id] % rounding_step(g, config.round_to)}
+    return {name: count for name, count in odd.items() if not _asked(job, name, count)}
+
+
+def _asked(job: Job, name: str, count: int) -> bool:
+    """Whether a width asks for this number."""
+    cost = job.setting.cost
+    if name not in cost.widths:
+        return False
+    bounds = bounds_of(cost.groups[name], cost.widths[name], job.config.round_to)
+    return count in (bounds.low, bounds.high)
 
 
 def _pictures(setting: Setting, found: Found) -> dict[str, Tensor]:

@@ -201,7 +201,7 @@ class Setting:
     @functools.cached_property
     def cost(self) -> CostModel:
         """What each of its neurons costs."""
-        return CostModel(self.dense, self.groups, self.example)
+        return CostModel(self.dense, self.groups, self.example, width=self.config.width)
 
     @functools.cached_property
     def timer(self) -> Timer:

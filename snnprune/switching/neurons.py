@@ -6,12 +6,13 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from ..budget import Budget, CostModel, Metric
-from ..errors import AttachError
+from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, device_of, is_compiled
 from ..layers import attention
@@ -29,6 +30,7 @@ from .proving import prove_neurons
 from .rule import GroupCounts, count_groups
 from .segments import Segments
 from .stacks import Stacks
+from .transferring import Transfer
 
 
 class GatedModel(Switched):
@@ -88,6 +90,7 @@ class GatedModel(Switched):
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
         self._attached = True
+        self._cuts: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()  # scales of each
         self._hooks = Hooks(self, model, maps)
         self._hooks.register()
 
@@ -281,7 +284,36 @@ class GatedModel(Switched):
         Raises:
             CollapsedLayerError: a layer would be left empty.
         """
-        return remove_(self.fold(), self.groups, self.scales)
+        small = remove_(self.fold(), self.groups, scales := self.scales)
+        self._cuts[small] = scales
+        return small
+
+    @torch.inference_mode(False)
+    def transfer(self, what: Any, small: nn.Module, *, powers: Mapping[str, int] | None = None) -> Any:
+        """Carry an optimiser or an average of the weights over the cut, so that learning goes on with `small`.
+
+        A folded weight is s times the one before, with the scale s of its input, and its gradient 1 / s times. So
+        averages of weights are multiplied by s, those of gradients (momentum) by 1 / s, of their squares by 1 / s²,
+        as the compact model would have gathered them had scales stood still (weight decay inside a momentum is
+        scaled along). A step after the cut is the gated model's step where s is 1.
+
+        Args:
+            what: an optimiser of the network's parameters, changed in place, without those of the scorer; or a
+                module: an `AveragedModel`, or a copy of the network with averaged weights, which stays as it is.
+            small: what `compact()` of this gated model returned.
+            powers: of s, by names of states of other optimisers than PyTorch's.
+
+        Returns:
+            The optimiser, or a compact copy of the average.
+
+        Raises:
+            ConfigError: `small` was not made here, or `what` is of another network or has an unknown state.
+        """
+        scales = self._cuts.get(small) if isinstance(small, nn.Module) else None
+        if scales is None:
+            raise ConfigError("transfer(): small is no model that compact() of this gated model returned.")
+        cut = Transfer(self.model, self.plain_copy, self.groups, scales)
+        return cut(what, small, dropped=self.scorer_parameters(), powers=powers or {})
 
     def prove(self, sample: Inputs) -> dict[str, float]:
         """Gated = folded = removed, in float64.

@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MADE = {
     *(
+        "kept.json",
         "model.onnx",
         "model.safetensors",
         "pictures.safetensors",

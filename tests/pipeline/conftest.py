@@ -20,6 +20,7 @@ from snnprune.learner import PruneConfig
 from snnprune.registry import build
 
 MADE = {
+    "kept.json",
     "model.onnx",
     "model.safetensors",
     "pictures.safetensors",
