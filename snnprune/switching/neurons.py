@@ -293,7 +293,7 @@ class GatedModel(Switched):
         """Carry an optimiser or an average of the weights over the cut, so that learning goes on with `small`.
 
         A folded weight is s times the one before, with the scale s of its input, and its gradient 1 / s times. So
-        averages of weights are multiplied by s, those of gradients (momentum) by 1 / s, of their squares by 1 / s²,
+        averages of weights are multiplied by s, of gradients (momentum) by 1 / s, of their squares by 1 / s²,
         as the compact model would have gathered them had scales stood still (weight decay inside a momentum is
         scaled along). A step after the cut is the gated model's step where s is 1.
 
