@@ -100,7 +100,8 @@ def patterns() -> list[re.Pattern[str]]:
             fixed = "".join(p for p in parts if p is not None)
             if len(fixed.strip()) >= 12:  # less would match anything
                 found.add("".join(".+?" if p is None else re.escape(p) for p in parts))
-    return [re.compile(f"(error: (process \\d+: )?)?{text}\\.?( go on with: .*)?") for text in sorted(found)]
+    head = r"(error: (process \d+: )?|warning: )?"
+    return [re.compile(f"{head}{text}\\.?( go on with: .*)?") for text in sorted(found)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

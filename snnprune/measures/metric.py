@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Measure(ABC):
         info: what its values mean.
     """
 
-    info: MetricInfo | ClassVar[MetricInfo]
+    info: MetricInfo
 
     @abstractmethod
     def measure(

@@ -122,11 +122,8 @@ class RisingLoss:
             self.stage, self.first = event.stage, max(loss, self.level)
         elif event.step <= _FIRST and loss > _RISE * self.first:
             self.said = True
-            logger.warning(
-                "the loss is %.3g after %d steps of the %s, and was %.3g: the learning rate is probably too high "
-                "(--lr)",
-                loss,
-                event.step,
-                event.stage,
-                self.first,
+            said = (
+                f"the loss is {loss:.3g} after {event.step} steps of the {event.stage}, and was {self.first:.3g}: the "
+                "learning rate is probably too high (--lr)"
             )
+            logger.warning("%s.", said)

@@ -27,6 +27,11 @@ class KeptChannels:
         of_outputs: output channels that there were.
         inputs: input channels that the layer reads, ascending; None of a per-channel layer.
         of_inputs: input channels that there were; None likewise.
+
+    Example:
+        >>> kept = snnprune.kept_channels(small)["features.3"]
+        >>> len(kept.outputs) < kept.of_outputs
+        True
     """
 
     outputs: tuple[int, ...]

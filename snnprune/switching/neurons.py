@@ -36,8 +36,8 @@ from .transferring import Transfer
 class GatedModel(Switched):
     """A user's model with gates attached; made by `snnprune.attach`.
 
-    Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a
-    `with` block the gates are detached at the end, also after an exception.
+    Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a `with` block
+    the gates are detached at the end, also after an exception.
 
     Args:
         model: the network; only hooks are added to it.
@@ -46,6 +46,7 @@ class GatedModel(Switched):
         scorer: gives values per neuron; None for scales set by hand.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget.
+        outputs: paths of the outputs that matter; none for all.
 
     Raises:
         AttachError: the model carries gates already.
@@ -63,7 +64,7 @@ class GatedModel(Switched):
         round_to: int = 1,
         outputs: Sequence[str] = (),
     ) -> None:
-        self.outputs = tuple(outputs)  # that matter; none for all
+        self.outputs = tuple(outputs)
         self.model, self.cost, where = plain(model, "attach()"), cost, device_of(model)
         sizes = {group.id: group.size for group in groups if group.prunable}
         segments = Segments(sizes, where) if scorer is None else scorer.segments
@@ -275,8 +276,8 @@ class GatedModel(Switched):
     def compact(self) -> nn.Module:
         """A smaller model that computes what this one computes: scales folded, zeros cut out.
 
-        It is of the user's own classes, without hooks; where single inputs of an FC layer were
-        removed, that layer is a `snnprune.IndexedLinear`. The gated model stays as it is.
+        It is of the user's own classes, without hooks; an FC layer that lost single inputs is a
+        `snnprune.IndexedLinear`. The gated model stays as it is.
 
         Returns:
             The model in the mode (training or evaluation) and on the device of the gated one.
@@ -298,8 +299,8 @@ class GatedModel(Switched):
         scaled along). A step after the cut is the gated model's step where s is 1.
 
         Args:
-            what: an optimiser of the network's parameters, changed in place, without those of the scorer; or a
-                module: an `AveragedModel`, or a copy of the network with averaged weights, which stays as it is.
+            what: an optimiser of the network's parameters, changed in place; or a module, which stays as it is:
+                an `AveragedModel`, or a copy of the network with averaged weights.
             small: what `compact()` of this gated model returned.
             powers: of s, by names of states of other optimisers than PyTorch's.
 
@@ -309,8 +310,7 @@ class GatedModel(Switched):
         Raises:
             ConfigError: `small` was not made here, or `what` is of another network or has an unknown state.
         """
-        scales = self._cuts.get(small) if isinstance(small, nn.Module) else None
-        if scales is None:
+        if not isinstance(small, nn.Module) or (scales := self._cuts.get(small)) is None:
             raise ConfigError("transfer(): small is no model that compact() of this gated model returned.")
         cut = Transfer(self.model, self.plain_copy, self.groups, scales)
         return cut(what, small, dropped=self.scorer_parameters(), powers=powers or {})
