@@ -123,7 +123,7 @@ class RisingLoss:
         elif event.step <= _FIRST and loss > _RISE * self.first:
             self.said = True
             said = (
-                f"the loss is {loss:.3g} after {event.step} steps of the {event.stage}, and was {self.first:.3g}: the "
-                "learning rate is probably too high (--lr)"
+                f"the loss is {loss:.3g} after {event.step} steps of the {event.stage}, and was {self.first:.3g}: "
+                "the learning rate is probably too high (--lr)"
             )
             logger.warning("%s.", said)

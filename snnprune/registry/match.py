@@ -127,13 +127,15 @@ def find_architecture(state: State, num_classes: int | None = None) -> tuple[str
             f"the state dict fits several architectures ({', '.join(n for n, _ in found)}). "
             "Choose one with --arch."
         )
-    said = ""
-    if nearest is not None and len(nearest[1]) < len(state) / 2:
-        name, wrong = nearest
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        said = f"; the nearest is {name}, but {'; '.join(wrong[:_SHOWN])}{more}"
+    if nearest is None or len(nearest[1]) >= len(state) / 2:
+        raise ModelFileError(
+            "the state dict fits no torchvision classifier. Name its architecture with --arch file.py:function."
+        )
+    name, wrong = nearest
+    differences = "; ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
     raise ModelFileError(
-        f"the state dict fits no torchvision classifier{said}. Name its architecture with --arch file.py:function."
+        f"the state dict fits no torchvision classifier; the nearest is {name}, but {differences}. Name its "
+        "architecture with --arch file.py:function."
     )
 
 
