@@ -72,7 +72,7 @@ def write(context: typer.Context, path: Path, **settled: Any) -> None:
     content = {
         _flag(name): _plain(values[name])
         for name in names
-        if name not in _LEFT_OUT | _TYPED and values[name] is not None and values[name] != []
+        if name not in _LEFT_OUT | _TYPED and values[name] not in (None, [], ())
     }
     text = _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     try:

@@ -206,7 +206,7 @@ def optimize(
         folder = find_folder(model, output, resume, ranks)
         display = Display(percent=own is not None and own.info.percent)
         with display.running(), session(folder, ranks, resume=resume) as run:
-            if ranks.first:
+            if ranks.first and not (resume and (run.work / OPTIONS).exists()):
                 run.work.mkdir(parents=True, exist_ok=True)
                 write_options(context, run.work / OPTIONS, target=target)
             with contextlib.ExitStack() as stack:  # what was told is on file whatever ends the run

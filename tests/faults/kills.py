@@ -30,6 +30,7 @@ MADE = {
         "probe.safetensors",
         "report.html",
         "report.json",
+        "run.yaml",
     ),
     *("scales.safetensors", "structure.json", "course.png", "groups.png", "maps.png", "scales.png"),
 }
