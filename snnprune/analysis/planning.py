@@ -119,13 +119,13 @@ def plan(
     with streams.kept(), kept_carried([loader for loader in (train, val) if loader is not None]):
         options = replace(config, target=at, compile=False)
         setting = Setting(dense, train, val, None, options, where, example_inputs=example_inputs)
-        notes += setting.doubts(config, measured=False)
         timed = None if latency is None else foretold(setting, config, latency)
         if timed is not None:
             notes.append(timed.note)
             if timed.share is not None:
                 at = {"latency": timed.share}
                 options = replace(options, target=at)
+        notes += setting.doubts(config, measured=False)
         job = Job(setting, options)
         if setting.loss.teaching is not None:
             setting.loss.teaching.keep(0)  # a look at a few steps need not ask it about all data

@@ -79,7 +79,7 @@ def read_kept(folder: Path) -> tuple[dict[str, KeptChannels], Slices]:
             raise ValueError(f"its format is {content['format']!r}")
         layers = {
             name: KeptChannels(
-                *_side(one["out"], one["of_out"]),
+                *(_side(one["out"], one["of_out"]) if one["of_out"] != 0 or one["out"] != [] else ((), 0)),
                 *(_side(one["in"], one["of_in"]) if "in" in one else (None, None)),
             )
             for name, one in content["layers"].items()

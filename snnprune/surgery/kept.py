@@ -23,7 +23,8 @@ class KeptChannels:
     """What is left of one layer, in channels of the layer as it was before the first cut.
 
     Attributes:
-        outputs: output channels that stay, ascending; of a per-channel layer (batch norm), its channels.
+        outputs: output channels that stay, ascending; of a per-channel layer (batch norm), its channels;
+            none of a layer of which inputs alone can go (LSTM).
         of_outputs: output channels that there were.
         inputs: input channels that the layer reads, ascending; None of a per-channel layer.
         of_inputs: input channels that there were; None likewise.
@@ -78,7 +79,8 @@ def kept_of(model: nn.Module) -> dict[str, KeptChannels]:
         for side, wide in (("outputs", layers.out_width(module)), ("inputs", _columns(module))):
             of, kept = notes.get(side, (wide, range(wide)))
             sides += [tuple(kept), of]
-        found[name] = KeptChannels(*sides) if kind.form == "weighted" else KeptChannels(*sides[:2])
+        reads = kind.form in ("weighted", "reading")
+        found[name] = KeptChannels(*sides) if reads else KeptChannels(*sides[:2])
     return found
 
 
@@ -86,7 +88,7 @@ def _columns(module: nn.Module) -> int:
     """Input channels that a layer reads."""
     if isinstance(module, nn.Linear) and not layers.is_own(module):
         return module.in_features
-    return layers.in_width(module) if layers.is_weighted(module) else 0
+    return layers.in_width(module) if layers.is_weighted(module) or layers.is_reading(module) else 0
 
 
 def kept_slices(model: nn.Module) -> dict[str, dict[int, tuple[int, tuple[int, ...]]]]:
