@@ -116,7 +116,9 @@ def note_kept_(model: nn.Module, folder: Path) -> None:
     layers, tensors = read_kept(folder)
     put_back_(model, {}, {})
     own = {name: _widths(one) for name, one in kept_of(model).items()}
-    known = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    known = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
     fits = own == {name: _widths(one) for name, one in layers.items()} and all(
         name in known and 0 <= dim < known[name].dim() and known[name].shape[dim] == len(kept)
         for name, dims in tensors.items()

@@ -82,7 +82,7 @@ def _note_sides(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None
     """Note which channels of a layer stay, before its sizes change."""
     if outputs is not None:
         note_(module, "outputs", outputs, layers.out_width(module))
-    if inputs is not None:
+    if inputs is not None and (layers.is_weighted(module) or layers.is_reading(module)):
         note_(module, "inputs", inputs, module.in_features if _is_linear(module) else layers.in_width(module))
 
 
