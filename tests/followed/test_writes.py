@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from operations.conftest import Code, X, cut, kept_on_disk
+from followed.conftest import Code, X, cut, kept_on_disk
 from snnprune.graph import find_groups
 
 ROWS = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision import ops
 
 import snnprune
-from operations.conftest import Code, X, cut, kept_on_disk, parts
+from followed.conftest import Code, X, cut, kept_on_disk, parts
 from snnprune.errors import UnsupportedModelError
 from snnprune.layers import kind_of
 from snnprune.surgery import select_

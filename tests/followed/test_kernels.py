@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import ops
 
-from operations.conftest import Code, X, cut, kept_on_disk, parts
+from followed.conftest import Code, X, cut, kept_on_disk, parts
 from snnprune.graph import find_groups
 
 P = nn.Parameter
