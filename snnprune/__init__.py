@@ -18,9 +18,12 @@ _EXPORTS = {
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
+    "KeptChannels": "surgery",
     "Latency": "timing.latency",
+    "Metric": "measures",
     "NeuronGroup": "graph",
     "OperationCall": "graph",
+    "Progress": "learner",
     "PruneConfig": "learner",
     "RecoveryOptions": "learner",
     "Registration": "registrations",
@@ -33,9 +36,10 @@ _EXPORTS = {
     "attach": "switching",
     "bench": "timing.bench",
     "bench_onnx": "timing.bench",
-    "compare": "runs.report",
+    "compare": "runs.comparing",
     "evaluate": "metrics",
     "export_onnx": "export",
+    "kept_channels": "runs.kept",
     "load": "runs.saving",
     "load_data": "data",
     "onnx_metadata": "runtime",
@@ -55,9 +59,12 @@ __all__ = [
     "Event",
     "GatedModel",
     "IndexedLinear",
+    "KeptChannels",
     "Latency",
+    "Metric",
     "NeuronGroup",
     "OperationCall",
+    "Progress",
     "PruneConfig",
     "RecoveryOptions",
     "Registration",
@@ -74,6 +81,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export_onnx",
+    "kept_channels",
     "load",
     "load_data",
     "onnx_metadata",
@@ -96,16 +104,20 @@ if TYPE_CHECKING:
     from .export import export_onnx
     from .graph import NeuronGroup, OperationCall, register_operation
     from .layers import IndexedLinear, register_layer
-    from .learner import Event, PruneConfig, RecoveryOptions, SearchOptions
+    from .learner import Event, Progress, PruneConfig, RecoveryOptions, SearchOptions
+    from .measures import Metric
     from .metrics import evaluate
     from .pipeline import optimize
     from .proof.tracing import trace
     from .quantize import quantize_onnx
     from .registrations import Registration
-    from .runs.report import Report, compare
+    from .runs.comparing import compare
+    from .runs.kept import kept_channels
+    from .runs.report import Report
     from .runs.result import Result
     from .runs.saving import load, save
     from .runtime import onnx_metadata
+    from .surgery import KeptChannels
     from .switching import GatedModel, attach
     from .switching.switcher import Switcher
     from .timing.bench import bench, bench_onnx

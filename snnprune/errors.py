@@ -67,6 +67,10 @@ class DivergedError(SnnPruneError, ArithmeticError):
     """Training produced a value that is not finite."""
 
 
+class MetricError(SnnPruneError):
+    """A metric of the user's own fails, or gives no finite number."""
+
+
 class ExactnessError(SnnPruneError):
     """Two models that must compute the same do not."""
 

@@ -21,7 +21,7 @@ def malformed(report: Any) -> str | None:
         counts = (figures.macs, figures.params, 0 if figures.nonzero is None else figures.nonzero)
         if not all(map(is_count, counts)) or 0 in counts[:2]:
             return name
-        if not _share_or_none(figures.accuracy) or not _number_or_none(figures.loss):
+        if not _share_or_none(figures.accuracy) or not all(map(_number_or_none, (figures.value, figures.loss))):
             return name
     forms = {
         "groups": lambda v: _every(v, lambda g: type(g["id"]) is str and is_counted(g)),
@@ -65,10 +65,11 @@ def is_counted(group: Mapping[str, Any]) -> bool:
 def is_point(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of `curve` or `history` is what can be drawn: a step of a stage, and numbers."""
     get = entry.get
-    for name in ("loss", "val_loss", "budget"):  # a loop, because there may be a million entries
+    for name in ("loss", "val_loss", "val_value", "budget"):  # a loop, because there may be a million entries
         if type(get(name)) not in (float, int, type(None)):
             return False
-    known = type(get("stage")) is str and is_count(get("step")) and type(get("metric")) in (str, type(None))
+    known = type(get("stage")) is str and is_count(get("step"))
+    known = known and all(type(get(name)) in (str, type(None)) for name in ("cost", "metric", "val_metric"))
     counts = get("counts", {})
     return (
         known
@@ -76,6 +77,13 @@ def is_point(entry: Mapping[str, Any]) -> bool:
         and type(counts) is dict
         and all(_every(found, is_count) and len(found) == 3 for found in counts.values())
     )
+
+
+def with_value(entry: Any) -> Any:
+    """An entry of `history` or `trials`; of a version that knew nothing but accuracy, in the present form."""
+    if isinstance(entry, dict) and "val_accuracy" in entry and "val_value" not in entry:
+        return {"val_metric": "accuracy", "val_value": entry["val_accuracy"], **entry}
+    return entry
 
 
 def is_timed(times: Mapping[str, Any]) -> bool:

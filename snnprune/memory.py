@@ -8,21 +8,52 @@ from pathlib import Path
 from .errors import SnnPruneError
 
 RATIO = 100  # real data hardly ever shrink so much; deflate reaches 1000
+_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 SMALL = 32 * 2**20  # what unpacks to less is harmless, however small the file; readers hold up to three copies
 
 
 def available_memory() -> int:
-    """Bytes that may still be taken: of the machine, or of the container where that is less."""
-    found = [_machine()]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such limit
+    """Bytes that may still be taken: of the machine, or of the container or the job where that is less."""
+    return max(0, min([_machine(), *_of_groups()]))
+
+
+def _of_groups() -> list[int]:
+    """What each control group that this process is in still allows (Linux, both versions)."""
+    try:
+        lines = _GROUPS.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            root, limit, used, cached = (
+                _ROOT / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_",
+            )
+        elif not controllers:
+            root, limit, used, cached = _ROOT, "memory.max", "memory.current", ""
+        else:
             continue
-    return max(0, min(found))
+        place = root / own.lstrip("/")
+        for folder in (place, *place.parents):  # within a container its own group is the root
+            free = _left(folder, limit, used, f"{cached}inactive_file")
+            found += [] if free is None else [free]
+            if folder == root:
+                break
+    return found
+
+
+def _left(folder: Path, limit: str, used: str, cached: str) -> int | None:
+    """Bytes that one group still allows; what files are cached in is given up when it is needed."""
+    try:
+        left = int((folder / limit).read_text()) - int((folder / used).read_text())
+        entries = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+        return left + int(entries.get(cached, 0))
+    except (OSError, ValueError):  # no such limit
+        return None
 
 
 def _machine() -> int:

@@ -82,7 +82,8 @@ class _Place:
 class _Names:
     """Shell patterns: one, or several in a sequence."""
 
-    what = "a pattern of module names, or a sequence of them"
+    def __init__(self, what: str) -> None:
+        self.what = what
 
     def __call__(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -122,7 +123,8 @@ Positive = Annotated[float, Number("a positive number", low=0, above=True)]
 Share = Annotated[float, Number("a number in [0, 1]", low=0, high=1)]
 Part = Annotated[float, Number("a number between 0 and 1", low=0, high=1, above=True, below=True)]
 Seed = Annotated[int, Number("a whole number from 0 to 2^64 - 1", low=0, high=2**64 - 1, whole=True)]
-Names = Annotated[tuple[str, ...], _Names()]
+Names = Annotated[tuple[str, ...], _Names("a pattern of module names, or a sequence of them")]
+Paths = Annotated[tuple[str, ...], _Names("a path of an output, or a sequence of them")]
 Place = Annotated[Path, _Place()]
 
 

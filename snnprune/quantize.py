@@ -263,7 +263,8 @@ def _feeds(model: OnnxModel, loader: Iterable[Any], size: int) -> Iterator[Feed]
 
 def _metadata(proto: Any, val: Score, test: Score | None, how: Mapping[str, Any]) -> dict[str, str]:
     """What the source tells of itself, with the accuracy of this file, and how it was made."""
-    found = {entry.key: entry.value for entry in proto.metadata_props}
+    # A metric of the user's own was measured on the source alone.
+    found = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "snnprune.metric"}
     split, score = ("test", test) if test is not None else ("val", val)
     accuracy = None if score.int8 is None else {"split": split, "value": score.int8}
     told = {

@@ -22,7 +22,15 @@ OTHERS = {
     "--node-rank",
     "--rdzv-endpoint",
 }  # pip's, torchrun's
-METADATA = {"classes", "normalization", "input_shape", "accuracy", "quantization"}  # entries of ONNX files
+METADATA = {
+    "classes",
+    "normalization",
+    "input_shape",
+    "accuracy",
+    "metric",
+    "quantization",
+}  # entries of ONNX files
+LOGGERS = {"progress"}
 SCRIPTS = {
     "--family",
     "--table",
@@ -38,6 +46,7 @@ def test_named_options_exist(page):
     known = {o for c in COMMANDS.values() for p in c.params for o in (*p.opts, *p.secondary_opts)} | {
         "--version",
         "--help",
+        "--install-completion",
     }
     codes = inline(page)
     used = {o for code in codes for o in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)}
@@ -54,7 +63,7 @@ def test_named_options_exist(page):
 def test_named_names_and_files_exist(page):
     for code in inline(page):
         for name in re.findall(r"\bsnnprune\.([A-Za-z_]+)", code):
-            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA, code
+            assert name in {*snnprune.__all__, "__all__", "errors"} | METADATA | LOGGERS, code
         for path in re.findall(r"(?:docs|models|examples|benchmarks|tests|snnprune)/[\w./]*\w", code):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
 
@@ -91,7 +100,8 @@ def patterns() -> list[re.Pattern[str]]:
             fixed = "".join(p for p in parts if p is not None)
             if len(fixed.strip()) >= 12:  # less would match anything
                 found.add("".join(".+?" if p is None else re.escape(p) for p in parts))
-    return [re.compile(f"(error: (process \\d+: )?)?{text}\\.?( go on with: .*)?") for text in sorted(found)]
+    head = r"(error: (process \d+: )?|warning: )?"
+    return [re.compile(f"{head}{text}\\.?( go on with: .*)?") for text in sorted(found)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

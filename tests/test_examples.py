@@ -25,10 +25,26 @@ def load(name: str):
     return module
 
 
-def test_own_loop(tmp_path):
-    small = load("own_loop").main("digits", 4, str(tmp_path / "run"))
+def test_own_loop(tmp_path, monkeypatch):
+    """From trained weights, and the same again whatever was drawn before."""
+    found = []
+    for name in ("run", "again"):
+        torch.manual_seed(len(found) + 7)
+        found.append(load("own_loop").main("digits", 4, str(tmp_path / name)))
+        monkeypatch.setattr(snnprune, "export_onnx", lambda *_a, **_k: None, raising=False)
+    small, again = found
+    assert all(
+        torch.equal(a, b) for a, b in zip(small.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    images, labels = next(iter(snnprune.load_data("digits", batch_size=500)[2]))
+    assert (small.eval()(images).argmax(1) == labels).double().mean() > 0.95
     assert sum(p.numel() for p in small.parameters()) < 0.41 * 54_362
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"model.onnx", "model.safetensors", "structure.json"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "kept.json",
+        "model.onnx",
+        "model.safetensors",
+        "structure.json",
+    }
 
 
 def test_torchvision_model(tmp_path):
@@ -73,6 +89,102 @@ def test_timm_finetune_without_timm(monkeypatch, capsys):
     monkeypatch.setattr(example, "timm", None)
     assert example.main() is None
     assert "pip install timm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("webdataset_shards", "webdataset"), ("hugging_face_data", "datasets")]
+)
+def test_other_sources_of_data(name, package, tmp_path):
+    pytest.importorskip(package)
+    result = load(name).main(0.5, str(tmp_path / "run"))
+    assert result.report.compact.macs <= 0.5 * result.report.dense.macs
+    assert result.report.dense.accuracy is not None
+    assert (tmp_path / "run" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize(("name", "package"), [("webdataset_shards", "wds"), ("hugging_face_data", "datasets")])
+def test_other_sources_of_data_without_their_package(name, package, monkeypatch, capsys):
+    example = load(name)
+    monkeypatch.setattr(example, package, None)
+    assert example.main() is None
+    assert "is not installed: pip install" in capsys.readouterr().out
+
+
+def test_shards_are_read_whole_and_the_same_in_every_epoch_that_begins_alike(tmp_path):
+    """Every sample once, in an order that the generator inside sets, which is what resuming relies on."""
+    pytest.importorskip("webdataset")
+    from torchvision.transforms import v2
+
+    from snnprune.carried import seed_carried
+
+    example = load("webdataset_shards")
+    images = [v2.ToPILImage()(torch.full((3, 8, 8), i, dtype=torch.uint8)) for i in range(50)]
+    example.pack(tmp_path / "train", images, range(50), shard=20)
+    assert len(list((tmp_path / "train").glob("*.tar"))) == 3
+    made = example.stream(tmp_path / "train", 50, size=8, batch_size=8, training=True)
+    orders = []
+    for key in ("a", "a", "b"):
+        seed_carried(made, key)
+        orders.append(torch.cat([labels for _, labels in made]).tolist())
+        assert len(set(orders[-1])) == 48 == 8 * len(made)
+    assert orders[0] == orders[1] != orders[2]
+    measured = example.stream(tmp_path / "train", 50, size=8, batch_size=8, training=False)
+    assert sorted(torch.cat([labels for _, labels in measured]).tolist()) == list(range(50))
+    assert len(measured) == 7
+
+
+def test_multi_label():
+    report = load("multi_label").main(epochs=1, before=3).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("mean F1", True)
+    assert report.dense.value > 0.8
+    assert any(trial["passed"] for trial in report.trials)
+    assert all(trial["passed"] == (trial["drop"] <= 0.02) for trial in report.trials)
+
+
+def test_regression():
+    report = load("regression").main(epochs=1, before=4).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("mean error", False)
+    assert 0 < report.dense.value < 2.5, "guessing the mean is off by 2.5"
+    assert all(
+        t["drop"] == pytest.approx(t["val_value"] - report.trials[0]["val_value"] + report.trials[0]["drop"])
+        for t in report.trials
+    )
+
+
+def test_segmentation():
+    report = load("segmentation").main(48, 2, 6).report
+    assert report.metric.name == "mIoU"
+    assert 0.3 < report.dense.value <= 1
+    assert report.compact.macs <= 0.5 * report.dense.macs
+
+
+def test_segmentation_metric_by_hand():
+    example = load("segmentation")
+    masks = torch.tensor([[[0, 0, 1, 2]]])
+    said = torch.nn.functional.one_hot(torch.tensor([[[0, 1, 1, 2]]]), 3).permute(0, 3, 1, 2).float()
+    assert example.mean_iou(lambda _: said, [(None, masks)]) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
+def test_detection():
+    report = load("detection").main(8, 1, 2).report
+    assert report.metric.name == "IoU of the surest box"
+    assert report.history[-1]["val_metric"] == report.metric.name
+    assert 0 <= report.compact.value <= 1
+    assert report.compact.macs <= 0.6 * report.dense.macs
+
+
+def test_yolo():
+    pytest.importorskip("ultralytics")
+    report = load("yolo").main(4, 1, 1).report
+    assert (report.metric.name, report.metric.higher_is_better) == ("loss", False)
+    assert report.compact.macs <= 0.7 * report.dense.macs
+
+
+def test_yolo_without_ultralytics(monkeypatch, capsys):
+    example = load("yolo")
+    monkeypatch.setattr(example, "DetectionModel", None)
+    assert example.main() is None
+    assert "pip install ultralytics" in capsys.readouterr().out
 
 
 def fences(language: str) -> list[str]:

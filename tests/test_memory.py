@@ -37,16 +37,56 @@ def test_archives_are_judged_by_what_they_announce(monkeypatch, size, stored, me
     assert "a.npz" in str(caught.value)
 
 
-def test_a_container_s_limit_counts(monkeypatch):
-    texts = {"/sys/fs/cgroup/memory.max": "1000\n", "/sys/fs/cgroup/memory.current": "400\n"}
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """Writes control groups as a kernel shows them: group -> file -> text."""
+    monkeypatch.setattr(memory, "_machine", lambda: 7 * 1024)
+    monkeypatch.setattr(memory, "_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "own")
 
-    def read(path: Path) -> str:
-        if str(path) not in texts:
-            raise FileNotFoundError(path)
-        return texts[str(path)]
+    def write(own: str, files: dict[str, dict[str, str]]) -> None:
+        (tmp_path / "own").write_text(own)
+        for group, texts in files.items():
+            folder = tmp_path / "cgroup" / group
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                (folder / name).write_text(text)
 
-    monkeypatch.setattr(Path, "read_text", read)
-    assert memory.available_memory() == 600
-    texts["/sys/fs/cgroup/memory.max"] = "max\n"
-    texts["/proc/meminfo"] = "MemTotal: 9 kB\nMemAvailable:   7 kB\n"
+    return write
+
+
+def new(limit: str, used: int, cached: int = 0) -> dict[str, str]:
+    stat = f"anon 1\ninactive_file {cached}\n"
+    return {"memory.max": f"{limit}\n", "memory.current": f"{used}\n", "memory.stat": stat}
+
+
+def old(limit: int, used: int, cached: int = 0) -> dict[str, str]:
+    stat = f"inactive_file 0\ntotal_inactive_file {cached}\n"
+    return {
+        "memory.limit_in_bytes": f"{limit}\n", "memory.usage_in_bytes": f"{used}\n", "memory.stat": stat,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        ("0::/\n", {"": new("1000", 400)}, 600),  # a container sees its own group as the root
+        ("0::/\n", {"": new("1000", 400, 50)}, 650),  # what files are cached in can be had
+        ("0::/\n", {"": new("max", 400)}, 7 * 1024),
+        ("0::/job/step\n", {"job": new("1000", 400), "job/step": new("900", 350)}, 550),
+        ("0::/job/step\n", {"job": new("1000", 600), "job/step": new("max", 350)}, 400),  # a scheduler's job
+        ("4:memory:/job\n0::/\n", {"memory/job": old(2000, 400, 30)}, 1630),
+        ("4:cpu,memory:/job\n", {"memory": old(1500, 400), "memory/job": old(2**62, 10)}, 1100),
+        ("4:cpu:/job\n", {"cpu/job": old(2000, 400)}, 7 * 1024),
+        ("0::/gone\n", {}, 7 * 1024),
+        ("0::/\n", {"": new("100", 400)}, 0),
+    ],
+)
+def test_the_limits_of_a_container_and_of_a_job_count(groups, own, files, left):
+    groups(own, files)
+    assert memory.available_memory() == left
+
+
+def test_a_machine_without_control_groups(groups, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "none")
     assert memory.available_memory() == 7 * 1024

@@ -143,7 +143,7 @@ def test_layers_that_never_run_are_named(caplog):
     class Choice(Body):
         def __init__(self) -> None:
             super().__init__()
-            self.big = nn.Conv2d(8, 4, 3)
+            self.big = nn.Conv2d(4, 4, 3)
 
         def end(self, x):
             return x if x.shape[-1] < 16 else self.big(x)

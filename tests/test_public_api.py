@@ -16,6 +16,7 @@ ROOT = Path(snnprune.__file__).parent
 # A module imports only modules of a smaller rank.
 RANK = {
     "shown": -1,
+    "intervals": 0,
     "errors": 0,
     "streams": 0,
     "memory": 1,
@@ -47,6 +48,7 @@ RANK = {
     "sizes": 2,
     "export": 4,
     "graph": 4,
+    "measures": 3,
     "metrics": 4,
     "registry": 4,
     "budget": 5,
@@ -67,8 +69,10 @@ OWNERS = {
     "typer": {
         "cli/app.py",
         "cli/bench.py",
+        "cli/config.py",
         "cli/doctor.py",
         "cli/export.py",
+        "cli/help.py",
         "cli/look.py",
         "cli/main.py",
         "cli/optimize.py",
@@ -106,6 +110,7 @@ OWNERS = {
         "timing/sessions.py",
     },
     "sklearn": {"data/sources.py"},
+    "yaml": {"cli/config.py"},
     "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
 }
 

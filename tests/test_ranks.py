@@ -115,6 +115,12 @@ with launched("cpu") as (ranks, device):
         assert (shared.accuracy, shared.count) == (alone.accuracy, alone.count)
         assert abs(shared.loss - alone.loss) < 1e-6
         assert len(seen) == len(batches[me::3])
+        loss = lambda m, b: torch.nn.functional.cross_entropy(m(b[0]), b[1])
+        mean = evaluate(model, batches, loss_fn=loss, ranks=ranks)
+        assert (mean.count, mean.metric.name) == (alone.count, "loss")
+        assert abs(mean.value - alone.loss) < 1e-6
+        own = evaluate(model, batches, metric=lambda m, data: len(data) + me / 8, ranks=ranks)
+        assert (own.value, own.count) == (count, alone.count), "all see all the data, and take rank 0's number"
     print(f"rank {me} is content")
 """
 

@@ -32,7 +32,7 @@ def report() -> Report:
 def test_json_round_trip_and_fixed_keys(tmp_path):
     report().to_json(tmp_path / "report.json")
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["dense"] == {"accuracy": 0.95, "loss": 0.2, "macs": 2_000_000, "params": 1000}
+    assert content["dense"] == {"accuracy": 0.95, "loss": 0.2, "macs": 2_000_000, "params": 1000, "value": 0.95}
     fixed = {"dense", "compact", "groups", "exactness", "target", "seed", "data", "versions", "device", "seconds"}
     assert fixed <= content.keys()
     again = Report.read(tmp_path / "report.json")

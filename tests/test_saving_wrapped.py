@@ -57,6 +57,7 @@ def test_a_wrapper_of_ones_own_keeps_its_names(tmp_path):
 def test_files_that_hold_a_wrappers_names_load_into_the_wrapper(tmp_path):
     small = net(8).eval()
     snnprune.save(nn.Sequential(), tmp_path)  # stands for what older versions wrote of nn.DataParallel(small)
+    (tmp_path / "kept.json").unlink()
     from snnprune.runs.saving import WEIGHTS, digest, write_tensors
     from snnprune.runs.shrinking import layer_sizes
 

@@ -29,7 +29,7 @@ def test_each_parser_takes_its_own_and_leaves_the_rest():
         ({"macs": True}, "macs=True is no share"),
         ({"params": "half"}, "params=half is no share"),
         ({"macs": float("nan")}, "macs=nan is no share"),
-        ({"drop": 1.0}, "no fraction of accuracy"),
+        ({"drop": -0.5}, "no amount that a metric may lose"),
         ({"latency": 0}, "latency=0 is no share of the dense time"),
         ({"latency": 1.5}, "latency=1.5 is no share of the dense time"),
         ({"latency": "0.5"}, "latency=0.5 is no share of the dense time, nor a time; .* such as 3ms"),
@@ -40,7 +40,7 @@ def test_each_parser_takes_its_own_and_leaves_the_rest():
         ({"latency": "1\x1b[2Jms"}, r"latency=1\?\[2Jms is no share"),
         ({"latency": "9" * 5000 + "ms"}, "latency=9+ ... 9+ms is no share"),
         ({"macs": "3ms"}, "macs=3ms is no share of the dense macs"),
-        ({"drop": "3ms"}, "drop=3ms is no fraction"),
+        ({"drop": "3ms"}, "drop=3ms is no amount"),
     ],
 )
 def test_anything_else_is_told_at_once(target, said):

@@ -7,9 +7,10 @@ from pathlib import Path
 from ..errors import RunError
 from ..files import STRUCTURE, check_name, file_errors
 from ..registry import build
+from ..runs.comparing import compare
 from ..runs.examples import example_for
 from ..runs.folder import REPORT, open_model, refuse_unfinished
-from ..runs.report import Report, compare
+from ..runs.report import Report
 
 
 @file_errors()

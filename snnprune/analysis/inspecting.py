@@ -72,7 +72,9 @@ def inspect_model(
     opened: Opened,
     *,
     image_size: int | None,
+    width: Sequence[str] = (),
     keep: Sequence[str],
+    outputs: Sequence[str] = (),
     target: Target | None,
     floor: float,
     round_to: int,
@@ -82,20 +84,24 @@ def inspect_model(
     Args:
         opened: the model.
         image_size: side of its images; None: recorded, or found by trying.
+        width: under the target, what stays of groups, as for `PruneConfig`.
         keep: shell patterns of module names whose channels must stay.
+        outputs: paths of the outputs that matter; none for all.
         target: `macs` or `params`, to see what it leaves.
         floor: least kept share of every group.
         round_to: keep multiples of this many channels.
 
     Raises:
-        ConfigError: a floor or a rounding that makes no sense.
+        ConfigError: a floor, a rounding or a width that makes no sense.
         TargetError: no target of macs or params.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
-    PruneConfig(keep=tuple(keep), floor=floor, round_to=round_to)  # refuses what makes no sense
+    config = PruneConfig(
+        width=tuple(width), keep=tuple(keep), floor=floor, round_to=round_to
+    )  # refuses what makes no sense
     example = example_for(opened, image_size)
-    groups = trace(opened.model, example, keep=keep)
-    cost = CostModel(opened.model, groups, example)
+    groups = trace(opened.model, example, keep=keep, outputs=outputs)
+    cost = CostModel(opened.model, groups, example, width=config.width)
     shares = {}
     for group in groups:
         if group.prunable:

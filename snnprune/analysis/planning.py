@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import streams
 from ..budget import COUNTED, Counted, Metric, parse_drop, parse_latency
 from ..carried import kept_carried
-from ..inputs import Inputs, device_of, map_tensors, tensors_in
+from ..inputs import Inputs, device_of, map_tensors, split_batch, tensors_in
 from ..learner import PruneConfig
 from ..learner.loop import first_batches
 from ..learner.recovering import RecoverStage
@@ -125,6 +125,7 @@ def plan(
             if timed.share is not None:
                 at = {"latency": timed.share}
                 options = replace(options, target=at)
+        notes += setting.doubts(config, measured=False)
         job = Job(setting, options)
         if setting.loss.teaching is not None:
             setting.loss.teaching.keep(0)  # a look at a few steps need not ask it about all data
@@ -152,7 +153,7 @@ def plan(
             memory = _memory(lambda: stage.train_step(batches[0]), _lasting(stage, setting, gated), where)
         recovery = RecoverStage(cut, setting.loss, options, total=1, val=None, extra={}, sparse=())
         recover = _timed(recovery.train_step, batches)
-        check = 0.0 if val is None or not setting.has_labels else _looking(cut, setting.val, where)
+        check = 0.0 if val is None else _looking(cut, setting.val, where)
     steps = asdict(job.steps)
     trials = config.trials if drop is not None else 1
     each = {"probe": search, "search": search, "recover": recover}
@@ -207,7 +208,7 @@ def _looking(model: nn.Module, val: Any, where: torch.device) -> float:
     """Seconds of one pass over the validation data."""
     batch = map_tensors(lambda x: x.to(where), next(iter(val)))
     model.eval()
-    return _timed(lambda b: model(b[0]), [batch]) * len(val) if hasattr(val, "__len__") else 0.0
+    return _timed(lambda b: model(split_batch(b)[0]), [batch]) * len(val) if hasattr(val, "__len__") else 0.0
 
 
 def _lasting(stage: SearchStage, setting: Setting, gated: Any) -> list[Any]:

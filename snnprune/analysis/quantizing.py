@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import ArrayLoader, info_of
+from ..data import BatchLoader, info_of
 from ..errors import ConfigError, RunError
 from ..export import export_onnx
 from ..feeds import OnnxModel
@@ -39,6 +38,7 @@ def quantize_model(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> Quantized:
@@ -54,6 +54,7 @@ def quantize_model(
         arch: architecture, where the model must be built.
         num_classes: its outputs.
         trust_pickle: of a model file.
+        entry: of a checkpoint, the weights to take.
         on_stage: called with the name of what begins.
         options: as `quantize_onnx` takes them.
 
@@ -75,7 +76,7 @@ def quantize_model(
         full = Path(folder) / "model.onnx"
         on_stage("export")
         if whole and source.suffix != ".onnx":
-            opened = open_model(source, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(source, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             splits = load(opened)
             example, told = first_images(splits.val, _TRIED), _told(splits.train)
             export_onnx(opened.model, full, example, metadata=told, **form.given())
@@ -99,6 +100,7 @@ def _told(loader: Any) -> dict[str, Any]:
         "snnprune.classes": list(info.classes),
         "snnprune.normalization": {"mean": list(info.mean), "std": list(info.std)},
         "snnprune.input_shape": list(info.shape),
+        "snnprune.crop_ratio": info.crop_ratio,
     }
 
 
@@ -119,7 +121,7 @@ def _in_form(source: Path, target: Path, form: Form) -> Path:
 def _check_classes(source: Path, file: Path, loader: Any) -> None:
     """Refuse a data set with other classes; only images are looked at, and the rest when it is measured."""
     model = OnnxModel(source, open_session(file))
-    if len(model.types) == 1 and isinstance(loader, ArrayLoader):
+    if len(model.types) == 1 and isinstance(loader, BatchLoader):
         (name,) = model.types
 
         def run(images: Tensor) -> Tensor:
@@ -130,8 +132,4 @@ def _check_classes(source: Path, file: Path, loader: Any) -> None:
 
 def _unaugmented(loader: Any) -> Any:
     """The training images as they will be met; a loader that is not ours as it is."""
-    if not isinstance(loader, ArrayLoader):
-        return loader
-    plain = copy.copy(loader)
-    plain.augment = False
-    return plain
+    return loader.plain() if isinstance(loader, BatchLoader) else loader

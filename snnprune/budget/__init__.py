@@ -4,8 +4,9 @@ from .blocks import rounding_step
 from .costs import COUNTED, Columns, Counted, Metric
 from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
-from .target import Budget, Latency, Target, parse_drop, parse_latency, parse_target, read_target
+from .target import Budget, Latency, Target, check_drop, parse_drop, parse_latency, parse_target, read_target
 from .times import TimedPart
+from .widths import Widths, bounds_of, read_widths, widths_of
 
 __all__ = [
     "COUNTED",
@@ -21,9 +22,14 @@ __all__ = [
     "Selector",
     "Target",
     "TimedPart",
+    "Widths",
+    "bounds_of",
+    "check_drop",
     "parse_drop",
     "parse_latency",
     "parse_target",
     "read_target",
+    "read_widths",
     "rounding_step",
+    "widths_of",
 ]

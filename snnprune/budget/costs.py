@@ -116,7 +116,7 @@ def layer_costs(
             part = (group.id, np.asarray(member.channels), np.asarray(member.neurons))
             if member.role == "parameter":
                 slices.setdefault((member.module, member.dim), []).append(part)
-            elif member.role != "heads":
+            elif member.role in ("producer", "consumer", "between"):
                 (ins if member.role == "consumer" else outs).setdefault(member.module, []).append(part)
         if group.macs:
             every = np.arange(group.size)
@@ -139,13 +139,16 @@ def layer_costs(
     shapes = layer_shapes(model, example_inputs)
     for name, module in model.named_modules():
         shape = shapes.get(name, NOT_CALLED)  # auxiliary heads run in training alone, but have parameters
-        if layers.is_weighted(module) and (layers.is_conv(module) or not layers.is_own(module)):
+        linear = isinstance(module, nn.Linear) and not layers.is_own(module)
+        if layers.is_conv(module) or linear:
             paid = (size(module.weight), size(module.bias))
             layer = _weighted(name, module, shape, ins.get(name, []), outs.get(name, []), batch, paid)
             found.append(_as_counted(layer, module, counted.layers.get(name, 0.0)))
         elif layers.is_weighted(module):
             sides = (ins.get(name, []), outs.get(name, []))
             found.append(_declared(name, module, *sides, counted.layers.get(name, 0.0), size))
+        elif layers.is_reading(module):
+            found.append(_read(name, module, ins.get(name, []), counted.layers.get(name, 0.0), size))
         elif layers.is_channelwise(module):
             count = layers.out_width(module)
             params = size(*(getattr(module, own, None) for own in layers.tensors(module, "outputs")))
@@ -185,6 +188,16 @@ def _declared(
     each = width * made
     sides = Columns(width, tuple(ins)), Columns(made, tuple(outs))
     return LayerCost(name, *sides, counted / each, pairs / each, rest / made)
+
+
+def _read(name: str, module: nn.Module, ins: _Parts, counted: float, size: Callable[..., int]) -> LayerCost:
+    """Coefficients of a recurrent layer's input: its share of what was counted."""
+    width, every = layers.in_width(module), [p for p in module.parameters(recurse=False) if p.dim() == 2]
+    weights = [
+        p for own in layers.tensors(module, "inputs") if isinstance(p := getattr(module, own, None), Tensor)
+    ]
+    share = sum(p.numel() for p in weights) / sum(p.numel() for p in every)
+    return LayerCost(name, None, Columns(width, tuple(ins)), counted * share / width, 0.0, size(*weights) / width)
 
 
 def _weighted(

@@ -28,6 +28,7 @@ from .selector import Selector
 from .stairs import stair_steps, widened
 from .terms import Terms, terms_of
 from .times import TimedPart
+from .widths import Bounds, bounds_of, part_floor, widths_of
 
 NeuronScores = Mapping[str, "NDArray[np.floating[Any]] | Tensor"]
 LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
@@ -55,20 +56,28 @@ class CostModel:
         model: the network (shapes and types are read, nothing is kept of it).
         groups: its groups.
         example_inputs: what its forward takes.
+        width: what is asked of the widths of groups, as `read_widths` gives it; every selection keeps to it.
 
     Attributes:
         dense: cost of the whole model, by metric: `macs`, `params`, and `latency` in milliseconds if it is known.
         times: of its parts; see `add_times`.
         parts: group id -> neurons of every layer that holds only some of the group's.
         unpriced: operations that take weights and whose multiply-adds are not counted.
+        widths: group id -> the widths that name it.
 
     Raises:
+        ConfigError: widths that no selection can keep to; see `widths_of`.
         ExactnessError: a layer's multiply-adds as counted and as its sizes say differ.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs, *, width: Sequence[str] = ()
+    ) -> None:
+        self.widths = widths_of(groups, width)
         self.groups = {group.id: group for group in groups if group.prunable}
         self.parts = {name: parts_of(group) for name, group in self.groups.items()}
+        for name in self.widths.keys() & self.parts.keys():
+            part_floor(self.groups[name], self.parts[name], self._bounds(self.groups[name], 1).high, 0.0)
         with attention.opened(model), streams.kept():
             streams.seed_all(0)  # a network that draws its way takes the same one twice
             counted = price(model, example_inputs)
@@ -227,7 +236,13 @@ class CostModel:
                     needs = replace(columns, parts=owners, index=None).gates(first)
                     inputs = first[group.id] + np.asarray(member.neurons)
                     reads.append((inputs, needs[list(member.channels)].T))
-        return Members(group.size, self._least(metric, group, floor, round_to), parts, reads)
+        least, most = self._least(metric, group, floor, round_to), self._bounds(group, round_to).high
+        below = part_floor(group, parts, most, floor) if most < group.size and parts else None
+        return Members(group.size, least, parts, reads, most=most, floor=below)
+
+    def _bounds(self, group: NeuronGroup, round_to: int) -> Bounds:
+        """What widths allow of a group."""
+        return bounds_of(group, self.widths.get(group.id, ()), round_to)
 
     def select(
         self, metric: Metric, share: float, scores: NeuronScores, *, floor: float = 0.1, round_to: int = 1
@@ -252,7 +267,7 @@ class CostModel:
         mask, fits = selector(flat, share)
         if not bool(fits):
             least = self._by_group(selector.floors(flat))
-            raise TargetError(too_little(self, metric, share, least, floor))
+            raise TargetError(too_little(self, metric, share, least, floor, round_to))
         kept = self._by_group(mask)
         gone = flat[~mask]
         return Selection(kept, float(gone.max()) if len(gone) else -math.inf, self.share(metric, kept))
@@ -272,14 +287,15 @@ class CostModel:
         return self.share(metric, self._by_group(selector.floors(self._flat(scores))))
 
     def _least(self, metric: Metric, group: NeuronGroup, floor: float, round_to: int) -> int:
-        """Neurons that a group must keep: its floor, or all where removing them saves next to nothing.
+        """Neurons that a group must keep: its floor, or all where that saves next to nothing; by its width.
 
         A network's last few inputs cost accuracy and are worth a thousandth of its MACs; a threshold
         on scores alone does not know that.
         """
-        if self._saving(metric, group) < LEAST_SAVING:
-            return group.size
-        return whole_blocks(at_least(floor, group.size), self._step(metric, group, round_to), group.size)
+        bounds, least = self._bounds(group, round_to), group.size
+        if self._saving(metric, group) >= LEAST_SAVING:
+            least = whole_blocks(at_least(floor, group.size), self._step(metric, group, round_to), group.size)
+        return min(max(least, bounds.low), bounds.high)
 
     def saving_per_neuron(self, metric: Metric, group: str) -> float:
         """Share of the dense cost that goes with one neuron of a group, on average, all else being whole.

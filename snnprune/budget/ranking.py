@@ -25,17 +25,31 @@ class Members:
 
     Attributes:
         size: its neurons.
-        least: neurons that stay, a whole number of blocks.
+        least: neurons that stay; blocks begin behind them.
         parts: neurons of every layer that holds only some of them; of each part the floor stays.
         reads: for a group of single inputs, per layer that reads them: the inputs, shape (inputs,), and the
             channels that each of them belongs to, shape (most channels, inputs), as numbers among the neurons
             of all groups, -1 for none. One input stays that belongs to channels which stay.
+        most: neurons that may stay; None: all.
+        floor: least share that stays of every part, in place of the model's.
     """
 
     size: int
     least: int
     parts: Sequence[NDArray[np.int64]] = ()
     reads: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]] = ()
+    most: int | None = None
+    floor: float | None = None
+
+    @property
+    def highest(self) -> int:
+        """Neurons that may stay."""
+        return self.size if self.most is None else self.most
+
+    @property
+    def loose(self) -> bool:
+        """Whether it is not settled how many stay."""
+        return self.least < self.highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,8 @@ class Ranked:
     """Levels of one set of scores.
 
     Attributes:
-        levels: (rows, elements): `lead` elements in front of the neurons and one behind them, which are none.
+        levels: (rows, elements): `lead` elements in front of the neurons and one behind them, which are none. Of
+            neurons beyond the most that may stay they are larger than any place.
         order: (elements,) the scores times -1, sorted: at every place what is there.
     """
 
@@ -86,6 +101,8 @@ class Ranking:
         self._segment = self._put(2 * segment)  # two places a group: what must stay comes before the others
         self._start = self._put(np.stack([self._starts(groups, row, first) for row in rows]))
         self._places = self._put(np.arange(self.elements))
+        self.capped = any(g.highest < g.size for g in groups)
+        self._beyond = self._put(self._beyond_most(groups)) if self.capped else None
         self._parts = self._part_tables(groups, first, floor)
         self._reads = self._read_tables(groups, lead)
 
@@ -98,20 +115,29 @@ class Ranking:
         found[-1] = self.elements - 1
         for group, step, opened, begin in zip(groups, row.steps, row.open, first[:-1], strict=True):
             rank = np.arange(group.size)
-            start = begin + rank // step * step if opened else np.full(group.size, self.elements - 1)
+            block = begin + np.maximum(rank // step * step, group.least)
+            start = block if opened else np.full(group.size, self.elements - 1)
             found[begin : begin + group.size] = np.where(rank < group.least, 0, start)
         return found
+
+    def _beyond_most(self, groups: Sequence[Members]) -> NDArray[np.int64]:
+        """(elements,) by group and score: what lifts levels beyond all sets, wherever a search begins to count."""
+        own = [np.where(np.arange(g.size) < g.highest, 0, 4 * self.elements) for g in groups]
+        return np.concatenate([np.zeros(self.lead, dtype=np.int64), *own, np.zeros(1, dtype=np.int64)])
 
     def _part_tables(
         self, groups: Sequence[Members], first: NDArray[np.int64], floor: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Elements of all parts, with what tells parts apart; where the best are once sorted, with the same."""
-        parts = [begin + part for group, begin in zip(groups, first[:-1], strict=True) for part in group.parts]
+        held = [(g, begin + part) for g, begin in zip(groups, first[:-1], strict=True) for part in g.parts]
+        parts = [part for _, part in held]
         if not parts:
             return None
+        floors = [floor if group.floor is None else group.floor for group, _ in held]
         begins = np.cumsum([0, *(len(part) for part in parts)])
         tag = np.repeat(np.arange(len(parts)) * self.elements, [len(part) for part in parts])
-        best = [b + np.arange(at_least(floor, len(part))) for b, part in zip(begins[:-1], parts, strict=True)]
+        least = [at_least(own, len(part)) for own, part in zip(floors, parts, strict=True)]
+        best = [begin + np.arange(count) for begin, count in zip(begins[:-1], least, strict=True)]
         take = np.concatenate(best)
         return self._put(np.concatenate(parts)), self._put(tag), self._put(take), self._put(tag[take])
 
@@ -146,6 +172,8 @@ class Ranking:
             levels = torch.cat([torch.searchsorted(ascending, ascending)[levels[:1]], levels[1:]])
         if optional is not None:
             levels = levels * optional[element[self._start[0]]]
+        if self._beyond is not None:
+            levels = levels + self._beyond
         levels = torch.scatter(self._places.expand_as(levels), 1, element.expand_as(levels), levels)
         if place is not None:
             levels = self._readable(levels, order, place)

@@ -111,8 +111,12 @@ class Selector:
         levels = ranked.levels
         bounds = (self._shift + self._whole * share).long()
         coarse = levels[:1] if self._lead == 1 else levels[:1] >> (self._lead.bit_length() - 1)
+        if self._ranking.capped:
+            coarse = coarse.clamp(max=self._first.sets - 1)
         costs = self._first.costs(self._numbers(coarse), self._weights)
         found = torch.searchsorted(costs[0], bounds[:1], right=True)  # (1,) sets of the first table that fit
+        if self._ranking.capped:  # of which the last one holds what never stays
+            found = found.clamp(max=self._first.sets - 1)
         spread = ranked.order[-2] - ranked.order[self._lead]  # not finite where a score is not
         fits = spread < found[0] * torch.inf  # 0 x inf is no number, and nothing is below that
         if len(levels) == 1:
@@ -201,11 +205,11 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
         """(groups,) share of the dense cost that goes with a block at most."""
         found = terms.most(np.repeat(np.asarray(step, dtype=np.int64), sizes)) / max(1, terms.dense)
         parts = np.split(found, np.cumsum(sizes)[:-1]) if groups else []
-        every = [p.max(initial=0.0) if g.least < g.size else 0.0 for g, p in zip(groups, parts, strict=True)]
+        every = [p.max(initial=0.0) if g.loose else 0.0 for g, p in zip(groups, parts, strict=True)]
         return np.array(every)
 
     neuron = saved([1] * len(groups))
-    loose = np.array([g.least < g.size for g in groups], dtype=bool)
+    loose = np.array([g.loose for g in groups], dtype=bool)
     rows, below = [Row(steps[0], (True,) * len(groups))], [0.0]
     blocks = [saved(step) for step in steps]
     largest = float(blocks[0].max(initial=0.0))

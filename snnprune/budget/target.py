@@ -12,6 +12,7 @@ from ..errors import ConfigError, TargetError
 from ..options import Number, checked
 from ..shown import brief_repr, cut
 from .costs import Metric
+from .hints import hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ Target = Mapping[str, float | str]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 NAMES = ("macs", "params", "drop", "latency")
 _Kept = Annotated[float, Number("a share", low=0, high=1, above=True)]
-_Lost = Annotated[float, Number("a fraction", low=0, high=1, below=True)]
+_Lost = Annotated[float, Number("an amount", low=0)]
 _TIME = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*(us|µs|μs|ms|s)\s*")
 _PER_MS = {"us": 1000.0, "µs": 1000.0, "μs": 1000.0, "ms": 1.0, "s": 0.001}
 
@@ -81,10 +82,10 @@ def read_target(target: Target | None) -> dict[str, float | str] | None:
 
 
 def parse_drop(target: Target | None) -> float | None:
-    """The fraction of `{"drop": fraction}`; None for any other target.
+    """The amount of `{"drop": amount}`; None for any other target.
 
     Raises:
-        TargetError: not a mapping with one known name, or a fraction outside [0, 1).
+        TargetError: not a mapping with one known name, or no number of at least 0.
     """
     name, drop = _only(target)
     if name != "drop":
@@ -92,9 +93,27 @@ def parse_drop(target: Target | None) -> float | None:
     found = None if isinstance(drop, str) else _number(drop, _Lost)
     if found is None:
         raise TargetError(
-            f"target drop={_shown(drop)} is no fraction of accuracy in [0, 1); 0.005 is half a point."
+            f"target drop={_shown(drop)} is no amount that a metric may lose; use a number of at least 0. Of "
+            "accuracy 0.005 is half a point." + hint(f"drop={drop}")
         )
     return found
+
+
+def check_drop(drop: float, fraction: str | None) -> None:
+    """Refuse a drop that leaves nothing.
+
+    Args:
+        drop: from `parse_drop`.
+        fraction: name of the metric where that is a fraction; None of one with other units.
+
+    Raises:
+        TargetError: it is all of a fraction, or more.
+    """
+    if fraction is not None and drop >= 1:
+        raise TargetError(
+            f"target drop={drop} is no fraction of {fraction} in [0, 1); 0.005 is half a point."
+            + hint(f"drop={drop}")
+        )
 
 
 def parse_latency(target: Target | None) -> Latency | None:
@@ -112,7 +131,7 @@ def parse_latency(target: Target | None) -> Latency | None:
     if found is None:
         raise TargetError(
             f"target latency={_shown(asked)} is no share of the dense time, nor a time; use a "
-            "number in (0, 1], or milliseconds such as 3ms."
+            "number in (0, 1], or milliseconds such as 3ms." + hint(f"latency={asked}")
         )
     return Latency(found, None)
 
@@ -144,6 +163,7 @@ def parse_target(target: Target | None, metrics: Sequence[Metric] = METRICS) -> 
         known = "time" if metric == "latency" else metric
         raise TargetError(
             f"target {metric}={_shown(share)} is no share of the dense {known}; use a number in (0, 1]."
+            + hint(f"{metric}={share}")
         )
     return Budget(metric, found)
 
@@ -168,7 +188,8 @@ def _only(target: Target | None) -> tuple[str | None, float | str]:
         raise TargetError(f"target {dict(target)} must name exactly one of {', '.join(NAMES)}.")
     name, value = next(iter(target.items()))
     if name not in NAMES:
-        raise TargetError(f"target {name!r} is unknown; use {', '.join(NAMES)} or free.")
+        known = f"target {name!r} is unknown; use {', '.join(NAMES)} or free."
+        raise TargetError(known + hint(f"{name}={value}"))
     return name, value
 
 

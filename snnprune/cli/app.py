@@ -11,6 +11,7 @@ from . import look
 from .bench import bench
 from .doctor import doctor
 from .export import export
+from .help import add
 from .optimize import optimize
 from .profile import profile
 from .sensitivity import sensitivity
@@ -37,9 +38,9 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="Make a trained vision model smaller, exactly, and export it to ONNX.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -61,4 +62,4 @@ def root(
 
 
 for command in (optimize, export, look.inspect, look.evaluate, look.compare, sensitivity, profile, bench, doctor):
-    app.command()(command)
+    add(app, command)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Arch, Classes, DataRoot, ImageSize, Json, Mean, Std, Trust, load_splits
+from .data import load_splits
+from .options import Arch, Classes, CropRatio, DataRoot, Entry, ImageSize, Json, Mean, Std, Trust
 from .progress import Display
 from .show import emit, say, scripted, size
 
@@ -49,7 +50,9 @@ def export(
     arch: Arch = None,
     num_classes: Classes = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
@@ -76,15 +79,15 @@ def export(
                 def splits(opened: Any) -> Any:
                     return load_splits(
                         str(data),
-                        data_root,
-                        128,
-                        image_size,
-                        mean,
-                        std,
-                        0,
-                        display,
                         opened,
+                        display,
+                        root=data_root,
+                        mean=mean,
+                        std=std,
+                        image_size=image_size,
+                        crop_ratio=crop_ratio,
                         num_classes=num_classes,
+                        augment="none",
                     )
 
                 made = quantize_model(
@@ -95,6 +98,7 @@ def export(
                     arch=arch,
                     num_classes=num_classes,
                     trust_pickle=trust_pickle,
+                    entry=entry,
                     on_stage=display.stage,
                     tolerance=tolerance,
                     calibration_size=calibration,
@@ -104,7 +108,9 @@ def export(
             else:
                 display.stage("export")
                 if folder.is_file():
-                    opened = open_model(folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+                    opened = open_model(
+                        folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
+                    )
                     made = export_file(opened, folder, output, form, image_size=image_size)
                 else:
                     made = deliver_onnx(

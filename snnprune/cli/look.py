@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import parse
+from .data import load_splits
 from .options import (
     DEFAULT,
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
+    Entry,
     Floor,
     ImageSize,
     Json,
     Keep,
     Mean,
     ModelFile,
+    Outputs,
+    OwnMetric,
     RoundTo,
     Std,
     Trust,
-    load_splits,
+    ValSplit,
+    Width,
+    Workers,
 )
 from .progress import Display
 from .show import console, emit, say, scripted, show_groups, summary
@@ -41,7 +47,10 @@ def inspect(
     num_classes: Classes = None,
     image_size: ImageSize = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
+    width: Width = None,
     keep: Keep = None,
+    outputs: Outputs = None,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
@@ -55,12 +64,14 @@ def inspect(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             display.stage("trace")
             found = inspect_model(
                 opened,
                 image_size=image_size,
+                width=tuple(width or ()),
                 keep=tuple(keep or ()),
+                outputs=tuple(outputs or ()),
                 target=None if target is None else parse.target(target),
                 floor=floor,
                 round_to=round_to,
@@ -98,38 +109,66 @@ def _tell(found: Inspection, floor: float) -> None:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="run folder, model file or .onnx")],
     data: Data,
+    metric: OwnMetric = None,
     arch: Arch = None,
     num_classes: Classes = None,
     data_root: DataRoot = Path("data"),
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    val_split: ValSplit = 0.1,
+    limit: Annotated[int | None, typer.Option(help="test images at most, as many of each class", min=1)] = None,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     device: Device = "auto",
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy of a run, a model file or an ONNX file on a test set."""
+    """Accuracy of a run, a model file or an ONNX file on a test set, or a metric of your own."""
     from ..analysis.evaluating import evaluator, recorded_in
+    from ..data import some
 
-    where = parse.device(device)
+    where, own = parse.device(device), parse.metric(metric)
     with scripted(as_json):
         display = Display()
         with display.running():
             display.stage("load")
             opened, measure = evaluator(
-                model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, device=where
+                model,
+                arch=arch,
+                num_classes=num_classes,
+                trust_pickle=trust_pickle,
+                entry=entry,
+                device=where,
+                metric=own,
             )
             recorded = opened if opened is not None else recorded_in(model)
             splits = load_splits(
-                data, data_root, batch_size, image_size, mean, std, 0, display, recorded, num_classes=num_classes
+                data,
+                recorded,
+                display,
+                root=data_root,
+                mean=mean,
+                std=std,
+                image_size=image_size,
+                crop_ratio=crop_ratio,
+                val_fraction=val_split,
+                workers=workers,
+                batch_size=batch_size,
+                num_classes=num_classes,
             )
+            test = splits.test
+            if limit is not None:
+                test = some(test, limit)
             display.stage("test")
-            result = measure(splits.test)
+            result = measure(test)
         if as_json:
-            emit({"model": str(model), "data": data, **dataclasses.asdict(result)})
-        scores = f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
-        say(f"{model}: {scores} on {result.count} test images of {data}")
+            emit({"model": str(model), "data": data, **result.to_dict()})
+        loss = "" if result.loss is None else f", loss {result.loss:.4f}"
+        figures = f"{result.metric.name} {result.metric.text(result.value)}{loss}"
+        say(f"{model}: {figures} on {result.count} test images of {data}")
 
 
 def compare(
@@ -152,7 +191,7 @@ def compare(
 
     from ..analysis.comparing import report_of
     from ..runs.times import marks
-    from ..runs.visual import HEAD, comparison, write_comparison, write_page
+    from ..runs.visual import comparison, head, write_comparison, write_page
     from ..runs.visual.material import REPORT
 
     found = [
@@ -165,9 +204,9 @@ def compare(
             summary(found[0][1], runs[0])
         else:
             table = Table()
-            for name in HEAD:
-                left = name in ("run", "data", "target")
-                table.add_column(name, justify="left" if left else "right", overflow="fold")
+            for name in head(found):
+                left = name in ("run", "data", "target", "metric")
+                table.add_column(escape(name), justify="left" if left else "right", overflow="fold")
             for row in comparison(found):
                 table.add_row(*map(escape, row))
             console.print(table)
@@ -175,7 +214,7 @@ def compare(
                 say(sentence)
         bare = [path for path in runs if not (path / REPORT).is_file()]
         for path in bare:
-            say(f"{path} holds no {REPORT}: what its groups lost and how accurate it is was not written down")
+            say(f"{path} holds no {REPORT}: what its groups lost and how good it is was not written down")
         if len(found) == 1 and html is None and not bare:
             say(f"wrote {write_page(runs[0], found[0][1])}")
         elif html is not None:

@@ -57,6 +57,8 @@ def run(args: Sequence[str] | None = None) -> int:
         console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")
         return 143 if terminated else 130
     except SystemExit as error:  # of a user's own code: commands return, and end nothing
+        if arguments[:1] in (["--show-completion"], ["--install-completion"]):  # which end so
+            return 0 if error.code is None else int(error.code)
         if debug:
             raise
         told = f" ({error})" if isinstance(error.code, str) else ""

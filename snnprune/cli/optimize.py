@@ -10,26 +10,36 @@ from typing import Annotated, Any
 import typer
 
 from . import parse
+from .config import read as read_options
+from .config import refuse_code
+from .config import write as write_options
+from .data import load_splits
 from .options import (
     DEFAULT,
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
     EngineName,
+    Entry,
     Floor,
     ImageSize,
     Json,
     Keep,
     Mean,
     ModelFile,
+    Outputs,
+    OwnMetric,
     RoundTo,
     Std,
     ThreadCount,
     Trust,
-    load_splits,
+    ValSplit,
+    Width,
+    Workers,
     of,
     served,
 )
@@ -48,11 +58,12 @@ def optimize(
     target: Annotated[
         str | None,
         typer.Option(
-            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy to lose, latency=SHARE of the "
-            "dense time or latency=3ms, as --engine and the options after it serve, or free; "
+            help="macs=SHARE or params=SHARE to keep, drop=FRACTION of accuracy (or AMOUNT of --metric) to lose, "
+            "latency=SHARE of the dense time or latency=3ms, as --engine and the options after it serve, or free; "
             "default macs=0.5 (params=0.5 for connections)"
         ),
     ] = None,
+    metric: OwnMetric = None,
     granularity: Annotated[str, of("granularity")] = DEFAULT.granularity,
     epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
     trials: Annotated[int | None, of("trials", show_default=str(DEFAULT.trials))] = None,
@@ -63,11 +74,23 @@ def optimize(
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="of training images: none, light (shifts), standard (random crops), strong; auto: standard for "
+            "folders of photos, else light"
+        ),
+    ] = "auto",
+    val_split: ValSplit = 0.1,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
+    width: Width = None,
     keep: Keep = None,
+    outputs: Outputs = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
@@ -93,10 +116,20 @@ def optimize(
         bool, typer.Option("--tensorboard", help="also write TensorBoard files, into the run folder")
     ] = False,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="options from a file, as every run folder holds one (run.yaml); those given here go before",
+            callback=read_options,
+            is_eager=True,
+        ),
+    ] = None,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
-    from ..budget import parse_drop
+    from ..budget import check_drop, parse_drop
     from ..errors import ConfigError
     from ..learner import Callback, PruneConfig
     from ..learner.tensorboard import TensorBoard
@@ -104,17 +137,33 @@ def optimize(
     from ..pipeline.arguments import check_timed
     from ..ranks import launched
     from ..runs.folder import open_model
+    from ..runs.places import OPTIONS
 
     def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
         display = display or Display()
         display.stage("load")
-        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
         splits = load_splits(
-            data, data_root, batch_size, image_size, mean, std, seed, display, opened, limit, num_classes
+            data,
+            opened,
+            display,
+            root=data_root,
+            mean=mean,
+            std=std,
+            image_size=image_size,
+            crop_ratio=crop_ratio,
+            augment=augment,
+            val_fraction=val_split,
+            workers=workers,
+            batch_size=batch_size,
+            limit=limit,
+            num_classes=num_classes,
+            seed=seed,
         )
         opened.model.to(where)
         return opened, splits
 
+    refuse_code(context)
     if target is None:
         target = "params=0.5" if granularity == "connection" else "macs=0.5"
     goal = parse.target(target)
@@ -130,7 +179,9 @@ def optimize(
         trials=DEFAULT.trials if trials is None else trials,
         lr=lr,
         seed=seed,
+        width=tuple(width or ()),
         keep=tuple(keep or ()),
+        outputs=tuple(outputs or ()),
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         channels_last="auto" if channels_last is None else channels_last,
@@ -142,7 +193,10 @@ def optimize(
         profile=profile,
     )
     check_timed(config)
-    where = parse.device(device)
+    drop = parse_drop(goal)
+    if drop is not None and metric is None:
+        check_drop(drop, "accuracy")
+    where, own = parse.device(device), parse.metric(metric)
     with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:
             console.quiet = True
@@ -150,8 +204,11 @@ def optimize(
             _dry_run(*load(where), config, where, as_json=as_json)
             return
         folder = find_folder(model, output, resume, ranks)
-        display = Display()
+        display = Display(percent=own is not None and own.info.percent)
         with display.running(), session(folder, ranks, resume=resume) as run:
+            if ranks.first and not (resume and (run.work / OPTIONS).exists()):
+                run.work.mkdir(parents=True, exist_ok=True)
+                write_options(context, run.work / OPTIONS, target=target)
             with contextlib.ExitStack() as stack:  # what was told is on file whatever ends the run
                 callbacks: list[Callback] = [display]
                 if tensorboard and ranks.first:
@@ -169,6 +226,7 @@ def optimize(
                     checkpoint=run.checkpoint,
                     resume=resume,
                     data_name=data,
+                    metric=own,
                 )
             run.learned = True
             result.report.command = shlex.join(["snnprune", *(context.obj or ())])
@@ -178,7 +236,6 @@ def optimize(
                 display.stage("save")
                 result.model.cpu()
                 result.save(folder, time=time)
-        _warn_about_chance(result.report, splits)
         if ranks.first:
             summary(result.report, folder)
             if as_json:
@@ -194,15 +251,3 @@ def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool
         emit(found.to_dict())
     show_plan(found)
     say("nothing was written")
-
-
-def _warn_about_chance(report: Any, splits: Any) -> None:
-    info = getattr(splits.train, "info", None)
-    if info is None or report.dense.accuracy is None:
-        return
-    if report.dense.accuracy < 2 / len(info.classes):
-        say(
-            f"warning: the model that came in is near chance ({report.dense.accuracy:.1%}). "
-            "Check --mean/--std, --image-size and the order of the classes.",
-            style="yellow",
-        )

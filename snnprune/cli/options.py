@@ -1,4 +1,4 @@
-"""What several commands share: their options, and how data are loaded.
+"""Options that several commands share.
 
 Options of `PruneConfig` have their help and their defaults from there.
 """
@@ -13,9 +13,6 @@ import typer
 from ..learner import PruneConfig
 from ..options import about
 from ..timing.serving import Engine, Serving
-from . import parse
-from .progress import Display
-from .show import say
 
 DEFAULT = PruneConfig()
 _ABOUT = about(PruneConfig)
@@ -48,55 +45,36 @@ DataRoot = Annotated[Path, typer.Option(help="where torchvision's data sets lie"
 Mean = Annotated[str | None, typer.Option(help="per channel, of pixels in [0, 1]: 0.49,0.48,0.45")]
 Std = Annotated[str | None, typer.Option(help="per channel, of pixels in [0, 1]")]
 ImageSize = Annotated[int | None, typer.Option(help="side of the square images, in pixels")]
+CropRatio = Annotated[
+    float | None,
+    typer.Option(help="side over what it is cut from: photos in a folder 0.875, small images 1"),
+]
+ValSplit = Annotated[
+    float,
+    typer.Option(help="share of the training part to validate on; of a folder of classes alone also to test on"),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="processes that read images; by default one per core, at most 8", min=0)
+]
 BatchSize = Annotated[int, typer.Option(help="images per step")]
+OwnMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="file.py:function of (model, loader) that gives a number, instead of the accuracy (runs that code); "
+        "function.higher_is_better = False where less is better",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
 Keep = Annotated[list[str] | None, of("keep")]
-EngineName = Annotated[str | None, served("engine", more=f" One of {ENGINES}.")]
+Outputs = Annotated[list[str] | None, of("outputs")]
+Width = Annotated[list[str] | None, of("width")]
+EngineName = Annotated[str | None, served("engine", more=f", one of {ENGINES}")]
 ThreadCount = Annotated[int | None, served("threads")]
 Floor = Annotated[float, of("floor")]
 RoundTo = Annotated[int, of("round_to")]
+Entry = Annotated[
+    str | None, typer.Option(help="of a checkpoint with several sets of weights the one to take: model_ema")
+]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]
-
-
-def load_splits(
-    data: str,
-    root: Path,
-    batch_size: int,
-    image_size: int | None,
-    mean: str | None,
-    std: str | None,
-    seed: int,
-    display: Display,
-    opened: Any,
-    limit: int | None = None,
-    num_classes: int | None = None,
-) -> Any:
-    """Load the data; folders are read as the model takes them, and a run brings its own normalisation."""
-    from ..data import load_data
-    from ..data.load import is_folder
-    from ..runs.examples import image_channels
-
-    constants: dict[str, Any] = {"mean": parse.numbers(mean, "--mean"), "std": parse.numbers(std, "--std")}
-    recorded = (opened.structure or {}).get("normalization") if opened is not None else None
-    if isinstance(recorded, dict) and mean is None and std is None:
-        constants = {"mean": recorded.get("mean"), "std": recorded.get("std")}
-    display.stage("data")
-    size_makes_sense = image_size is None or image_size > 0  # if not, load_data says so
-    channels = image_channels(opened, image_size) if is_folder(data) and size_makes_sense else None
-    splits = load_data(
-        data,
-        root,
-        batch_size=batch_size,
-        image_size=image_size,
-        channels=channels,
-        seed=seed,
-        limit=limit,
-        num_classes=num_classes,
-        progress=display.reading,
-        **constants,
-    )
-    info = getattr(splits.train, "info", None)
-    if info is not None and info.kind in ("folder", "arrays"):
-        say(f"pixels are normalised with mean {list(info.mean)} and std {list(info.std)}")
-    return splits

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
 from ..budget import read_target
+from ..budget.hints import hint
 from ..errors import ConfigError, TargetError, first_line
 
+if TYPE_CHECKING:
+    from ..measures import Metric
+
 _FORMS = "macs=0.5, params=0.3, drop=0.005, latency=0.5, latency=3ms or free"
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def target(text: str) -> dict[str, float | str] | None:
@@ -23,7 +31,7 @@ def target(text: str) -> dict[str, float | str] | None:
     except ValueError:
         share = float("nan")
     if not equals or share != share:
-        raise TargetError(f"target {text!r} is not of the form {_FORMS}.")
+        raise TargetError(f"target {text!r} is not of the form {_FORMS}.{hint(text)}")
     return read_target({name: share})
 
 
@@ -44,6 +52,28 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     return values
 
 
+def metric(spec: str | None) -> Metric | None:
+    """The metric that `file.py:name` or `package.module:name` names; runs that code.
+
+    It is a function of (model, loader), an object with `update`, `compute` and `reset`, or a `snnprune.Metric`.
+
+    Raises:
+        ConfigError: what is named is none of them.
+        ModelFileError: there is no such file, module or name, or it fails while loading.
+    """
+    from ..measures import Metric
+    from ..registry import load_named
+
+    if spec is None:
+        return None
+    if spec.endswith(".py"):
+        raise ConfigError(f"--metric {spec} names a file alone; add its function of (model, loader), {spec}:name.")
+    found = load_named(spec)
+    if found is None:
+        raise ConfigError(f"--metric {spec}: there is no such name in it.")
+    return found if isinstance(found, Metric) else Metric(found)
+
+
 def device(name: str) -> str:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
 
@@ -58,5 +88,13 @@ def device(name: str) -> str:
         torch.empty(1, device=name).numpy(force=True)  # which the device without memory, meta, cannot do
     except Exception as error:  # PyTorch has several for a device that it knows but lacks
         cause = first_line(error).split(". ")[0].rstrip(".")
-        raise ConfigError(f"--device {name!r} is not available here ({cause}); use auto, cpu or cuda.") from None
+        near = ["cuda"] if name.startswith("gpu") else difflib.get_close_matches(name, _DEVICES, 1)
+        meant = (
+            f" Did you mean {near[0]}{name[3:] if name.startswith('gpu:') else ''}?"
+            if near and name not in near
+            else ""
+        )
+        raise ConfigError(
+            f"--device {name!r} is not available here ({cause}); use auto, cpu or cuda.{meant}"
+        ) from None
     return name

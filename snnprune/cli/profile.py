@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Arch, Classes, EngineName, ImageSize, Json, Keep, ModelFile, ThreadCount, Trust, served
+from .options import Arch, Classes, EngineName, Entry, ImageSize, Json, Keep, ModelFile, ThreadCount, Trust, served
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
 
@@ -49,6 +49,7 @@ def profile(
     ] = False,
     limit: Annotated[float, typer.Option(help="seconds for each model that --check times at most")] = 20.0,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Time the layers of a model at several widths, on this machine or by a script on another device."""
@@ -76,7 +77,7 @@ def profile(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             display.stage("trace")
             layers = Layers.of(opened.model, example_for(opened, image_size), tuple(keep or ()))
             if script is not None:

@@ -17,23 +17,15 @@ from rich.progress import (
 )
 
 from ..learner import Event
+from ..learner.progress import TITLES, begun, noted, validated
 from ..runs.times import speed_up
 from .show import console, say
 
 _TITLES = {
     "data": "reading data",
     "load": "loading the model",
-    "trace": "tracing groups",
-    "dense": "testing the dense model",
-    "latency": "timing layers",
-    "settle": "timing the cut",
     "widths": "timing real cuts",
     "cuts": "measuring cuts",
-    "probe": "probing neurons",
-    "search": "searching",
-    "check": "proving exactness",
-    "recover": "recovering",
-    "test": "testing",
     "export": "exporting to ONNX",
     "int8": "calibrating, measuring int8",
     "save": "timing and exporting to ONNX",
@@ -41,9 +33,14 @@ _TITLES = {
 
 
 class Display:
-    """Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+    """Progress of a run: a live bar on a terminal, plain lines elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        percent: whether the metric is shown in per cent; accuracy always is.
+    """
+
+    def __init__(self, *, percent: bool = False) -> None:
+        self.percent = percent
         self.live = console.is_terminal
         self.progress = Progress(
             SpinnerColumn(),
@@ -57,7 +54,7 @@ class Display:
             disable=not self.live,
         )
         self.tasks: dict[str, Any] = {}
-        self.accuracy = ""
+        self.judged = ""
         self.last = 0.0
 
     @contextmanager
@@ -84,16 +81,16 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Show an event of the library."""
-        title = _TITLES.get(event.stage, event.stage)
+        title = {**TITLES, **_TITLES}.get(event.stage, event.stage)
         values = event.values or {}
         if event.stage == "trial":
             self._trial(event, values)
             return
         begins = event.stage not in self.tasks
         if begins:
-            self.accuracy = ""  # of the stage before, which ran another model
-        if "val_accuracy" in values:
-            self.accuracy = f"val {values['val_accuracy']:.2%}"
+            self.judged = ""  # of the stage before, which ran another model
+        if "val_value" in values:
+            self.judged = validated(values, self.percent)
         note = self._note(values)
         if begins:
             for task in self.tasks.values():
@@ -103,33 +100,25 @@ class Display:
                 console.print(title)
         self.progress.update(self.tasks[event.stage], completed=event.step, total=event.total or None, note=note)
         now = time.monotonic()
-        if not self.live and event.total and ("val_accuracy" in values or now - self.last > 10):
+        if not self.live and event.total and ("val_value" in values or now - self.last > 10):
             self.last = now
             console.print(f"{title} {event.step}/{event.total}  {note}")
 
     def _trial(self, event: Event, values: dict[str, Any]) -> None:
         """A run of its own begins, or ended."""
-        metric = "macs" if "macs" in values else "params"
-        text = f"trial {event.step} of {event.total}: {metric}={values[metric]:.3g}"
+        text = begun(event)
         if "passed" in values:
             end = "kept" if values["passed"] else "too much"
             if values["drop"] is None:
                 say(f"{text}: failed ({values['why']})")
             else:
                 time = f", {speed_up(values)} as fast" if "latency" in values else ""
-                say(f"{text}, val {values['val_accuracy']:.2%}, drop {values['drop']:.4f}{time}: {end}")
+                say(f"{text}, {validated(values, self.percent)}, drop {values['drop']:.4f}{time}: {end}")
             return
         for task in self.tasks.values():
             self.progress.remove_task(task)
-        self.tasks, self.accuracy = {}, ""
+        self.tasks, self.judged = {}, ""
         say(text)
 
     def _note(self, values: dict[str, Any]) -> str:
-        parts = []
-        if isinstance(values.get("loss"), float) and values["loss"] == values["loss"]:
-            parts.append(f"loss {values['loss']:.4f}")
-        if "budget" in values:
-            parts.append(f"{values['metric']} {values['budget']:.2f}")
-        if self.accuracy:
-            parts.append(self.accuracy)
-        return "  ".join(parts)
+        return "  ".join([*noted(values), *([self.judged] if self.judged else [])])

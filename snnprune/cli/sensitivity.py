@@ -9,21 +9,26 @@ from typing import Annotated
 import typer
 
 from . import parse
+from .data import load_splits
 from .options import (
     Arch,
     BatchSize,
     Classes,
+    CropRatio,
     Data,
     DataRoot,
     Device,
+    Entry,
     ImageSize,
     Json,
     Keep,
     Mean,
     ModelFile,
+    OwnMetric,
     Std,
     Trust,
-    load_splits,
+    ValSplit,
+    Workers,
 )
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
@@ -34,11 +39,15 @@ def sensitivity(
     data: Data,
     arch: Arch = None,
     num_classes: Classes = None,
-    metric: Annotated[str, typer.Option(help="cost of the whole model's curve: macs or params")] = "macs",
+    cost: Annotated[str, typer.Option(help="of the whole model's curve: macs or params")] = "macs",
+    metric: OwnMetric = None,
     data_root: DataRoot = Path("data"),
     mean: Mean = None,
     std: Std = None,
     image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    val_split: ValSplit = 0.1,
+    workers: Workers = None,
     batch_size: BatchSize = 128,
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
@@ -48,14 +57,15 @@ def sensitivity(
     ] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
     trust_pickle: Trust = False,
+    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy against the kept share of every group and of the whole, before any training."""
+    """Accuracy, or your own metric, against the kept share of every group and of all, before any training."""
     from rich.markup import escape
     from rich.table import Table
 
     from ..analysis import sensitivity as measure
-    from ..budget import Counted
+    from ..budget import COUNTED, Counted
     from ..errors import ConfigError
     from ..options import checked
     from ..runs.folder import open_model
@@ -63,23 +73,40 @@ def sensitivity(
     from ..runs.visual import write_sensitivity
     from ..shown import ROWS, cut, largest
 
-    where = parse.device(device)
+    if metric in COUNTED:  # until 0.3
+        typer.echo(
+            f"warning: --metric {metric} is now --cost {metric}; as it was it is taken until 0.3.", err=True
+        )
+        cost, metric = str(metric), None
+    where, own = parse.device(device), parse.metric(metric)
     if limit < 1:
         raise ConfigError(f"--limit {limit} must be at least 1.")
     with scripted(as_json):
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
             splits = load_splits(
-                data, data_root, batch_size, image_size, mean, std, 0, display, opened, num_classes=num_classes
+                data,
+                opened,
+                display,
+                root=data_root,
+                mean=mean,
+                std=std,
+                image_size=image_size,
+                crop_ratio=crop_ratio,
+                val_fraction=val_split,
+                workers=workers,
+                batch_size=batch_size,
+                num_classes=num_classes,
             )
             display.stage("trace")
             val = list(itertools.islice(splits.val, max(1, -(-limit // batch_size))))
             found = measure(
                 opened.model.to(where),
                 val,
-                metric=checked("metric", metric, Counted),
+                cost=checked("cost", cost, Counted),
+                metric=own,
                 keep=tuple(keep or ()),
                 batches=list(itertools.islice(splits.train, 4)),
                 time=time,
@@ -87,21 +114,24 @@ def sensitivity(
             )
         if as_json:
             emit({"model": str(model), "data": data, **found.to_dict()})
-        table = Table(title=f"{escape(str(model))}: accuracy without recovery", title_justify="left")
+        text = found.metric.text
+        table = Table(
+            title=f"{escape(str(model))}: {escape(found.metric.name)} without recovery", title_justify="left"
+        )
         table.add_column("group", overflow="fold")
         shares = [point["kept"] / found.groups[0]["size"] for point in found.groups[0]["points"]]
         for name in ("neurons", *(f"{share:.0%} kept" for share in shares)):
             table.add_column(name, justify="right")
         groups, rest = largest(found.groups, ROWS, "groups", lambda group: group["size"], BY_JSON)
         for group in groups:
-            scores = [f"{point['accuracy']:.2%}" for point in group["points"]]
-            table.add_row(escape(cut(group["id"])), str(group["size"]), *scores)
+            values = [text(point["value"]) for point in group["points"]]
+            table.add_row(escape(cut(group["id"])), str(group["size"]), *values)
         console.print(table)
         say_rest(rest)
-        say(f"dense: {found.accuracy:.2%} on {found.count} validation images of {data}")
+        say(f"dense: {text(found.value)} on {found.count} validation images of {data}")
         for point in found.whole:
             fast = f", {speed_up(point, spread=True)}" if "latency" in point else ""
-            say(f"all groups cut to {metric}={point[metric]:.2f}: {point['accuracy']:.2%}{fast}")
+            say(f"all groups cut to {cost}={point[cost]:.2f}: {text(point['value'])}{fast}")
         if found.served is not None:
             say(f"timed with {served_by(found.served)}")
         for why in dict.fromkeys(point["refused"] for point in found.whole if point.get("refused")):

@@ -86,17 +86,22 @@ class Warnings(logging.Handler):
         log = logging.getLogger("snnprune")
         self.before = log.level, log.propagate
         log.setLevel(logging.WARNING)
+        self.told = logging.getLogger("snnprune.registry")  # which weights were taken
+        self.told.setLevel(logging.INFO)
         log.propagate = False
         log.addHandler(self)
 
     def __exit__(self, *_rest: object) -> None:
         log = logging.getLogger("snnprune")
         log.removeHandler(self)
+        self.told.setLevel(logging.NOTSET)
         log.setLevel(self.before[0])
         log.propagate = self.before[1]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
+        if record.levelno == logging.INFO and record.name.startswith("snnprune.registry"):
+            say(record.getMessage())
         if record.levelno >= logging.WARNING and record.name != "snnprune.proof.verify":
             say(f"warning: {record.getMessage()}", style="yellow")
 

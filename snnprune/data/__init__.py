@@ -1,6 +1,17 @@
 """Data sets by name, from folders, arrays or code."""
 
-from .load import Splits, info_of, load_data
-from .loader import ArrayLoader, DataInfo, loader_on
+from .load import Splits, info_of, load_data, some
+from .loader import ArrayLoader, BatchLoader, DataInfo, loader_on
+from .streaming import StreamLoader
 
-__all__ = ["ArrayLoader", "DataInfo", "Splits", "info_of", "load_data", "loader_on"]
+__all__ = [
+    "ArrayLoader",
+    "BatchLoader",
+    "DataInfo",
+    "Splits",
+    "StreamLoader",
+    "info_of",
+    "load_data",
+    "loader_on",
+    "some",
+]

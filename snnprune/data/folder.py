@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +12,46 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..memory import check_memory
-from .images import ENDINGS, check_depth, look, read
+from .images import ENDINGS, check_depth, look
+from .parts import ImageFiles, Images, Progress
 from .sources import GREY, IMAGENET, Raw
 
 logger = logging.getLogger(__name__)
-_ENOUGH = 100  # broken images, after which no more are looked for
-Progress = Callable[[str, int, int], None]
+_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+PHOTO = 64  # pixels: what is larger is a photo
+CROP_RATIO = 0.875  # of photos, as nearly all networks for ImageNet are measured
 Files = list[tuple[Path, int]]
 
 
-def folder(path: Path, image_size: int | None, channels: int | None, progress: Progress | None = None) -> Raw:
-    """`train/<class>/`, and `test/<class>/` or `val/<class>/` (or both).
+def folder(
+    path: Path,
+    image_size: int | None,
+    channels: int | None,
+    crop_ratio: float | None = None,
+    progress: Progress | None = None,
+) -> Raw:
+    """`train/<class>/` with `test/<class>/` or `val/<class>/` (or both), or nothing but `<class>/`.
 
-    Images are read into memory at one size: `image_size`, or the size of the first image when all
-    may be small (at most 64 pixels), else 224. Without `channels` they are grey if all files are.
+    Folders of parts may have the names that exporters give them, such as `valid`. Nothing is decoded. Images will
+    come to one size: `image_size`, or the size of the first image when all may be small (at most 64 pixels), else
+    224. Without `channels` they are grey if all files are; without `crop_ratio` photos are cut from 8/7 of their
+    size, as ImageNet's are, and small images are taken whole.
 
     Raises:
-        DataError: no such layout, a class without images, an unreadable image, or too much for memory.
+        DataError: no such layout, or a class without images.
     """
-    train = path / "train"
-    test = path / "test" if (path / "test").is_dir() else path / "val"
-    if not train.is_dir() or not test.is_dir():
-        raise DataError(f"{path} must hold train/<class>/ and test/<class>/ or val/<class>/ folders.")
-    places = {"test": test}
-    if test.name == "test" and (path / "val").is_dir():
-        places["val"] = path / "val"
+    places = _parts(path)
+    train = places.pop("train", path)
     classes = _classes(train)
     found = {"train": _files(train, classes)}
+    if train == path and not found["train"]:
+        raise DataError(
+            f"{path} must hold train/<class>/ and test/<class>/ or val/<class>/ folders, or a folder of images "
+            "for each class."
+        )
     _check_training(train, found["train"], classes)
+    if "test" not in places and "val" in places:
+        places["test"] = places.pop("val")
     found |= {kind: _other_part(place, classes) for kind, place in places.items()}
     files = [file for part in found.values() for file, _ in part]
     if channels is None:
@@ -48,14 +59,21 @@ def folder(path: Path, image_size: int | None, channels: int | None, progress: P
     side = image_size
     if side is None:
         longest = max(next(_looks(files), ((0, 0), True))[0])
-        side = longest if 0 < longest <= 64 else 224
-    parts = _read_all(path, found, side, channels, progress)
+        side = longest if 0 < longest <= PHOTO else 224
+    ratio = crop_ratio if crop_ratio is not None else CROP_RATIO if side > PHOTO else 1.0
+    check_depth(path, files)
+    parts = {kind: _part(path, own, side, channels, ratio, progress) for kind, own in found.items()}
     mean, std = GREY if channels == 1 else IMAGENET
-    return Raw(parts["train"], parts["test"], tuple(classes), mean, std, parts.get("val"))
+    return Raw(parts["train"], parts.get("test"), tuple(classes), mean, std, parts.get("val"))
 
 
 def mini_imagenet(
-    path: Path, image_size: int | None, channels: int | None, seed: int, progress: Progress | None = None
+    path: Path,
+    image_size: int | None,
+    channels: int | None,
+    seed: int,
+    crop_ratio: float | None = None,
+    progress: Progress | None = None,
 ) -> Raw:
     """A folder of 100 classes with 600 images each, split 500/100 per class by seed.
 
@@ -76,49 +94,29 @@ def mini_imagenet(
         found["train"] += own[:cut]
         found["test"] += own[cut:]
     channels = channels or 3
-    parts = _read_all(path, found, image_size or 84, channels, progress)
-    return Raw(parts["train"], parts["test"], tuple(classes), *(GREY if channels == 1 else IMAGENET))
-
-
-def _read_all(
-    path: Path, found: dict[str, Files], side: int, channels: int, progress: Progress | None
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images and labels of every part; broken ones are counted before the first of them is named."""
-    total = sum(len(files) for files in found.values())
-    check_memory(
-        f"{path}: {total} images at {side}x{side}",
-        total * side * side * channels,
-        DataError,
-        "Give a smaller --image-size, or your own loaders with --data file.py:function.",
+    check_depth(path, [file for file, _ in files])
+    train, test = (
+        _part(path, own, image_size or 84, channels, crop_ratio or 1.0, progress) for own in found.values()
     )
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
-    peaks: dict[Path, int] = {}
-    broken: list[DataError] = []
-    done = 0
-    for kind, files in found.items():
-        images = torch.empty(len(files), channels, side, side, dtype=torch.uint8)
-        for i, (file, _) in enumerate(files):
-            try:
-                images[i], peak = read(file, side, channels)
-                if peak is not None:
-                    peaks[file] = peak
-            except DataError as error:
-                broken.append(error)
-                if len(broken) > _ENOUGH:
-                    raise _broken(broken, done + 1) from broken[0]
-            done += 1
-            if progress and (done % 500 == 0 or done == total):
-                progress("reading images", done, total)
-        parts[kind] = images, torch.tensor([label for _, label in files])
-    if broken:
-        raise _broken(broken, total) from broken[0]
-    check_depth(path, peaks)
-    return parts
+    return Raw(train, test, tuple(classes), *(GREY if channels == 1 else IMAGENET))
 
 
-def _broken(errors: list[DataError], total: int) -> DataError:
-    more = f"; so are {len(errors) - 1} more of {total}" if len(errors) > 1 else ""
-    return DataError(f"{errors[0]}{more}. Mend or remove what is broken.")
+def _parts(path: Path) -> dict[str, Path]:
+    """Folders of parts by what they are for; none where `path` holds classes itself."""
+    inside = {place.name.lower(): place for place in sorted(path.iterdir()) if place.is_dir()}
+    found = {kind: inside[name] for kind, names in _NAMES.items() for name in names if name in inside}
+    if found and "train" not in found:
+        raise DataError(
+            f"{path} must hold train/<class>/ besides {next(iter(found.values())).name}/<class>/, to learn from."
+        )
+    return found
+
+
+def _part(
+    path: Path, files: Files, side: int, channels: int, crop_ratio: float, progress: Progress | None
+) -> tuple[Images, Tensor]:
+    images = ImageFiles(path, [file for file, _ in files], side, channels, crop_ratio, progress)
+    return images, torch.tensor([label for _, label in files])
 
 
 def _looks(files: list[Path]) -> Iterator[tuple[tuple[int, int], bool]]:

@@ -1,10 +1,11 @@
-"""One image file as bytes of a given size: which way is up, and what counts as white."""
+"""One image file: which way is up, what counts as white, and how it comes to a given size."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ _GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _SMALL, _PER_BYTE = 2**24, 200  # pixels that any file may have, and per byte of larger ones; photos have 2 to 20
 _MAX_PIXELS = 2**28  # of one image on its way to its size
 _TOP = 65535  # white in 16 bits
+_LOOKED_AT = 500  # files of a data set, for how bright they are
 _DARK, _DIM = 2**12, 2**14  # where 16-bit values that all lie below are 12, or may be 14 bits
 _BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # tags of TIFF; EXIF shares the last one
 _UPRIGHT = {
@@ -47,14 +49,18 @@ def look(file: Path) -> tuple[tuple[int, int], bool]:
         raise DataError(f"{file} is no readable image ({first_line(error)})") from error
 
 
-def read(file: Path, side: int, channels: int) -> tuple[Tensor, int | None]:
-    """An image, upright, its shorter side brought to `side`, its middle cut out.
+def decode(file: Path, channels: int, side: int) -> tuple[Image.Image, int | None]:
+    """An image, upright, of 8 bits a channel.
 
     Transparency is dropped and the colours beneath it stay, as torchvision's image folders do it.
 
+    Args:
+        file: of a format that is known here.
+        channels: 1 for grey, 3 for colour.
+        side: of the square that it will become; what cannot be brought to it within some memory is refused.
+
     Returns:
-        (channels, side, side) uint8, and the highest value if the file has 16 bits and does not tell how many of
-        them are used.
+        The image, and the highest value if the file has 16 bits and does not tell how many of them are used.
 
     Raises:
         DataError: it cannot be read, or nothing tells which value is white; the text ends without a full stop.
@@ -67,33 +73,74 @@ def read(file: Path, side: int, channels: int) -> tuple[Tensor, int | None]:
             if width * height > max(_SMALL, _PER_BYTE * file.stat().st_size):
                 raise ValueError(f"{width}x{height} pixels in so small a file fill the memory; scale it down")
             plain, peak = _bytes(image)
-            plain = _coloured(_upright(plain, image), channels)
-        if plain.size != (side, side):
-            scale = side / min(plain.size)
-            width, height = (max(side, round(length * scale)) for length in plain.size)
-            plain = plain.resize((width, height), Image.Resampling.BILINEAR)
-            left, top = (width - side) // 2, (height - side) // 2
-            plain = plain.crop((left, top, left + side, top + side))
-        array = np.array(plain)
+            return _coloured(_upright(plain, image), channels), peak
     except Exception as error:
         raise DataError(f"{file} is no readable image ({first_line(error)})") from error
-    tensor = torch.from_numpy(array)
-    return (tensor[None] if channels == 1 else tensor.permute(2, 0, 1)), peak
 
 
-def check_depth(path: Path, peaks: Mapping[Path, int]) -> None:
+def square(image: Image.Image, side: int, crop_ratio: float) -> Tensor:
+    """The middle of an image: its shorter side is brought to `side / crop_ratio`, then a square is cut out.
+
+    This is what torchvision's `Resize(round(side / crop_ratio))` and `CenterCrop(side)` do.
+
+    Returns:
+        (channels, side, side) uint8.
+    """
+    from torchvision.transforms.v2 import functional
+
+    plain: Any = image
+    shorter = max(side, round(side / crop_ratio))
+    if min(image.size) != shorter:
+        plain = functional.resize(plain, [shorter])
+    return as_bytes(functional.center_crop(plain, [side, side]))
+
+
+def as_bytes(image: Any) -> Tensor:
+    """An image of Pillow's as (channels, height, width) uint8."""
+    tensor = torch.from_numpy(np.array(image))
+    return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)
+
+
+def read(file: Path, side: int, channels: int, crop_ratio: float = 1.0) -> tuple[Tensor, int | None]:
+    """An image as `decode` and then `square` give it.
+
+    Returns:
+        (channels, side, side) uint8, and the highest value as `decode` tells it.
+
+    Raises:
+        DataError: as `decode` does; or it cannot be brought to that size.
+    """
+    image, peak = decode(file, channels, side)
+    try:
+        return square(image, side, crop_ratio), peak
+    except Exception as error:
+        raise DataError(f"{file} is no readable image ({first_line(error)})") from error
+
+
+def check_depth(path: Path, files: Sequence[Path]) -> None:
     """Refuse 16-bit images that are all so dark that they must hold fewer bits; nothing else tells them apart.
 
     Args:
         path: of the data set.
-        peaks: the highest value of every file that has 16 bits.
+        files: of its images. Of many a choice is looked at, and of those only the ones that have 16 bits are read,
+            until one is bright.
 
     Raises:
         DataError: none has a value that needs more than 12 bits.
     """
-    top = max(peaks.values(), default=_TOP)
-    if top >= _DIM:
+    peaks: dict[Path, int] = {}
+    for file in files[:: -(-len(files) // _LOOKED_AT) or 1]:
+        try:
+            peak = decode(file, 3, 1)[1] if _is_deep(file) else None
+        except DataError:  # it is named when it is asked for
+            continue
+        if peak is not None:
+            peaks[file] = peak
+            if peak >= _DIM:
+                return
+    if not peaks:
         return
+    top = max(peaks.values())
     text = (
         f"{path}: none of the {len(peaks)} images of 16 bits, such as {next(iter(peaks))}, has a value above "
         f"{top} of {_TOP}, as with cameras of fewer bits, so that all of them would be dark. Scale them to all 16 "
@@ -102,6 +149,15 @@ def check_depth(path: Path, peaks: Mapping[Path, int]) -> None:
     if top < _DARK:
         raise DataError(f"{text}.")
     logger.warning("%s, unless the model was trained on images as dark", text)
+
+
+def _is_deep(file: Path) -> bool:
+    """Whether a file's header tells of 16 bits or more."""
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            return image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", ""))
+    except Exception:  # it is named when it is asked for
+        return False
 
 
 def _bytes(image: Image.Image) -> tuple[Image.Image, int | None]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from ..errors import DataError, SnnPruneError, first_line
 from ..files import check_name, file_errors
-from ..labels import classes_of
-from ..memory import check_memory
-from ..options import Count, Number, Part, Seed, checked, path_of
+from ..memory import available_memory, check_memory
+from ..options import Count, CountOrZero, Number, Part, Seed, Share, checked, path_of
 from ..registry import load_factory
 from ..shown import brief_repr
 from . import sources
-from .folder import folder, mini_imagenet
-from .loader import ArrayLoader, DataInfo
+from .augment import FROM_FILES, Level
+from .constants import check_pair, constants_of, numbers_of
+from .folder import PHOTO, folder, mini_imagenet
+from .loader import ArrayLoader, BatchLoader, DataInfo
+from .parts import Held
+from .splitting import resized, split, subset
+from .streaming import StreamLoader
 
 Loader = Iterable[Any]
 _Side = Annotated[int, Number("a whole number of pixels from 1 to 4096", low=1, high=4096, whole=True)]
@@ -31,7 +30,9 @@ _Classes = Annotated[int, Number("a whole number from 1 to 1048576", low=1, high
 _Grey = Annotated[int, Number("1 (grey)", low=1, high=1, whole=True)]
 _Colour = Annotated[int, Number("3 (colour)", low=3, high=3, whole=True)]
 _Channels = _Grey | _Colour | None
-_HUGE = 2**1000  # a whole number from a file may be beyond any fraction
+_Ratio = Annotated[float, Number("a number above 0 and at most 1", low=0, high=1, above=True)]
+Augment = Literal["auto", "none", "light", "standard", "strong"]
+MEMORY = 0.125  # of what is free, for images
 
 
 class Splits(NamedTuple):
@@ -53,7 +54,10 @@ def load_data(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     val_fraction: float = 0.1,
-    augment: bool = True,
+    augment: Augment | bool = "auto",
+    crop_ratio: float | None = None,
+    workers: int | None = None,
+    memory: float = MEMORY,
     limit: int | None = None,
     num_classes: int | None = None,
     download: bool = True,
@@ -65,11 +69,15 @@ def load_data(
     The validation part is carved from the training part, class by class, unless the source has its
     own; the test part is never used for a decision.
 
+    Image files are decoded when they are first asked for, and only those of the part that is. Those that fit into
+    a share of the memory stay there as bytes; others are read anew in every epoch, by worker processes.
+
     Args:
         name: a torchvision name (`mnist`, `fashion-mnist`, `kmnist`, `cifar10`, `cifar100`, `svhn`,
             `stl10`), `digits` (embedded), `fake`, `mini-imagenet`, a folder with `train/<class>/` and
-            `test/<class>/` or `val/<class>/`, an `.npz` file, or `file.py:function` that returns
-            (train, val, test) loaders; code in that file is run.
+            `test/<class>/` or `val/<class>/` (also `valid`, as exporters write it), a folder with nothing but
+            `<class>/`, an `.npz` file, or `file.py:function` that returns (train, val, test) loaders; code in that
+            file is run.
         root: where torchvision's sets lie or are put.
         batch_size: inputs per batch.
         image_size: side of the square images, in pixels; by default that of the data.
@@ -77,9 +85,17 @@ def load_data(
             if all its files are, else colour. Other sets have their own.
         mean: per channel, of pixels in [0, 1]; by default the set's own.
         std: per channel, likewise; both are given or none.
-        val_fraction: share of the training part that becomes the validation part.
-        augment: shift (and for colour mirror) training images at random; digits and other grey images
-            are only shifted.
+        val_fraction: share of the training part that becomes the validation part; of a folder with nothing but
+            classes as much becomes the test part, the same images for every seed.
+        augment: what is done to training images at random. `none`; `light`: shifted by up to an eighth, colour
+            images also mirrored; `standard`: a random resized crop, colour images mirrored; `strong`: that,
+            TrivialAugment and random erasing. `auto` (as True) is `standard` for folders of photos (more than 64
+            pixels) and `light` for all else; False is `none`.
+        crop_ratio: images in a folder are scaled until their shorter side is `image_size / crop_ratio`, and their
+            middle is taken, as ImageNet's are; by default 0.875 for photos, and 1 for small images.
+        workers: processes that read images which do not stay in memory, or are cropped at random; 0 is none, None
+            one per core, at most 8.
+        memory: share of the free memory that decoded images may take.
         limit: use only this many training images (a balanced random subset).
         num_classes: of `fake`.
         download: let torchvision download what is missing.
@@ -102,46 +118,64 @@ def load_data(
         torch.Size([64, 1, 8, 8])
     """
     name = _name(name)
-    given = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
+    given = {"mean": numbers_of("mean", mean), "std": numbers_of("std", std)}
     batch_size, limit = _option("batch_size", batch_size, Count), _option("limit", limit, Count | None)
     image_size, channels = (
         _option("image_size", image_size, _Side | None),
         _option("channels", channels, _Channels),
     )
     num_classes, seed = _option("num_classes", num_classes, _Classes | None), _option("seed", seed, Seed)
-    val_fraction, augment = _option("val_fraction", val_fraction, Part), _option("augment", augment, bool)
+    val_fraction, memory = _option("val_fraction", val_fraction, Part), _option("memory", memory, Share)
+    level, workers = _level(augment), _option("workers", workers, CountOrZero | None)
+    crop_ratio = _option("crop_ratio", crop_ratio, _Ratio | None)
     root, download = path_of("root", root, DataError), _option("download", download, bool)
     if progress is not None and not callable(progress):
         raise DataError(f"progress={brief_repr(progress)} must be a function of (what, done, total), or None.")
     if ":" in name and not os.path.exists(name):  # noqa: PTH110  # which a name of any length may be asked for
-        _check_pair(given)
+        check_pair(given)
         return _from_code(name)
     check_name(Path(name), DataError)
     check_name(root, DataError)
-    raw, kind = _raw(name, root, image_size, channels, num_classes, download, seed, progress)
-    raw.train, raw.test = _resize(raw.train, image_size), _resize(raw.test, image_size)
-    raw.val = None if raw.val is None else _resize(raw.val, image_size)
-    shape = raw.train[0].shape[1:]
+    raw, kind = _raw(name, root, image_size, channels, num_classes, download, seed, crop_ratio, progress)
+    test = raw.test
+    if test is None:  # the same images whatever the seed is, so that none of them is ever learned from
+        raw.train, test = split(raw.train, val_fraction, 0, what="test")
+    train, val = (raw.train, raw.val) if raw.val is not None else split(raw.train, val_fraction, seed)
+    if limit is not None:
+        train = subset(train, limit, seed)
+    train, val, test = (resized(part, image_size) for part in (train, val, test))
+    shape = train[0].shape
     if channels is not None and channels != shape[0]:
         raise DataError(f"{name} has images of {shape[0]} channels; channels={channels} is for folders of images.")
     info = DataInfo(
         name,
-        (shape[0], shape[1], shape[2]),
+        shape,
         raw.classes,
-        _constants("mean", given["mean"], raw.mean, shape[0]),
-        _constants("std", given["std"], raw.std, shape[0]),
+        constants_of("mean", given["mean"], raw.mean, shape[0]),
+        constants_of("std", given["std"], raw.std, shape[0]),
         kind,
+        getattr(train[0], "crop_ratio", None),
     )
-    _check_pair(given)
-    train, val = (raw.train, raw.val) if raw.val is not None else _split(raw.train, val_fraction, seed)
-    if limit is not None:
-        train = _subset(train, limit, seed)
-    kwargs: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
-    return Splits(
-        ArrayLoader(*train, info, shuffle=True, augment=augment, drop_last=True, **kwargs),
-        ArrayLoader(*val, info, **kwargs),
-        ArrayLoader(*raw.test, info, **kwargs),
-    )
+    check_pair(given)
+    if level is None:
+        level = "standard" if kind == "folder" and max(shape[1:]) > PHOTO else "light"
+    room = memory * available_memory()
+    made: list[BatchLoader] = []
+    for part, more in (
+        (test, {}),
+        (val, {}),
+        (train, {"shuffle": True, "augment": level, "drop_last": True}),
+    ):
+        anew = more.get("augment") in FROM_FILES
+        if not anew and not isinstance(part[0], Held):
+            room -= part[0].nbytes
+            anew = room < 0
+        options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, **more}
+        if anew:
+            made.append(StreamLoader(*part, info, workers=workers, **options))
+        else:
+            made.append(ArrayLoader(*part, info, **{**options, "augment": options.get("augment") == "light"}))
+    return Splits(*reversed(made))
 
 
 def _raw(
@@ -152,6 +186,7 @@ def _raw(
     num_classes: int | None,
     download: bool,
     seed: int,
+    crop_ratio: float | None,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[sources.Raw, str]:
     if name == "digits":
@@ -166,12 +201,12 @@ def _raw(
         )
         return sources.fake(side, classes), "fake"
     if name == "mini-imagenet":
-        return mini_imagenet(root, image_size, channels, seed, progress), "folder"
+        return mini_imagenet(root, image_size, channels, seed, crop_ratio, progress), "folder"
     if name in sources.NAMES:
         return sources.named(name, root, download=download), "named"
     path = Path(name)
     if is_folder(name):
-        return folder(path, image_size, channels, progress), "folder"
+        return folder(path, image_size, channels, crop_ratio, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"
     if path.suffix == ".npz" or len(path.parts) > 1:
@@ -202,6 +237,21 @@ def _from_code(spec: str) -> Splits:
     return Splits(loaders[0], loaders[1], loaders[-1])
 
 
+def some(loader: Any, limit: int) -> BatchLoader:
+    """The same loader with fewer samples, as many of each class where there are enough; others are not read.
+
+    Raises:
+        DataError: it is none of ours, of which nobody knows what it holds.
+    """
+    if not isinstance(loader, BatchLoader):
+        raise DataError("a limit needs data by name, from a folder or an .npz file; other loaders have their own.")
+    other = copy.copy(loader)
+    other.samples, other.labels = subset((loader.samples, loader.labels), limit, 0)
+    if hasattr(other, "origin"):
+        other.origin = object()  # type: ignore[attr-defined]
+    return other
+
+
 def info_of(loader: Loader) -> DataInfo | None:
     """The `DataInfo` of a loader that `load_data` made."""
     info = getattr(loader, "info", None)
@@ -212,102 +262,20 @@ def _option(name: str, value: Any, kind: Any) -> Any:
     return checked(name, value, kind, DataError)
 
 
+def _level(augment: Any) -> Level | None:
+    """The level that was asked for; None where it is to be chosen by the data."""
+    if isinstance(augment, bool):
+        return None if augment else "none"
+    if augment not in get_args(Augment):
+        raise DataError(
+            f"augment={brief_repr(augment)} is none of {', '.join(get_args(Augment))}, and neither True nor False."
+        )
+    return None if augment == "auto" else augment
+
+
 def _name(name: object) -> str:
     """The name of a data set, which may be a path."""
     found = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(found, str):
         raise DataError(f"data set {brief_repr(name)} is no name. Give one such as 'digits', or a path.")
     return found
-
-
-def _numbers(what: str, given: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Constants as they may be: pixels in [0, 1] have their mean there, and no larger deviation."""
-    if given is None:
-        return None
-    plain: Any = given.tolist() if isinstance(given, Tensor) else given
-    found: list[Any] = list(plain) if isinstance(plain, Iterable) else [None]
-    if not all(map(_is_number, found)):
-        raise DataError(f"--{what} {brief_repr(given)} is no list of numbers, one a channel.")
-    values = tuple(math.inf if abs(value) > _HUGE else float(value) for value in found)
-    if not all(math.isfinite(value) for value in values):
-        raise DataError(f"--{what} {list(values)} must be finite numbers.")
-    if what == "std" and not all(value > 0 for value in values):
-        raise DataError(f"--std {list(values)} must be positive.")
-    if not all(0 <= value <= 1 for value in values):
-        raise DataError(
-            f"--{what} {list(values)} must lie between 0 and 1, as pixels do here; divide values for pixels up to "
-            "255 by 255."
-        )
-    return values
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _constants(
-    what: str, given: tuple[float, ...] | None, default: tuple[float, ...], channels: int
-) -> tuple[float, ...]:
-    values = default if given is None else given
-    if len(values) == 1:
-        values = values * channels
-    if len(values) != channels:
-        raise DataError(f"--{what} has {len(values)} values for images of {channels} channels.")
-    return values
-
-
-def _check_pair(given: dict[str, tuple[float, ...] | None]) -> None:
-    """A mean of the user's own with a deviation of the data set's is what no model was trained with."""
-    absent = [what for what, values in given.items() if values is None]
-    if len(absent) == 1:
-        other = "std" if absent == ["mean"] else "mean"
-        raise DataError(
-            f"--{other} {list(given[other] or ())} was given without --{absent[0]}. Give both, as in training, "
-            "or none."
-        )
-
-
-def _resize(part: tuple[Tensor, Tensor], side: int | None) -> tuple[Tensor, Tensor]:
-    images, labels = part
-    if side is None or images.shape[-2:] == (side, side):
-        return part
-    parts = [
-        F.interpolate(chunk.float(), (side, side), mode="bilinear", antialias=True).round().byte()
-        for chunk in images.split(1024)
-    ]
-    return torch.cat(parts), labels
-
-
-def _split(
-    part: tuple[Tensor, Tensor], fraction: float, seed: int
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Carve a validation part out of every class."""
-    images, labels = part
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for own in _by_class(classes_of(labels)):
-        if len(own) > 1:
-            count = max(1, round(fraction * len(own)))
-            chosen[own[torch.randperm(len(own), generator=generator)[:count]]] = True
-    if not bool(chosen.any()):
-        raise DataError("no class has two images, so no validation part can be carved from the training data.")
-    return (images[~chosen], labels[~chosen]), (images[chosen], labels[chosen])
-
-
-def _by_class(known: Tensor) -> list[Tensor]:
-    """Where each class stands, in ascending order, found by one sort: there may be 100,000 classes."""
-    counts = known.unique(return_counts=True)[1]
-    return list(known.argsort(stable=True).split(counts.tolist()))
-
-
-def _subset(part: tuple[Tensor, Tensor], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-    if limit >= len(part[1]):
-        return part
-    images, labels = part
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    rank = torch.empty(len(labels), dtype=torch.long)  # of an image among those of its class
-    for own in _by_class(classes_of(labels)[order]):
-        rank[order[own]] = torch.arange(len(own))
-    chosen = order[rank[order].argsort(stable=True)[:limit]].sort().values
-    return images[chosen], labels[chosen]

@@ -1,4 +1,4 @@
-"""Batches from tensors in memory, reproducible from (seed, epoch, step) alone."""
+"""Batches of images as bytes, reproducible from (seed, epoch, step) alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import DataError
 from ..inputs import Batch
 from ..labels import read_labels
 from ..options import Count, Seed, checked
 from ..streams import seed_of
+from .augment import Level, draw_moves, move
+from .parts import Held, Images
+
+Part = Callable[[int], slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class DataInfo:
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
         kind: `named`, `folder`, `arrays`, `fake` or `code`.
+        crop_ratio: of images from files: their side over the shorter side that they are cut from.
     """
 
     name: str
@@ -37,9 +41,145 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     kind: str = "named"
+    crop_ratio: float | None = None
 
 
-class ArrayLoader:
+class BatchLoader:
+    """What all loaders of images share: steps, order, epochs, and how bytes become numbers.
+
+    The order and the augmentation of an epoch depend only on `seed` and the epoch's number, so a run that is
+    interrupted can go on at any step. Iterating counts the epochs; `batches` takes the number.
+
+    Args:
+        images: of all samples.
+        labels: (n,) integers, or class probabilities (n, classes).
+        info: name, shape, classes and normalisation.
+        batch_size: inputs per batch.
+        shuffle: draw a new order every epoch.
+        augment: level, see `augment`.
+        drop_last: leave out the last, smaller batch (unless it is the only one).
+        seed: of order and augmentation.
+
+    Raises:
+        DataError: not as many labels as images, labels that are neither, or an option that makes no sense.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: Tensor,
+        info: DataInfo,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Level = "none",
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(labels, Tensor):
+            raise DataError(f"labels must be a tensor, not {type(labels).__name__}. Give torch.as_tensor() of it.")
+        if not isinstance(info, DataInfo) or not labels.dim():
+            wrong = f"labels of shape {tuple(labels.shape)}" if isinstance(info, DataInfo) else type(info).__name__
+            raise DataError(f"{wrong} will not do: info must be a DataInfo, and labels one for each image.")
+        batch_size, seed = (
+            checked("batch_size", batch_size, Count, DataError),
+            checked("seed", seed, Seed, DataError),
+        )
+        shuffle, drop_last = (
+            checked(name, value, bool, DataError)
+            for name, value in (("shuffle", shuffle), ("drop_last", drop_last))
+        )
+        if len(images) != len(labels) or not len(images):
+            raise DataError(f"data set {info.name}: {len(images)} images and {len(labels)} labels.")
+        self.samples, self.labels, self.info = images, read_labels(labels), info
+        self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
+        self.drop_last = drop_last and len(images) >= batch_size
+        self.seed, self.epoch = seed, 0
+        self.device = torch.device("cpu")
+        shape = (1, -1, 1, 1)
+        self._mean = torch.tensor(info.mean).reshape(shape)
+        self._std = torch.tensor(info.std).reshape(shape)
+
+    def on(self, device: torch.device) -> BatchLoader:
+        """The same loader with batches made on `device`.
+
+        Args:
+            device: of the batches that it will give.
+        """
+        other = copy.copy(self)
+        other._mean, other._std = self._mean.to(device), self._std.to(device)
+        other.device = other._mean.device  # "cuda" is "cuda:0" from here on, as it is of every tensor
+        return other
+
+    def plain(self) -> BatchLoader:
+        """The same loader without augmentation."""
+        other = copy.copy(self)
+        other.augment = "none"
+        return other
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.samples), self.batch_size)
+        return full + bool(rest and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        yield from self.batches(self.epoch)
+        self.epoch += 1
+
+    def head(self, count: int) -> Tensor:
+        """The first images at most `count`, in the order in which they are stored; no others are read.
+
+        Returns:
+            (n, channels, height, width) float32, normalised, on the loader's device.
+        """
+        return self.normalised(self.samples.rows(torch.arange(min(count, len(self.samples)))))
+
+    def batches(self, epoch: int, start: int = 0, part: Part | None = None) -> Iterator[tuple[Any, ...]]:
+        """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, and their labels.
+
+        Args:
+            epoch: sets order and augmentation.
+            start: the first step.
+            part: number of inputs -> which of them to give, for one of several processes; order and
+                augmentation are those of the whole batch.
+        """
+        raise NotImplementedError
+
+    def steps(self, epoch: int, start: int, part: Part | None) -> Iterator[tuple[int, int, slice, Tensor]]:
+        """Of every step of an epoch: its number, the samples in it, which of them are given, and their places."""
+        order = torch.arange(len(self.samples))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=generator_of(self.seed, epoch))
+        for step in range(start, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            own = slice(None) if part is None else part(len(chosen))
+            yield step, len(chosen), own, chosen[own]
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Bytes (n, channels, height, width) as numbers on the loader's device, with mean 0 and deviation 1."""
+        return (self.send(images).float() / 255 - self._mean) / self._std
+
+    def moved(self, x: Tensor, epoch: int, step: int, size: int, own: slice) -> Tensor:
+        """Images of a step shifted and mirrored, as level `light` has it.
+
+        Args:
+            x: those of the step that are given.
+            epoch: with the step sets how.
+            step: of the epoch.
+            size: samples of the whole step.
+            own: which of them are given.
+        """
+        moves = draw_moves(size, self.info.shape, generator_of(self.seed, epoch, step + 1))
+        return move(x, *(drawn[own].to(self.device, non_blocking=True) for drawn in moves))
+
+    def send(self, values: Tensor) -> Tensor:
+        """A tensor on the loader's device; to a GPU from pinned memory."""
+        if values.device == self.device:
+            return values
+        pinned = values.pin_memory() if self.device.type == "cuda" and not values.is_pinned() else values
+        return pinned.to(self.device, non_blocking=True)
+
+
+class ArrayLoader(BatchLoader):
     """Normalised batches of images held in memory as bytes.
 
     The order and the augmentation of an epoch depend only on `seed` and the epoch's number, so a run
@@ -47,7 +187,8 @@ class ArrayLoader:
     Only bytes travel to a GPU (see `on`); there they become numbers, are normalised and augmented.
 
     Args:
-        images: (n, channels, height, width) uint8.
+        images: (n, channels, height, width) uint8. Those of `load_data` may be files, which are read when the
+            first batch is asked for.
         labels: (n,) integers, or class probabilities (n, classes).
         info: name, shape, classes and normalisation.
         batch_size: inputs per batch.
@@ -63,7 +204,7 @@ class ArrayLoader:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | Images,
         labels: Tensor,
         info: DataInfo,
         *,
@@ -73,36 +214,23 @@ class ArrayLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        for name, value in (("images", images), ("labels", labels)):
-            if not isinstance(value, Tensor):
-                raise DataError(
-                    f"{name} must be a tensor, not {type(value).__name__}. Give torch.as_tensor() of it."
-                )
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            what = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-            raise DataError(f"images must be (n, channels, height, width) uint8, not {what}.")
-        if not isinstance(info, DataInfo) or not labels.dim():
-            wrong = f"labels of shape {tuple(labels.shape)}" if isinstance(info, DataInfo) else type(info).__name__
-            raise DataError(f"{wrong} will not do: info must be a DataInfo, and labels one for each image.")
-        batch_size, seed = (
-            checked("batch_size", batch_size, Count, DataError),
-            checked("seed", seed, Seed, DataError),
-        )
-        shuffle, augment, drop_last = (
-            checked(name, value, bool, DataError)
-            for name, value in (("shuffle", shuffle), ("augment", augment), ("drop_last", drop_last))
-        )
-        if len(images) != len(labels) or not len(images):
-            raise DataError(f"data set {info.name}: {len(images)} images and {len(labels)} labels.")
-        self.images, self.labels, self.info = images, read_labels(labels), info
-        self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
-        self.drop_last = drop_last and len(images) >= batch_size
-        self.seed, self.epoch = seed, 0
+        if not hasattr(images, "rows"):
+            images = _held(images)
+        level: Level = "light" if checked("augment", augment, bool, DataError) else "none"
+        options: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last}
+        super().__init__(images, labels, info, augment=level, seed=seed, **options)  # type: ignore[arg-type]
+        if isinstance(images, Held):
+            self.device = images.images.device
         self.origin = object()  # tells these samples from others; copies for another device share it
-        self.device = images.device
-        shape = (1, -1, 1, 1)
-        self._mean = torch.tensor(info.mean).reshape(shape)
-        self._std = torch.tensor(info.std).reshape(shape)
+
+    @property
+    def images(self) -> Tensor:
+        """(n, channels, height, width) uint8; files are read now, if they have not been."""
+        return self.samples.all()
+
+    @images.setter
+    def images(self, images: Tensor) -> None:
+        self.samples = Held(images)
 
     def on(self, device: torch.device) -> ArrayLoader:
         """The same loader with batches made on `device`.
@@ -111,26 +239,15 @@ class ArrayLoader:
             device: of the batches that it will give.
 
         Images that fit into a quarter of a GPU's free memory lie there from now on, so that no step waits
-        for the CPU; of others the bytes of each batch are sent from pinned memory.
+        for the CPU; of others the bytes of each batch are sent from pinned memory. Files are read now.
         """
-        other = copy.copy(self)
-        other._mean, other._std = self._mean.to(device), self._std.to(device)
-        other.device = other._mean.device  # "cuda" is "cuda:0" from here on, as it is of every tensor
-        if device.type != "cuda" or self.images.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
-            other.images, other.labels = self.images.to(device), self.labels.to(device)
+        other: Any = super().on(device)
+        images = self.images
+        if device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
+            other.samples, other.labels = Held(images.to(device)), self.labels.to(device)
         return other
 
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.images), self.batch_size)
-        return full + bool(rest and not self.drop_last)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        yield from self.batches(self.epoch)
-        self.epoch += 1
-
-    def batches(
-        self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None
-    ) -> Iterator[tuple[Any, ...]]:
+    def batches(self, epoch: int, start: int = 0, part: Part | None = None) -> Iterator[tuple[Any, ...]]:
         """Batches of one epoch from step `start` on: (batch, channels, height, width) float32, and their labels.
 
         Without augmentation they are `Batch`es, which say what samples they hold.
@@ -141,21 +258,15 @@ class ArrayLoader:
             part: number of inputs -> which of them to give, for one of several processes; order and
                 augmentation are those of the whole batch.
         """
-        order = torch.arange(len(self.images))
-        if self.shuffle:
-            order = torch.randperm(len(order), generator=_generator(self.seed, epoch))
-        for step in range(start, len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            own = slice(None) if part is None else part(len(chosen))
-            index = chosen[own]
-            if self.images.device == self.device:  # where the samples lie, the index is sent once
+        images = self.images
+        for step, size, own, index in self.steps(epoch, start, part):
+            if images.device == self.device:  # where the samples lie, the index is sent once
                 index = index.to(self.device, non_blocking=True)
-            x, labels = self._normalised(index), self._take(self.labels, index)
-            if not self.augment:
+            x, labels = self.normalised(images[index]), self.send(self.labels[index])
+            if self.augment == "none":
                 yield Batch((x, labels), index, self)
-                continue
-            moves = _moves(len(chosen), x.shape, _generator(self.seed, epoch, step + 1))
-            yield _augment(x, *(move[own].to(self.device, non_blocking=True) for move in moves)), labels
+            else:
+                yield self.moved(x, epoch, step, size, own), labels
 
     def in_order(self) -> Iterator[Tensor]:
         """All inputs in the order in which they are stored, normalised but not augmented, in batches.
@@ -163,47 +274,25 @@ class ArrayLoader:
         Yields:
             (batch, channels, height, width) float32 on the loader's device; the last batch may be smaller.
         """
-        for start in range(0, len(self.images), self.batch_size):
-            stop = min(start + self.batch_size, len(self.images))
-            yield self._normalised(torch.arange(start, stop, device=self.images.device))
-
-    def _normalised(self, index: Tensor) -> Tensor:
-        return (self._take(self.images, index).float() / 255 - self._mean) / self._std
-
-    def _take(self, values: Tensor, index: Tensor) -> Tensor:
-        if values.device == self.device:
-            return values[index]
-        return values[index].pin_memory().to(self.device, non_blocking=True)
+        images = self.images
+        for start in range(0, len(images), self.batch_size):
+            yield self.normalised(images[start : start + self.batch_size])
 
 
 def loader_on(loader: Any, device: torch.device) -> Any:
     """A loader of ours with batches made on `device`; any other as it is."""
-    return loader.on(device) if isinstance(loader, ArrayLoader) else loader
+    return loader.on(device) if isinstance(loader, BatchLoader) else loader
 
 
-def _generator(seed: int, epoch: int, step: int = 0) -> torch.Generator:
+def generator_of(seed: int, epoch: int, step: int = 0) -> torch.Generator:
+    """The stream that an epoch's order (step 0) or a step's augmentation is drawn from."""
     return torch.Generator().manual_seed(seed_of(seed, "batches", epoch, step))
 
 
-def _moves(n: int, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Per image: rows and columns to shift by, up to an eighth of its size, and whether to mirror it (colour)."""
-    _, channels, height, width = shape
-    top = torch.randint(0, 2 * (height // 8) + 1, (n,), generator=generator)
-    left = torch.randint(0, 2 * (width // 8) + 1, (n,), generator=generator)
-    if channels != 3:
-        return top, left, torch.zeros(n, dtype=torch.bool)
-    return top, left, torch.rand(n, generator=generator) < 0.5
-
-
-def _augment(x: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-    """Shift and mirror every image as it was drawn for it."""
-    n, channels, height, width = x.shape
-    reach_y, reach_x = height // 8, width // 8
-    padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y), mode="replicate")
-    where = x.device
-    rows = (top[:, None] + torch.arange(height, device=where))[:, None, :, None]
-    columns = left[:, None] + torch.arange(width, device=where)
-    columns = torch.where(flip[:, None], columns.flip(1), columns)
-    items = torch.arange(n, device=where)[:, None, None, None]
-    planes = torch.arange(channels, device=where)[None, :, None, None]
-    return padded[items, planes, rows, columns[:, None, None, :]]
+def _held(images: Any) -> Held:
+    if not isinstance(images, Tensor):
+        raise DataError(f"images must be a tensor, not {type(images).__name__}. Give torch.as_tensor() of it.")
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        what = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        raise DataError(f"images must be (n, channels, height, width) uint8, not {what}.")
+    return Held(images)

@@ -1,4 +1,4 @@
-"""Raw data: bytes and labels from torchvision's sets, folders, arrays, scikit-learn, or a generator."""
+"""Raw data: images and labels from torchvision's sets, folders, arrays, scikit-learn, or a generator."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import DataError, first_line
 from ..labels import read_labels
 from ..memory import check_unpacked
+from .parts import Held, Images
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = ((0.5,), (0.5,))
@@ -51,14 +52,14 @@ _HEADERS: dict[tuple[int, int], Any] = {
 
 @dataclass(slots=True)
 class Raw:
-    """Images as bytes with labels: a training part, a test part, and a validation part if the source has one."""
+    """Images with labels: a training part, and a test and a validation part where the source has them."""
 
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: tuple[Images, Tensor]
+    test: tuple[Images, Tensor] | None
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    val: tuple[Tensor, Tensor] | None = None
+    val: tuple[Images, Tensor] | None = None
 
 
 def digits() -> Raw:
@@ -74,8 +75,8 @@ def digits() -> Raw:
     names = tuple(str(i) for i in range(10))
     mean, std = images[~test].float().mean() / 255, images[~test].float().std() / 255
     return Raw(
-        (images[~test], labels[~test]),
-        (images[test], labels[test]),
+        (Held(images[~test]), labels[~test]),
+        (Held(images[test]), labels[test]),
         names,
         (round(float(mean), 4),),
         (round(float(std), 4),),
@@ -87,10 +88,10 @@ def fake(image_size: int = 32, classes: int = 10, count: int = 512) -> Raw:
     generator = torch.Generator().manual_seed(0)
     pattern = torch.rand(classes, 3, image_size, image_size, generator=generator)
 
-    def part(n: int) -> tuple[Tensor, Tensor]:
+    def part(n: int) -> tuple[Images, Tensor]:
         labels = torch.randint(0, classes, (n,), generator=generator)
         noise = torch.rand(n, 3, image_size, image_size, generator=generator)
-        return ((0.5 * pattern[labels] + 0.5 * noise) * 255).to(torch.uint8), labels
+        return Held(((0.5 * pattern[labels] + 0.5 * noise) * 255).to(torch.uint8)), labels
 
     return Raw(part(count), part(count // 4), tuple(str(i) for i in range(classes)), *IMAGENET)
 
@@ -153,7 +154,7 @@ def _remove_empty(root: Path, before: set[Path]) -> None:
             folder.rmdir()
 
 
-def _bytes(dataset: Any) -> tuple[Tensor, Tensor]:
+def _bytes(dataset: Any) -> tuple[Images, Tensor]:
     data = torch.as_tensor(np.asarray(dataset.data))
     labels = getattr(dataset, "targets", None)
     labels = torch.as_tensor(np.asarray(dataset.labels if labels is None else labels)).long()
@@ -161,7 +162,7 @@ def _bytes(dataset: Any) -> tuple[Tensor, Tensor]:
         data = data[:, None]
     elif data.shape[-1] == 3:
         data = data.permute(0, 3, 1, 2)
-    return data.contiguous().to(torch.uint8), labels
+    return Held(data.contiguous().to(torch.uint8)), labels
 
 
 def arrays(path: Path) -> Raw:
@@ -194,7 +195,7 @@ def arrays(path: Path) -> Raw:
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged archive
         raise DataError(f"{path} is no readable .npz archive ({first_line(error)}).") from error
 
-    def part(kind: str) -> tuple[Tensor, Tensor]:
+    def part(kind: str) -> tuple[Held, Tensor]:
         x, y = (np.asarray(found[f"{letter}_{kind}"]) for letter in "xy")
         if x.ndim not in (3, 4) or not x.size:
             raise _wrong(path, f"x_{kind}", f"{x.dtype} {x.shape}")
@@ -203,15 +204,13 @@ def arrays(path: Path) -> Raw:
         images = images[:, None] if x.ndim == 3 else images.permute(0, 3, 1, 2)
         if images.shape[1] not in (1, 3):
             raise DataError(f"{path}: x_{kind} has {images.shape[1]} channels; 1 or 3 are needed.")
-        return images.contiguous(), labels
+        return Held(images.contiguous()), labels
 
     train, test = part("train"), part("test")
-    if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            f"{path}: training images are {tuple(train[0].shape[1:])}, test {tuple(test[0].shape[1:])}."
-        )
+    if train[0].shape != test[0].shape:
+        raise DataError(f"{path}: training images are {train[0].shape}, test {test[0].shape}.")
     classes = tuple(str(i) for i in range(max(_count(train[1]), _count(test[1]))))
-    return Raw(train, test, classes, *(IMAGENET if train[0].shape[1] == 3 else GREY))
+    return Raw(train, test, classes, *(IMAGENET if train[0].shape[0] == 3 else GREY))
 
 
 def _labels(path: Path, key: str, y: np.ndarray[Any, Any], count: int) -> Tensor:

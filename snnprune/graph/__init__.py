@@ -1,8 +1,9 @@
 """Groups of neurons that must live or die together."""
 
 from .find import find_groups
-from .keep import named_by
+from .keep import named_by, names_of
 from .ops import OperationCall
+from .outputs import selected
 from .records import Member, NeuronGroup
 from .rules import register_operation
 from .shapes import LayerShapes, layer_shapes
@@ -15,5 +16,7 @@ __all__ = [
     "find_groups",
     "layer_shapes",
     "named_by",
+    "names_of",
     "register_operation",
+    "selected",
 ]

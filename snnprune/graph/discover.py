@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,16 +16,21 @@ from .. import layers
 from ..errors import UnsupportedModelError, first_line
 from ..inputs import Inputs, batch_size, still
 from ..layers import attention
+from .follow import Followed, Following, follow
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger
+from .outputs import check_outputs
 from .records import Member, NeuronGroup, Role
 from .tied import unite_tied
+from .unreached import follow_unreached
 from .walk import Walk
 
 logger = logging.getLogger(__name__)
 
 
-def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[NeuronGroup], dict[str, int]]:
+def channel_groups(
+    model: nn.Module, example_inputs: Inputs, outputs: Sequence[str] = ()
+) -> tuple[list[NeuronGroup], dict[str, int]]:
     """Every group of coupled output channels, prunable or not, and the order in which layers run.
 
     The model runs once in evaluation mode and, where it can, once in training mode, so that auxiliary
@@ -33,42 +39,36 @@ def channel_groups(model: nn.Module, example_inputs: Inputs) -> tuple[list[Neuro
     Args:
         model: the network; it is copied, nothing in it changes.
         example_inputs: what its forward takes.
+        outputs: paths of the outputs that matter; none for all.
 
     Raises:
         UnsupportedModelError: the model does not run.
+        ConfigError: a path names no output.
     """
-    clone = copy.deepcopy(model).eval()
+    clone = copy.deepcopy(model).train().eval()  # without what was computed from parameters before
     attention.open_(clone.modules())
     attention.unnest_(clone)
-    walk = Walk(clone)
+    walk = Walk(clone, outputs)
     try:
         walk.run(example_inputs)
     except Exception as error:
         raise UnsupportedModelError(
             f"the model cannot be followed ({type(error).__name__}: {first_line(error)})."
         ) from error
+    evaluated, trained = walk.returned, list[str]()
     with still(clone):
         try:
             walk.run(example_inputs)
+            trained = walk.returned
         except Exception as error:  # a detector that wants its targets, ...
             logger.info("no pass in training mode (%s: %s)", type(error).__name__, first_line(error))
+    check_outputs(outputs, evaluated, trained)
+    follow_unreached(walk, example_inputs)
     unite_tied(walk.ledger)
-    whole = tuple(f"{name}." for name, m in clone.named_modules() if layers.is_own(m))  # not looked into
-    idle = [
-        name
-        for name, module in clone.named_modules()
-        if layers.is_weighted(module) and not walk.ledger.reached(name) and not name.startswith(whole)
-    ]
-    if idle:
-        logger.warning(
-            "%d layers did not run on the example inputs and stay as they are, such as %s; inputs that take "
-            "another way through the model may meet changed widths there",
-            len(idle),
-            idle[0],
-        )
     walk.ledger.close()
     settle(walk.ledger)
-    return _Builder(walk.ledger, batch_size(example_inputs)).groups(), walk.ledger.order
+    builder = _Builder(walk.ledger, batch_size(example_inputs))
+    return builder.groups(lambda group_of: follow(clone, walk.classes, walk.sizes, group_of)), walk.ledger.order
 
 
 def settle(ledger: Ledger) -> None:
@@ -126,6 +126,8 @@ class _Part:
     role: Role
     roots: np.ndarray  # (channels,), 0 where no neuron owns the channel
     dim: int = 0
+    place: str = ""
+    width: int = 0
 
 
 @dataclass(eq=False)
@@ -139,6 +141,7 @@ class _Group:
 class _Builder:
     def __init__(self, ledger: Ledger, batch: int) -> None:
         self.ledger, self.rank, self.batch = ledger, ledger.order, batch
+        self.still: set[tuple[str, str]] = set()
         self.parts = [
             *self._layer_parts("producer", ledger.produced),
             *self._layer_parts("between", ledger.between),
@@ -180,8 +183,12 @@ class _Builder:
                 )
         return found
 
-    def groups(self) -> list[NeuronGroup]:
-        """Connected producers with everything that their classes reach."""
+    def groups(self, follow: Callable[[dict[int, int]], Following]) -> list[NeuronGroup]:
+        """Connected producers with everything that their classes reach.
+
+        Args:
+            follow: from class that may go -> its group to what becomes of the network's own numbers.
+        """
         producers = [p for p in self.parts if p.role == "producer"]
         matrices = [p for p in self.parts if p.role == "parameter" and not self._raw(p.name)]
         of_class: dict[int, _Group] = {}
@@ -203,25 +210,40 @@ class _Builder:
         for part in self.parts:
             for group in {id(of_class[r]): of_class[r] for r in part.roots.tolist() if r in of_class}.values():
                 group.parts.append(part)
-        return [self._record(group) for group in found if group.parts]
+        found = [group for group in found if group.parts]
+        group_of = {root: i for i, group in enumerate(found) for root in self._open(group)[0]}
+        found_out = follow(group_of)
+        for number in found_out.numbers:
+            part = _number_part(number)
+            for i in {group_of[r] for r in {*part.roots.tolist(), *number.anchors} if r in group_of}:
+                found[i].parts.append(part)
+        self.still = found_out.still
+        refused, doubts = found_out.refused, found_out.doubts
+        return [self._record(group, refused.get(i), doubts.get(i, "")) for i, group in enumerate(found)]
+
+    def _open(self, group: _Group) -> tuple[list[int], str | None]:
+        """Classes of a group that may go, or why none may."""
+        open_ = [root for root in group.classes if root not in self.pins]
+        kept = [root for root in group.classes if root in self.pins]
+        if len(group.classes) == 1 and (root := next(iter(group.classes))) in self.merges:
+            return [], self.merges[root]
+        if not open_:
+            return [], Counter(self.pins[r] for r in kept).most_common(1)[0][0]
+        if len(group.classes) == 1:
+            return [], "it has a single neuron"
+        if not any(p.role == "consumer" and np.isin(p.roots, open_).any() for p in group.parts):
+            return [], "no convolution or linear layer reads it"
+        return open_, None
 
     def _raw(self, name: str) -> bool:
         return self.ledger.classes.is_raw(self.ledger.raw[name])
 
-    def _record(self, group: _Group) -> NeuronGroup:
+    def _record(self, group: _Group, refused: str | None, doubt: str) -> NeuronGroup:
         first = self._first(group)
-        open_ = [root for root in group.classes if root not in self.pins]
         kept = [root for root in group.classes if root in self.pins]
-        reason, note = None, ""
+        (open_, reason), note = self._open(group), ""
+        reason = reason or refused
         rules = tuple(dict.fromkeys(rule for roots, rule in self.ruled if not roots.isdisjoint(group.classes)))
-        if len(group.classes) == 1 and (root := next(iter(group.classes))) in self.merges:
-            reason = self.merges[root]
-        elif not open_:
-            reason = Counter(self.pins[r] for r in kept).most_common(1)[0][0]
-        elif len(group.classes) == 1:
-            reason = "it has a single neuron"
-        elif not any(p.role == "consumer" and np.isin(p.roots, open_).any() for p in group.parts):
-            reason = "no convolution or linear layer reads it"
         if reason is not None:
             return NeuronGroup(first.name, "channel", len(first.roots), self._whole(group), reason, rules=rules)
         if kept:
@@ -231,7 +253,7 @@ class _Builder:
         members = tuple(m for part in group.parts if (m := _member(part, number)) is not None)
         heads, macs = self._products(number)
         members += tuple(Member(n, "heads", tuple(range(len(open_))), tuple(range(len(open_)))) for n in heads)
-        return NeuronGroup(first.name, "channel", len(open_), members, None, note, macs, rules)
+        return NeuronGroup(first.name, "channel", len(open_), members, None, note, macs, rules, doubt)
 
     def _first(self, group: _Group) -> _Part:
         """The layer that names a group, or the matrix where no layer makes its channels."""
@@ -258,13 +280,24 @@ class _Builder:
                 continue
             total += count * counts[mine].sum() / counts.sum()
             heads = attention.head_count(self.ledger.model.get_submodule(module))
+            if any((module, name) in self.still for name in attention.HEAD_COUNTS):
+                continue  # the module counts something else by it, too; calls in its code ask for their sizes
             if heads == len(number) and mine.all() and int(mine.sum()) == heads:
                 modules[module] = None
         return list(modules), float(total / max(1, len(number)) / self.batch)
 
 
+def _number_part(number: Followed) -> _Part:
+    """A number that follows, as classes of what it counts."""
+    count = number.count
+    roots = [0] * (count.fixed if count else 0) + [r for r, n in (count.parts if count else ()) for _ in range(n)]
+    width = -1 if count is None else count.total
+    return _Part(number.module, number.role, np.array(roots, dtype=np.int64), place=number.place, width=width)
+
+
 def _member(part: _Part, number: dict[int, int]) -> Member | None:
     pairs = [(c, number[r]) for c, r in enumerate(part.roots.tolist()) if r in number]
-    if not pairs:
+    if not pairs and not part.place:
         return None
-    return Member(part.name, part.role, tuple(c for c, _ in pairs), tuple(n for _, n in pairs), part.dim)
+    channels, neurons = tuple(c for c, _ in pairs), tuple(n for _, n in pairs)
+    return Member(part.name, part.role, channels, neurons, part.dim, part.place, part.width)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from .ops import OperationCall, combine, rule_of
+from .ops import OperationCall, rule_of
 
 
 @rule_of(
@@ -62,33 +60,6 @@ def _restride(call: OperationCall) -> Any:
 @rule_of("native_dropout")
 def _dropout(call: OperationCall) -> Any:
     return [call.labels(), call.labels()]
-
-
-@rule_of("copy")
-def _copy(call: OperationCall) -> Any:
-    """Writing into a part of another tensor, whose size is then fixed."""
-    store, args, out = call.store, call.args, call.out
-    target, source = store.get(args[0]), store.get(args[1])
-    if source is None:
-        return target
-    if target is None:
-        store.classes.pin(source, "it is written into a tensor of a fixed size")
-        return None
-    return combine(store, tuple(out.shape), [args[0], args[1]])
-
-
-@rule_of("index_put")
-def _write_masked(call: OperationCall) -> Any:
-    """`x[mask] = number` is elementwise (newer versions of PyTorch make a masked fill of it)."""
-    store, args, out = call.store, call.args, call.out
-    x, indices, value = args[:3]
-    mask = indices[0] if len(indices) == 1 else None
-    if mask is not None and mask.dtype == torch.bool and mask.shape == x.shape and value.numel() == 1:
-        return combine(store, tuple(out.shape), [x, mask, value])
-    for tensor in (x, value, *indices):
-        if (labels := store.get(tensor)) is not None:
-            store.classes.pin(labels, f"it is written into places of a tensor, or these places are{store.where()}")
-    return store.get(x)
 
 
 @rule_of(

@@ -13,7 +13,7 @@ from .. import layers
 from ..errors import ConfigError, UnsupportedModelError, first_line
 from ..inputs import Inputs
 from .discover import channel_groups
-from .keep import named_by
+from .keep import named_by, names_of
 from .records import Member, NeuronGroup
 from .shapes import LayerShapes, layer_shapes
 from .tied import uses_of
@@ -24,6 +24,7 @@ def find_groups(
     example_inputs: Inputs,
     *,
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     input_neurons: bool = True,
 ) -> list[NeuronGroup]:
     """Every group of a model, those that are kept included with their reason.
@@ -34,18 +35,20 @@ def find_groups(
         model: any network; nothing in it changes.
         example_inputs: what its forward takes (a tensor, a tuple or a dict).
         keep: shell patterns of module names whose channels must stay, see `named_by`.
+        outputs: paths of the outputs that matter; none for all, see `selected`.
         input_neurons: also single inputs of fully connected layers (pixels, flattened units), as in
             arXiv 2110.05954, section 3.3.1.
 
     Raises:
         UnsupportedModelError: the model does not run, cannot be copied, or is TorchScript.
-        ConfigError: a pattern of `keep` matches nothing, or a rule of the user's own does not fit a layer.
+        ConfigError: a pattern of `keep` or `outputs` matches nothing, or a rule of the user's own does not
+            fit a layer.
     """
     _refuse_scripted(model)
     layers.check_rules(model)
     model = _copy(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
-    groups, rank = channel_groups(model, example_inputs)
+    groups, rank = channel_groups(model, example_inputs, outputs)
     groups = [_protect(group, keep) for group in groups]
     if input_neurons:
         groups += _input_groups(model, shapes, groups, keep)
@@ -76,19 +79,13 @@ def _refuse_scripted(model: nn.Module) -> None:
 def _check_patterns(groups: Sequence[NeuronGroup], keep: Sequence[str]) -> None:
     """Refuse a pattern that protects nothing, which is a typing mistake more often than not."""
     for pattern in keep:
-        if not any(named_by(name, (pattern,)) for group in groups for name in _names(group)):
+        if not any(named_by(name, (pattern,)) for group in groups for name in names_of(group)):
             raise ConfigError(f"keep pattern {pattern!r} matches no group, such as {groups[0].id!r}.")
-
-
-def _names(group: NeuronGroup) -> list[str]:
-    """What a pattern of `keep` may name to protect a group: the group, or what holds its neurons."""
-    held = [member.module for member in group.members if member.role != "consumer"]
-    return [group.id, group.id.removesuffix(":in"), *held]
 
 
 def _protect(group: NeuronGroup, keep: Sequence[str]) -> NeuronGroup:
     """Mark the group as kept when a pattern names it."""
-    pattern = next((found for name in _names(group) if (found := named_by(name, keep))), None)
+    pattern = next((found for name in names_of(group) if (found := named_by(name, keep))), None)
     return replace(group, reason=f"kept by request ({pattern})") if group.prunable and pattern else group
 
 

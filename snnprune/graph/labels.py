@@ -53,6 +53,7 @@ class Classes:
     def __init__(self) -> None:
         self._parent = np.zeros(1, dtype=np.int64)
         self._raw = np.zeros(1, dtype=bool)
+        self._made = np.zeros(1, dtype=bool)  # of parameters that make neurons
         self._pins: list[tuple[np.ndarray, str]] = []
         self._merges: list[tuple[np.ndarray, str]] = []
 
@@ -62,6 +63,7 @@ class Classes:
         fresh = np.arange(start, start + count)
         self._parent = np.concatenate([self._parent, fresh])
         self._raw = np.concatenate([self._raw, np.full(count, raw)])
+        self._made = np.concatenate([self._made, np.full(count, False)])
         return torch.from_numpy(fresh)
 
     def known(self, labels: object) -> bool:
@@ -72,8 +74,17 @@ class Classes:
         return not small.numel() or (int(small.min()) >= 0 and int(small.max()) < len(self._parent))
 
     def is_raw(self, labels: Tensor) -> bool:
-        """True when no label of the tensor came out of a layer."""
+        """True when no label of the tensor came out of a layer, or of a parameter that makes neurons like one."""
+        ids = core(labels).numpy()
+        return bool((self._raw[ids] & ~self._made[ids]).all())
+
+    def of_parameters(self, labels: Tensor) -> bool:
+        """True when all labels of the tensor are of parameters outside layers."""
         return bool(self._raw[core(labels).numpy()].all())
+
+    def make(self, labels: Tensor) -> None:
+        """Count labels of a parameter among those of layers: it makes neurons, as a layer's weight does."""
+        self._made[core(labels).numpy()] = True
 
     def roots(self, labels: Tensor | np.ndarray) -> np.ndarray:
         """One representative per class, in the shape of the labels; 0 stays 0."""

@@ -52,6 +52,7 @@ class Ledger:
         self._vanished: list[Tensor] = []
         self.pricing = True
         self.ruled: list[tuple[Tensor, str]] = []
+        self._modules = dict(model.named_modules(remove_duplicate=False))
         self._owners = {name: m for name, m in model.named_modules() if layers.is_weighted(m)}
 
     def price(self, count: float, labels: Tensor, module: str) -> None:
@@ -70,8 +71,8 @@ class Ledger:
             return None
         if not tensor.is_floating_point() or tensor.numel() <= 1 or tensor.numel() > _RAW_LIMIT:
             return None
-        if own in self.model.get_submodule(owner)._non_persistent_buffers_set:
-            return None  # no file holds it, so a loaded model would have it whole
+        if not self._saved(name):
+            return None
         if name not in self.raw:
             self.raw[name] = self.classes.new(tensor.numel(), raw=True).reshape(tensor.shape)
         return self.raw[name]
@@ -90,7 +91,7 @@ class Ledger:
             self.produced[name] = self.classes.new(layers.out_width(module))
         return self.produced[name]
 
-    def layer(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, out: Tensor) -> Tensor | None:
+    def layer(self, name: str, module: nn.Module, labels: Tensor | None, x: Tensor, out: Any) -> Tensor | None:
         """The rule of a layer that is called as a module: labels of its output.
 
         Args:
@@ -98,7 +99,7 @@ class Ledger:
             module: the layer.
             labels: of its input, or None.
             x: its input.
-            out: its output.
+            out: its output, of a recurrent layer whatever it returns.
         """
         self.order.setdefault(name, len(self.order))
         (self._fed if x.numel() else self._starved).add(name)
@@ -111,13 +112,19 @@ class Ledger:
                 why = kind.reason if kind.own else f"no rule for {type(module).__name__}"
                 self.classes.pin(labels, f"{why} ({name})")
             return None
-        if kind.form == "weighted" and layers.is_computed(module):
+        if kind.form in ("weighted", "reading") and layers.is_computed(module):
             return self._parametrized(name, module, labels, out)
         dim = layers.channel_dim(module, x)
+        if kind.form == "reading":
+            return self._consume(name, module, labels, dim)
         if kind.form == "channelwise" and layers.out_width(module) == 1 and x.shape[dim] != 1:
             return labels  # one slope or factor for all channels
         if kind.own and (why := layers.misfit(module, x, out)):
             return self._misfitting(name, module, labels, f"the rule for {kind.rule} ({name}) says {why}")
+        if layers.is_parted(module):
+            return self._misfitting(
+                name, module, labels, f"no rule for {type(module).__name__} with groups ({name})"
+            )
         if labels is not None and not kind.own and self._heads_in_batch(name, module, labels, dim):
             return self._per_head(name, module, labels, x, out)
         if kind.form == "channelwise":
@@ -138,11 +145,13 @@ class Ledger:
         if layers.is_weighted(module):
             self.classes.pin(self.rows(name, module), why)
 
-    def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Tensor) -> Tensor:
+    def _parametrized(self, name: str, module: nn.Module, labels: Tensor | None, out: Any) -> Tensor | None:
         """A layer whose weight is computed from other parameters: nothing of it can be cut."""
         why = f"{name} is parametrized (weight norm, a mask, ...); remove the parametrization first"
         if labels is not None:
             self.classes.pin(labels, why)
+        if not layers.is_weighted(module):
+            return None
         self.classes.pin(self.rows(name, module), why)
         return spread(self.rows(name, module), layers.channel_dim(module, out), out.shape)
 
@@ -169,7 +178,7 @@ class Ledger:
         if isinstance(module, nn.Linear) or dim == 0 or 0 not in varying(labels):
             return False
         owners = (name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1))
-        return any(attention.head_count(self.model.get_submodule(owner)) for owner in owners)
+        return any(attention.head_count(self._modules[owner]) for owner in owners)
 
     def _per_head(self, name: str, module: nn.Module, labels: Tensor, x: Tensor, out: Tensor) -> Tensor:
         """A layer that treats every head alike: heads pass, its channels stay, and it works less."""
@@ -243,17 +252,10 @@ class Ledger:
             where: name of the module that runs.
         """
         name, turned = weight
-        owner = name.rpartition(".")[0]
-        module = self._owners.get(owner)
-        called = name if module is None else owner
-        self.order.setdefault(called, len(self.order))
         if labels is not None:
-            self.classes.pin(labels, f"the weights of {called} are used outside the call of a layer")
-        if module is not None:
-            self.exposed[owner] = "its weights are used outside its call"
-            rows = self.rows(owner, module) if turned == (layers.output_dim(module) == 0) else None
-        else:
-            rows = self._matrix(name, 0 if turned else 1)
+            why = f"the weights of {self._holder(name)} are used outside the call of a layer"
+            self.classes.pin(labels, why)
+        rows = self.made_by(name, 0 if turned else 1)
         if rows is None:
             return None
         found = spread(rows, out.dim() - 1, out.shape)
@@ -262,17 +264,43 @@ class Ledger:
             self.classes.unite(core(found), core(compress(bias.expand(out.shape))))
         return found
 
-    def _matrix(self, name: str, dim: int) -> Tensor | None:
-        """Labels of a matrix outside layers along one dimension, if it is used in no other way."""
+    def made_by(self, name: str, dim: int) -> Tensor | None:
+        """Labels of what a weight makes that is used outside the call of a layer, one per slice along `dim`.
+
+        Args:
+            name: of the parameter or buffer.
+            dim: its dimension that runs over the outputs; None is returned where it is used otherwise as well.
+        """
+        holder = self._holder(name)
+        self.order.setdefault(holder, len(self.order))
+        module = self._owners.get(holder) if holder != name else None
+        if module is not None:
+            self.exposed[holder] = "its weights are used outside its call"
+            plain = dim == layers.output_dim(module) and not layers.is_grouped(module)
+            return self.rows(holder, module) if plain else None
         if name not in self.raw:
             tensor = self._tensor(name)
+            if not self._saved(name):
+                return None
             self.raw[name] = spread(self.classes.new(tensor.shape[dim]), dim, tensor.shape)
         labels = self.raw[name]
-        return labels.select(1 - dim, 0).clone() if varying(labels) in ((dim,), ()) else None
+        if self.classes.is_raw(labels) or varying(labels) not in ((dim,), ()):
+            return None
+        return labels.movedim(dim, 0).flatten(1)[:, 0].clone()
+
+    def _holder(self, name: str) -> str:
+        """The layer that holds a parameter, else the parameter itself."""
+        owner = name.rpartition(".")[0]
+        return owner if owner in self._owners else name
+
+    def _saved(self, name: str) -> bool:
+        """Whether files hold a tensor; else a loaded model would have it whole."""
+        owner, _, own = name.rpartition(".")
+        return own not in self._modules[owner]._non_persistent_buffers_set
 
     def _tensor(self, name: str) -> Tensor:
         owner, _, own = name.rpartition(".")
-        return getattr(self.model.get_submodule(owner), own)
+        return getattr(self._modules[owner], own)
 
     def note_rule(self, labels: Tensor | None, rule: str) -> None:
         """Remember that a rule of the user's own had a say in what these labels mean."""

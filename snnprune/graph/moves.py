@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     "expand_as",
     "adjoint",
     "swapaxes",
+    "rot90",
 )
 def _move(call: OperationCall) -> Any:
     return call.moves(lambda labels: call.func(labels, *call.args[1:], **call.kwargs))
@@ -116,13 +118,20 @@ def _pick(call: OperationCall) -> Any:
         at = {"slice": 1, "select": 1, "unbind": 1, "narrow": 1, "index_select": 1, "gather": 1}.get(name, 2)
         dims = [kwargs.get("dim", args[at] if len(args) > at else 0) % labels.dim()]
     same = isinstance(out, Tensor) and out.shape == labels.shape
-    if name == "slice" and same:
-        return labels
+    if name == "slice" and (same or _followed(call, labels, dims[0])):
+        return _moved(func, (labels, *args[1:]), kwargs)
     if "split" in name or "chunk" in name:
         return _split(store, func, labels, dims[0], args, kwargs, out)
     for dim in dims:
         labels = store.classes.along(labels, [dim], "its channels are picked by their position")
     return _moved(func, (labels, *args[1:]), kwargs)
+
+
+def _followed(call: OperationCall, labels: Tensor, dim: int) -> bool:
+    """Whether the bounds of a slice come from numbers of the network's own, which may follow."""
+    start, stop = (*call.args[2:4], None, None)[:2]
+    whole = labels.shape[dim]
+    return call.store.slices(dim, start or 0, whole if stop is None or stop > whole else stop)
 
 
 def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs: Any, out: Any) -> Any:
@@ -131,15 +140,21 @@ def _split(store: Store, func: Any, labels: Tensor, dim: int, args: Any, kwargs:
         if len({p.shape[dim] for p in parts}) == 1:  # equal parts must stay equal
             for part in parts[1:]:
                 store.classes.unite(core(parts[0]), core(part))
-        else:
+        elif len(varying(labels)) > 1:  # such as queries, keys and values inside every head
+            labels = store.classes.along(labels, [dim], "it is split into unequal parts")
+        elif not store.splitting:
             store.classes.pin(labels, "it is split by a constant in the code")
     return _moved(func, (labels, *args[1:]), kwargs)
 
 
 @rule_of("cat", "concatenate", "stack", "hstack", "vstack")
 def _cat(call: OperationCall) -> Any:
+    """Joining. What is empty adds nothing, and asks for nothing: a cache of keys and values begins that way.
+
+    Where its size is a number in the code the removed model fails, and the proof keeps the group.
+    """
     store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
-    tensors = list(args[0])
+    tensors = [t for t in args[0] if t.numel()]
     stacked = func._schema.name.endswith("stack")
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % out.dim()
     if all(store.get(t) is None for t in tensors):
@@ -199,6 +214,48 @@ def _pixel_shuffle(call: OperationCall) -> Any:
     blocks = labels.unflatten(-3, (-1, factor))
     blocks = store.classes.along(compress(blocks), [-3])
     return compress(blocks.select(-3, 0).expand(out.shape))
+
+
+@rule_of("channel_shuffle", "native_channel_shuffle")
+def _shuffle(call: OperationCall) -> Any:
+    """Channels of the same place in every group live and die together, so that the groups stay equal."""
+    labels, groups = call.labels(), call.args[1]
+    if labels is None:
+        return None
+    parts = call.store.classes.along(compress(labels.unflatten(1, (groups, -1))), [1])
+    return compress(parts.transpose(1, 2).flatten(1, 2))
+
+
+@rule_of("unfold")
+def _windows(call: OperationCall) -> Any:
+    """Sliding windows along one dimension: a view in which elements stand several times."""
+    labels, dim = call.labels(), call.kwargs.get("dimension", call.args[1])
+    if labels is None:
+        return None
+    labels = call.store.classes.along(labels, [dim], "its channels are picked by their position")
+    return _moved(call.func, (labels, *call.args[1:]), call.kwargs)
+
+
+@rule_of("im2col")
+def _columns(call: OperationCall) -> Any:
+    """Sliding windows of an image as columns: channels, each with all places of a window."""
+    labels = call.labels()
+    if labels is None:
+        return None
+    line = call.store.classes.along(labels, [-1, -2], "windows read across its channels")[..., 0, 0]
+    return compress(line.repeat_interleave(math.prod(call.args[1]), -1).unsqueeze(-1).expand(call.out.shape))
+
+
+@rule_of("col2im")
+def _from_columns(call: OperationCall) -> Any:
+    """Windows summed into an image: all places of a window that are one channel's."""
+    labels = call.labels()
+    if labels is None:
+        return None
+    line = call.store.classes.along(labels, [-1], "windows read across its channels")[..., 0]
+    places = compress(line.unflatten(-1, (-1, math.prod(call.args[2]))))
+    line = call.store.classes.along(places, [-1], "places of a window are added up")[..., 0]
+    return compress(line[..., None, None].expand(call.out.shape))
 
 
 @rule_of("glu")

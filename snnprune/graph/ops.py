@@ -38,6 +38,14 @@ class Store(Protocol):
         """Whether nothing but drawn numbers went into a tensor."""
         ...
 
+    def blank(self, tensor: Any) -> Blank | None:
+        """The tensor filled with a number of which this is a part; None where it is of none."""
+        ...
+
+    def rows_of(self, weight: Tensor, dim: int) -> Tensor | None:
+        """Labels of what a weight of the code's own makes, one per slice along `dim`; or None."""
+        ...
+
     def name_of(self, tensor: Tensor) -> str:
         """Name of a parameter or buffer of the model, or an empty string."""
         ...
@@ -45,6 +53,28 @@ class Store(Protocol):
     def where(self) -> str:
         """The module that runs, in brackets, for messages."""
         ...
+
+    @property
+    def splitting(self) -> bool:
+        """Whether the sizes of the split that runs are seen as the code gives them."""
+        ...
+
+    def slices(self, dim: int, start: int, stop: int) -> bool:
+        """Whether the bounds of the slice that runs are seen as the code gives them."""
+        ...
+
+
+@dataclass(slots=True)
+class Blank:
+    """A tensor that the code has filled with a number; it belongs to those whose values are written there first.
+
+    Attributes:
+        shape: of the whole.
+        labels: of the whole, once something was written into a part of it.
+    """
+
+    shape: tuple[int, ...]
+    labels: Tensor | None = None
 
 
 @dataclass

@@ -33,6 +33,10 @@ from .ops import OperationCall, combine, combine_labels, extent, fixed_by, opera
     "aminmax",
     "median",
     "count_nonzero",
+    "kthvalue",
+    "mode",
+    "nanmedian",
+    "nansum",
 )
 def _reduce(call: OperationCall) -> Any:
     store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
@@ -56,7 +60,18 @@ def _reduce(call: OperationCall) -> Any:
 
 
 @rule_of(
-    "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "softmax", "log_softmax", "_safe_softmax", "topk"
+    "_softmax",
+    "_log_softmax",
+    "cummax",
+    "cummin",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "softmax",
+    "log_softmax",
+    "logcumsumexp",
+    "_safe_softmax",
+    "topk",
 )
 def _softmax(call: OperationCall) -> Any:
     store, func, args, kwargs, out = call.store, call.func, call.args, call.kwargs, call.out
@@ -126,14 +141,26 @@ def _group_norm(call: OperationCall) -> Any:
     "replication_pad3d",
     "mkldnn_max_pool2d",
     "adaptive_avg_pool1d",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
 )
 def _spatial(call: OperationCall) -> Any:
     """Pooling, resizing and padding of the last dimensions."""
-    store, func, args, out = call.store, call.func, call.args, call.out
-    labels = store.get(args[0])
-    if labels is None:
-        return None
-    name = func._schema.name
+    labels = call.labels()
+    return None if labels is None else _over_space(call, labels)
+
+
+@rule_of("max_unpool2d", "max_unpool3d")
+def _unpool(call: OperationCall) -> Any:
+    """Pooling undone: a channel's values go where the pooling of the same channel found the largest."""
+    x, places = call.args[:2]
+    labels = combine(call.store, tuple(x.shape), [x, places])
+    return None if labels is None else _over_space(call, labels)
+
+
+def _over_space(call: OperationCall, labels: Tensor) -> Any:
+    """Labels of results in which the last dimensions have another size."""
+    store, out, name = call.store, call.out, call.func._schema.name
     count = next(n for n in (1, 2, 3) if f"{n}d" in name)
     labels = read_together(store, labels, range(-count, 0), "pooling or resizing reads across its channels")
     for dim in range(-count, 0):
@@ -143,7 +170,19 @@ def _spatial(call: OperationCall) -> Any:
     return found if isinstance(out, (tuple, list)) else found[0]
 
 
-@rule_of("grid_sampler", "grid_sampler_2d", "torchvision::roi_align")
+@rule_of("_fft_r2c", "_fft_c2r", "_fft_c2c")
+def _fourier(call: OperationCall) -> Any:
+    """Fourier transforms mix what they run along; the last such dimension may change its size."""
+    labels, dims = call.labels(), list(call.args[1])
+    if labels is None:
+        return None
+    labels = read_together(call.store, labels, dims, "a Fourier transform reads across its channels")
+    for dim in dims:
+        labels = labels.narrow(dim, 0, 1)
+    return labels.expand(call.out.shape)
+
+
+@rule_of("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "torchvision::roi_align", "torchvision::roi_pool")
 def _sample(call: OperationCall) -> Any:
     """Sampling at positions: channels stay what they are."""
     store, args, out = call.store, call.args, call.out
@@ -152,8 +191,13 @@ def _sample(call: OperationCall) -> Any:
         store.classes.pin(where, "positions are computed from it")
     if labels is None:
         return None
-    labels = read_together(store, labels, [0, 2, 3], "sampling reads across its channels")
-    return labels.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1).expand(out.shape)
+    dims = [0, *range(2, labels.dim())]
+    labels = read_together(store, labels, dims, "sampling reads across its channels")
+    for dim in dims:
+        labels = labels.narrow(dim, 0, 1)
+    outs = out if isinstance(out, (tuple, list)) else [out]
+    found = [labels.expand(o.shape) for o in outs]
+    return found if isinstance(out, (tuple, list)) else found[0]
 
 
 @rule_of("bmm", "mm", "matmul", "baddbmm", "addmm", "dot", "mv")
@@ -180,9 +224,11 @@ def _product(call: OperationCall) -> Any:
     parts.sort(key=lambda part: (store.classes.is_raw(part[0]), -len(varying(part[0]))))
     result = parts[0][0]
     for part, tensor, inner in parts[1:]:
-        if store.classes.is_raw(part):  # a parameter: it need not fit unless it has a place for every neuron
-            size = list(extent(tensor, len(shape)))
-            size[inner] = 1
+        size = list(extent(tensor, len(shape)))
+        size[inner] = 1
+        if not varying(part) and varying(result) and all(size[d] == 1 for d in varying(result)):
+            store.classes.pin(part, why)  # attention of one head: each channel of the values is read by itself
+        elif store.classes.is_raw(part):  # a parameter: it need not fit unless it has a place for every neuron
             store.constraints.operands.append((result, part, tuple(size), fixed_by(store, tensor)))
         else:
             store.classes.unite(core(result), core(part))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["producer", "consumer", "between", "parameter", "heads"]
+Role = Literal["producer", "consumer", "between", "parameter", "heads", "size", "call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Member:
     columns of its *input*; a producer's are its outputs; a layer in between (batch norm, depthwise or
     grouped convolution, PReLU) has both alike, numbered by its outputs. A parameter or buffer outside
     these layers (a table of position biases, the projection inside `nn.MultiheadAttention`) has
-    slices along one dimension; an attention module has heads.
+    slices along one dimension; an attention module has heads. A number of the network's own counts channels:
+    an attribute (`size`), or a size that a call in the code takes (`call`).
 
     Attributes:
         module: dotted name of the layer in the model; of the tensor for a parameter.
@@ -24,6 +25,9 @@ class Member:
         channels: channel indices of the layer, each once.
         neurons: for every channel the neuron of the group it belongs to, in [0, size).
         dim: for a parameter, the dimension over which its slices run.
+        place: for a number, the path of the attribute within the module (`unflattened_size.0`), or where the
+            call stands in its code.
+        width: for a number, what it is with all neurons; -1 for a size that is left open.
     """
 
     module: str
@@ -31,6 +35,8 @@ class Member:
     channels: tuple[int, ...]
     neurons: tuple[int, ...]
     dim: int = 0
+    place: str = ""
+    width: int = 0
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.neurons):
@@ -55,6 +61,7 @@ class NeuronGroup:
         note: anything else a user should know, such as channels left out of the group.
         macs: multiply-adds per neuron, for one input, in products of activations (attention) and with
             parameters outside layers.
+        doubt: the reason that the group has if the proof fails; empty where nothing is doubted.
         rules: what the rules of the user's own that it rests on are for: classes of layers, and operations.
     """
 
@@ -66,6 +73,7 @@ class NeuronGroup:
     note: str = ""
     macs: float = 0.0
     rules: tuple[str, ...] = ()
+    doubt: str = ""
 
     @property
     def prunable(self) -> bool:
@@ -85,7 +93,7 @@ class NeuronGroup:
     @property
     def partial(self) -> tuple[Member, ...]:
         """Layers and tensors that hold only some of the neurons, as the branches of a concatenation do."""
-        return tuple(m for m in self.members if len(set(m.neurons)) < self.size)
+        return tuple(m for m in self.members if m.neurons and len(set(m.neurons)) < self.size)
 
     @property
     def per_neuron(self) -> int:

@@ -20,11 +20,13 @@ from ..errors import ConfigError
 from ..registrations import Registration
 from ..shown import brief_repr
 from . import elementwise as _elementwise
+from . import kernels as _kernels
 from . import moves as _moves
 from . import reads as _reads
+from . import writes as _writes
 from .ops import OPERATIONS, OperationCall, OperationRule, Rule
 
-_BUILT_IN = (_elementwise, _moves, _reads)  # importing them fills the table
+_BUILT_IN = (_elementwise, _kernels, _moves, _reads, _writes)  # importing them fills the table
 _CURE = (
     "Give an operation (torch.ops.mylib.shift, what torch.library.custom_op returned, its name 'mylib::shift') or "
     "a subclass of torch.autograd.Function. What a plain function calls is followed by itself"

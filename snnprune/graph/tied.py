@@ -117,7 +117,9 @@ def _fixed(module: nn.Module) -> bool:
     kind = layers.kind_of(module)
     if kind is not None and kind.own:
         return kind.form == "mixing"
-    if (kind is not None and kind.form != "mixing") or isinstance(module, (nn.ParameterList, nn.ParameterDict)):
+    if (kind is not None and kind.form not in ("mixing", "reading")) or isinstance(
+        module, (nn.ParameterList, nn.ParameterDict)
+    ):
         return False
     return type(module) is not nn.Module and type(module).__module__.startswith("torch.nn.")
 

@@ -8,7 +8,7 @@ does not matter how the model's code is written.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,36 +18,49 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import layers
-from ..draws import is_random
 from ..errors import first_line
 from ..inputs import Inputs, call, tensors_in
 from ..layers import attention
-from .labels import Classes, core
+from ..layers.numbers import exchanged
+from .hooks import hooked
+from .labels import Classes, compress, core, varying
 from .ledger import Ledger, is_known
-from .ops import Constraints, OperationCall, OperationRule, operation
+from .ops import Blank, Constraints, OperationCall, OperationRule, operation
+from .origins import Blanks, Drawn, names_of
+from .outputs import paths_of, selected
 from .rules import functions_through, rule_for
+from .sizing import Sizes
 
 
 class Walk(TorchDispatchMode):
-    """Follows forward passes of one model; what it finds is in its `ledger`."""
+    """Follows forward passes of one model; what it finds is in its `ledger`.
 
-    def __init__(self, model: nn.Module) -> None:
+    Attributes:
+        model: the network.
+        ledger: what was found.
+        outputs: paths of the outputs that matter; none for all.
+        modules: of the model, by name.
+        entered: names of those that ran.
+        doubts: module -> widths of what may be read there by a layer that does not run, and the name of one.
+    """
+
+    def __init__(self, model: nn.Module, outputs: Sequence[str] = ()) -> None:
         super().__init__()
+        self.outputs = outputs
+        self.returned: list[str] = []  # paths of what the last pass returned
         self.model, self.ledger = model, Ledger(model)
         self._labels = WeakTensorKeyDictionary()
         self._weights = WeakTensorKeyDictionary()  # views of parameters: (name, transposed)
-        self._drawn = WeakTensorKeyDictionary()  # tensors of which nothing but drawn numbers went in
+        self._drawn, self._blanks = Drawn(), Blanks()
         self._stack: list[str] = []
+        self.calls: list[tuple[str, int]] = []  # modules that run, and the number of their call
+        self._count = 0
         self._inside = 0
-        self._tensors: dict[int, str] = {}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._tensors.setdefault(id(tensor), name)
-        for owner, module in model.named_modules():  # of several names, the one under which a layer has neurons
-            if layers.is_weighted(module):
-                prefix = f"{owner}." if owner else ""
-                self._tensors.update(
-                    {id(t): prefix + own for own, t in module._parameters.items() if t is not None}
-                )
+        self.modules = dict(model.named_modules())
+        self.entered: set[str] = set()
+        self.doubts: dict[str, tuple[set[int], str]] = {}
+        self.sizes = Sizes(self)
+        self._tensors = names_of(model)
 
     @property
     def classes(self) -> Classes:
@@ -67,30 +80,20 @@ class Walk(TorchDispatchMode):
         Raises:
             Exception: whatever the model raises.
         """
-        with self._hooks(), functions_through(self.function), torch.no_grad(), attention.unfused(), self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(exchanged(self.model, self.sizes.number))
+            for context in (hooked(self), functions_through(self.function), torch.no_grad(), attention.unfused()):
+                stack.enter_context(context)
+            stack.enter_context(self)
+            stack.enter_context(self.sizes)
             output = call(self.model, inputs)
-        for tensor in tensors_in(output):
+        self.returned = [path for path, _ in paths_of(output)]
+        for tensor in selected(output, self.outputs):
             labels = self.get(tensor)
             if labels is not None:
                 self.classes.pin(labels, "it is an output of the model")
         self.ledger.pricing = False
         return output
-
-    @contextlib.contextmanager
-    def _hooks(self) -> Iterator[None]:
-        handles = []
-        for name, module in self.model.named_modules():
-            handles.append(module.register_forward_pre_hook(_Enter(self, name)))
-            # Around the layer itself: what hooks of the user's own do is followed like any other code.
-            leave = _Leave(self, name)
-            handles.append(module.register_forward_hook(leave, prepend=True, with_kwargs=True, always_call=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._stack.clear()
-            self._inside = 0
 
     def function(self, cls: Any, forward: Any, given: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
         """Run an autograd function with a rule as one operation, then work out the labels of what it returned.
@@ -112,28 +115,48 @@ class Walk(TorchDispatchMode):
                 self._apply(rule, OperationCall(args, {}, out, cls, self))
         return out
 
-    def enter(self, name: str, module: nn.Module) -> None:
+    def enter(self, name: str, module: nn.Module, args: Any) -> None:
         """A module begins."""
         self._stack.append(name)
+        self.entered.add(name)
+        self._count += 1
+        self.calls.append((name, self._count))
+        for tensor in tensors_in(list(args)) if self.doubts else ():
+            self._doubt(self.get(tensor))
         if is_known(module):
             self._inside += 1
+
+    def reset(self) -> None:
+        """A pass is over, perhaps by an exception."""
+        self._stack.clear()
+        self.calls.clear()
+        self._inside = 0
 
     def leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A module ends; the rule of a known layer is applied to what came out."""
         self._stack.pop()
+        self.calls.pop()
         if not is_known(module):
+            for tensor in tensors_in(output) if self.doubts else ():
+                self._doubt(self.get(tensor))
             return
         self._inside -= 1
         if self._inside:
             return
         x = args[0] if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
-        if isinstance(x, Tensor) and isinstance(output, Tensor):
+        if isinstance(x, Tensor) and (
+            isinstance(output, Tensor) or (layers.is_reading(module) and output is not None)
+        ):
             further = [v for v in (*args, *kwargs.values()) if v is not x]
             self._keep(further, f"{name} takes it besides its input, and no rule says what becomes of it")
-            found = self.ledger.layer(name, module, self.get(x), x, output)
-            self._set(output, found)
+            labels = self.get(x)
+            if labels is not None and (count := layers.parts_of_input(module, further)) > 1:
+                self.classes.along(compress(labels.unflatten(-3, (count, -1))), [-4])
+            found = self.ledger.layer(name, module, labels, x, output)
+            if isinstance(output, Tensor):
+                self._set(output, found)
             kind = layers.kind_of(module)
-            if kind is not None and kind.own:
+            if kind is not None and kind.own and not kind.found:
                 for labels in (self.get(x), found):
                     self.ledger.note_rule(labels, kind.rule)
         elif output is not None:  # None after an exception
@@ -159,14 +182,12 @@ class Walk(TorchDispatchMode):
         if name in ("mm", "addmm") and self._matrix_product(args, out, addend=name == "addmm"):
             return
         parts = tree_leaves((args, kwargs))
+        self._blanks.note(name, func, args, out)
         if not any(isinstance(p, Tensor) and self.get(p) is not None for p in parts):
-            sources = [p for p in parts if isinstance(p, Tensor) and p.numel() > 1]
-            if is_random(func) or (sources and all(self.drawn(p) for p in sources)):
-                for tensor in tree_leaves(out):
-                    if isinstance(tensor, Tensor):
-                        self._drawn[tensor] = True
+            self._drawn.note(func, parts, out)
             return
-        if any(isinstance(o, Tensor) and not o.numel() for o in tree_leaves(out)):
+        outs = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
+        if outs and not any(o.numel() for o in outs):
             for part in parts:
                 if isinstance(part, Tensor) and part.numel() and (labels := self.get(part)) is not None:
                     self.ledger.vanish(labels)
@@ -227,17 +248,60 @@ class Walk(TorchDispatchMode):
             name, turned = self._weights[tensor]
             found = self.ledger.of_parameter(name, tensor.t() if turned else tensor)
             found = None if found is None else found.t() if turned else found
+        else:
+            found = self._blanks.labels(tensor)
         if found is not None:
             self._labels[tensor] = found
         return found
 
+    def labels_of(self, tensor: Any) -> Tensor | None:
+        """Labels that a tensor has already."""
+        return self._labels.get(tensor) if isinstance(tensor, Tensor) else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a layer runs that is handled as a whole."""
+        return self._inside > 0
+
+    @property
+    def splitting(self) -> bool:
+        """Whether the sizes of the split that runs are known to the code's letter."""
+        return self.sizes.splitting
+
+    def slices(self, dim: int, start: int, stop: int) -> bool:
+        """Whether the bounds of the slice that runs are seen as the code gives them."""
+        return any((cut.dim, cut.start, cut.stop) == (dim, start, stop) for cut in self.sizes.slices)
+
     def _set(self, tensor: Tensor, labels: Tensor | None) -> None:
         if labels is not None and bool((core(labels) != 0).any()):
             self._labels[tensor] = labels
+            self._doubt(labels)
+
+    def _doubt(self, labels: Tensor | None) -> None:
+        """Keep what a layer may read that the example does not reach."""
+        widths, name = self.doubts.get(self._stack[-1] if self._stack else "", (set[int](), ""))
+        if labels is not None and any(labels.shape[dim] in widths for dim in varying(labels)):
+            self.classes.pin(labels, f"{name} may read it, which the example does not reach")
 
     def drawn(self, tensor: Tensor) -> bool:
         """Whether a tensor was drawn at random, and perhaps compared, scaled or reshaped since."""
         return tensor in self._drawn
+
+    def blank(self, tensor: Any) -> Blank | None:
+        """The tensor filled with a number of which this is a part; None where it is of none."""
+        return self._blanks.of(tensor)
+
+    def rows_of(self, weight: Tensor, dim: int) -> Tensor | None:
+        """Labels of what a weight of the code's own makes, one per slice along `dim`; or None."""
+        name = self.name_of(weight)
+        if name:
+            return self.ledger.made_by(name, dim)
+        labels = self.get(weight)
+        if labels is None or not self.classes.of_parameters(labels):
+            return None
+        line = self.classes.along(labels, [d for d in range(labels.dim()) if d != dim]).movedim(dim, 0)
+        self.classes.make(labels)
+        return line.flatten(1)[:, 0].clone()
 
     def name_of(self, tensor: Any) -> str:
         """Name of a parameter or buffer, or an empty string."""
@@ -263,20 +327,3 @@ class Walk(TorchDispatchMode):
             return None
         name = self._tensors.get(id(tensor))
         return (name, False) if name is not None else self._weights.get(tensor)
-
-
-class _Enter:
-    def __init__(self, walk: Walk, name: str) -> None:
-        self.walk, self.name = walk, name
-
-    def __call__(self, module: nn.Module, _args: Any) -> None:
-        self.walk.enter(self.name, module)
-
-
-class _Leave:
-    def __init__(self, walk: Walk, name: str) -> None:
-        self.walk, self.name = walk, name
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        with _disable_current_modes():
-            self.walk.leave(self.name, module, args, kwargs, output)

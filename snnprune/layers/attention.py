@@ -189,8 +189,8 @@ def head_count(module: nn.Module) -> int | None:
     """The number of heads that a module has now; None for modules without heads."""
     for name in HEAD_COUNTS:
         value = module.__dict__.get(name)
-        if type(value) is int and value > 0:
-            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return int(value)
     return None
 
 

@@ -1,89 +1,21 @@
-"""What the package knows of a class of layers: one table, for PyTorch's layers and for users' own.
-
-A `Kind` says which tensors of a layer have one slice per channel, along which dimension, and which attributes
-hold a number of channels. Everything else (following, scaling, folding, cutting, pricing, saving) asks for it
-here.
-"""
+"""What is asked of a layer, whatever its class: its kind, its widths, and where its channels lie."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from .indexed import IndexedLinear
-
-Form = Literal["weighted", "channelwise", "mixing"]
-SideOfLayer = Literal["inputs", "outputs"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Where the channels of a class of layers lie.
-
-    Attributes:
-        form: `weighted` for layers that read channels by a weight and make new ones; `channelwise` for those
-            that do the same to every channel by itself, whose outputs are their inputs' channels; `mixing` for
-            those whose channels must all stay.
-        inputs: tensor -> its dimension that runs over the input channels; a gate's scales are folded into it.
-        outputs: tensor -> its dimension that runs over the output channels.
-        sizes: attribute -> which of both it counts.
-        axis: dimension of the layer's input and output that holds the channels; None where it follows from the
-            weight's dimensions, or is the second.
-        reason: why the channels stay, for `mixing`.
-        like: class that it is handled as, where it does not derive from it.
-        rule: name of the class for which a user has registered it; empty for PyTorch's layers.
-    """
-
-    form: Form
-    inputs: Mapping[str, int] = field(default_factory=dict)
-    outputs: Mapping[str, int] = field(default_factory=dict)
-    sizes: Mapping[str, SideOfLayer] = field(default_factory=dict)
-    axis: int | None = None
-    reason: str = ""
-    like: type[nn.Module] | None = None
-    rule: str = ""
-
-    @property
-    def own(self) -> bool:
-        """Whether a user has registered it."""
-        return bool(self.rule)
-
-
-_KINDS: dict[type, Kind] = {}  # by class; a subclass has the kind of its nearest base
-_FOUND: dict[type, Kind | None] = {}  # what has been looked up since the table last changed
-
-
-def enter(cls: type, kind: Kind) -> None:
-    """Put a kind into the table."""
-    _KINDS[cls] = kind
-    _FOUND.clear()
-
-
-def leave(cls: type) -> None:
-    """Take a kind out of the table."""
-    _KINDS.pop(cls, None)
-    _FOUND.clear()
-
-
-def registered(cls: type) -> bool:
-    """Whether the table has an entry for this very class."""
-    return cls in _KINDS
-
-
-def kind_of_class(cls: type) -> Kind | None:
-    """The kind of a class of layers; None for modules that are followed operation by operation."""
-    if cls not in _FOUND:
-        _FOUND[cls] = next((_KINDS[base] for base in cls.__mro__ if base in _KINDS), None)
-    return _FOUND[cls]
+from .recognize import recognized
+from .table import Kind, SideOfLayer, kind_of_class
 
 
 def kind_of(module: nn.Module) -> Kind | None:
     """The kind of a layer; None for modules that are followed operation by operation."""
-    return kind_of_class(type(module))
+    return kind_of_class(type(module)) or recognized(module)
 
 
 def is_weighted(module: nn.Module) -> bool:
@@ -96,6 +28,12 @@ def is_channelwise(module: nn.Module) -> bool:
     """True for layers that do the same to every channel by itself (batch norm, PReLU, a scale per channel)."""
     kind = kind_of(module)
     return kind is not None and kind.form == "channelwise"
+
+
+def is_reading(module: nn.Module) -> bool:
+    """True for layers that read channels by weights and whose outputs all stay (recurrent layers)."""
+    kind = kind_of(module)
+    return kind is not None and kind.form == "reading"
 
 
 def is_own(module: nn.Module) -> bool:
@@ -129,13 +67,21 @@ def is_customized(module: nn.Module) -> bool:
 
 def is_computed(module: nn.Module) -> bool:
     """Whether a layer's weight is no parameter, but computed from others (a parametrization)."""
-    weights = _kind(module).inputs
+    weights = [own for own in _kind(module).inputs if hasattr(module, own)]
     return not all(isinstance(module._parameters.get(own), nn.Parameter) for own in weights)
 
 
 def is_grouped(module: nn.Module) -> bool:
     """True for a grouped convolution, depthwise ones included: it is cut by whole groups."""
     return is_conv(module) and group_count(module) > 1
+
+
+def is_parted(module: nn.Module) -> bool:
+    """True for a weighted layer that is no convolution of PyTorch's and reads its channels group by group."""
+    if not is_weighted(module) or is_conv(module) or isinstance(module, nn.Linear):
+        return False
+    weight: Any = getattr(module, next(iter(_kind(module).inputs)))
+    return weight.shape[input_dim(module)] != in_width(module)
 
 
 def group_count(module: nn.Module) -> int:
@@ -147,6 +93,21 @@ def tensors(module: nn.Module, side: SideOfLayer) -> Mapping[str, int]:
     """Names of the tensors with one slice per input or output channel, and their dimensions for it."""
     kind = _kind(module)
     return kind.inputs if side == "inputs" else kind.outputs
+
+
+def main_weight(module: nn.Module) -> str | None:
+    """Name of the weight whose rows and columns describe a layer's neurons; None for layers without such a one.
+
+    Its first two dimensions run over inputs and outputs. Of a layer with a rule of the user's own nothing is known
+    but where its channels lie.
+    """
+    kind = kind_of(module)
+    if kind is None or kind.form != "weighted" or len(kind.inputs) > 1:
+        return None
+    if kind.own and not kind.found and not is_conv(module) and not isinstance(module, nn.Linear):
+        return None
+    name = next(iter(kind.inputs))
+    return name if {kind.inputs[name], kind.outputs[name]} == {0, 1} else None
 
 
 def input_dim(module: nn.Module) -> int:
@@ -190,6 +151,20 @@ def _kind(module: nn.Module) -> Kind:
     kind = kind_of(module)
     assert kind is not None, type(module)
     return kind
+
+
+def parts_of_input(module: nn.Module, further: Sequence[Any]) -> int:
+    """Into how many equal parts a layer takes its input's channels apart: offset groups of deformable convolution.
+
+    Args:
+        module: a weighted layer.
+        further: what it is called with besides its input.
+    """
+    offset = next(iter(further), None)
+    if not is_weighted(module) or is_own(module) or is_conv(module) or not isinstance(offset, Tensor):
+        return 1
+    weight: Any = module._parameters.get("weight")
+    return offset.shape[-3] // (2 * weight[0, 0].numel()) if weight is not None and weight.dim() == 4 else 1
 
 
 _INSTANCE = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # dimensions of a batch

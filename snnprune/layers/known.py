@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from .kinds import enter
 from .register import described
+from .table import Kind, SideOfLayer, enter, enter_named
 
 _NORM = {"weight": 0, "bias": 0, "running_mean": 0, "running_var": 0}
-_CONV = {"in_channels": "inputs", "out_channels": "outputs"}
+_CONV: dict[str, SideOfLayer] = {"in_channels": "inputs", "out_channels": "outputs"}
 _LINEAR = {"in_features": "inputs", "out_features": "outputs"}
 
 
@@ -31,5 +31,9 @@ def enter_all() -> None:
         enter(cls, described(cls, channels=_NORM, sizes=["num_features"]))
     enter(nn.GroupNorm, described(nn.GroupNorm, channels=_NORM, sizes=["num_channels"]))
     enter(nn.PReLU, described(nn.PReLU, channels={"weight": 0}, sizes=["num_parameters"]))
-    for cls in (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention):
-        enter(cls, described(cls, mixes=f"no rule for {cls.__name__}"))
+    enter(nn.MultiheadAttention, described(nn.MultiheadAttention, mixes="no rule for MultiheadAttention"))
+    both = {"weight_ih_l0": 1, "weight_ih_l0_reverse": 1}
+    enter(nn.RNNBase, Kind("reading", both, sizes={"input_size": "inputs"}, axis=-1))
+    enter(nn.RNNCellBase, Kind("reading", {"weight_ih": 1}, sizes={"input_size": "inputs"}, axis=-1))
+    deformable = Kind("weighted", {"weight": 1}, {"weight": 0, "bias": 0}, _CONV)
+    enter_named("torchvision.ops.deform_conv", "DeformConv2d", deformable)

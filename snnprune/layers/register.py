@@ -12,22 +12,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..registrations import Registration
 from ..shown import brief_repr
-from .kinds import (
-    Form,
-    Kind,
-    SideOfLayer,
-    channel_dim,
-    enter,
-    group_count,
-    in_width,
-    is_conv,
-    is_weighted,
-    kind_of,
-    kind_of_class,
-    leave,
-    out_width,
-    registered,
-)
+from .kinds import channel_dim, group_count, in_width, is_conv, is_weighted, kind_of, out_width
+from .table import Form, Kind, SideOfLayer, enter, kind_of_class, leave, registered
 
 
 def register_layer(

@@ -6,6 +6,7 @@ from .events import Callback, Event
 from .groups import RecoveryOptions, SearchOptions
 from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
+from .progress import Progress
 from .recovering import recover
 from .searching import search
 from .speed import Speed, speed_of
@@ -17,6 +18,7 @@ __all__ = [
     "Event",
     "Interrupted",
     "LossFunction",
+    "Progress",
     "PruneConfig",
     "RecoveryOptions",
     "SearchOptions",

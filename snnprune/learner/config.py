@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..budget import read_target
+from ..budget import Widths, read_target
 from ..errors import ConfigError, TargetError
 from ..moved import in_groups, moved
-from ..options import Count, Names, Place, Positive, Seed, Share, check_fields, described, option
+from ..options import Count, Names, Paths, Place, Positive, Seed, Share, check_fields, described, option
 from ..timing.serving import Serving
 from .groups import Optimizer, RecoveryOptions, SearchOptions
 
@@ -54,7 +54,8 @@ class PruneConfig:
     target: Mapping[str, float | str] | None = option(
         lambda: {"macs": 0.5},
         '`{"macs": share}` or `{"params": share}`, the kept share of the dense cost in (0, 1]. '
-        '`{"drop": fraction}`: the fewest MACs at which the validation accuracy loses at most that. '
+        '`{"drop": amount}`: the fewest MACs at which the validation accuracy (or your own metric) '
+        "loses at most that. "
         '`{"latency": share}`: that share of the dense time, served by `serving`; `{"latency": "3ms"}`: so much. '
         "None is the papers' free mode, in which the switcher alone decides.",
     )
@@ -102,10 +103,23 @@ class PruneConfig:
         "as wide keep multiples of a smaller power of two. Without a meaning for connections and in the free "
         "mode.",
     )
+    width: Widths = option(
+        (),
+        "under a budget, how much stays of the groups that a pattern names: `layer1.*=0.75` exactly, `<=` at "
+        "most, `>=` at least. A share in (0, 1], or a number of neurons (`48`; `1` is one, `1.0` all of them). "
+        "Patterns are those of `keep`, and mean outputs of layers. In Python also a dict, "
+        '`{"layer1.*": 0.75, "layer2": "<=48"}`. Shares become multiples of `round_to` where they leave one; a '
+        "width is stronger than `floor`.",
+    )
     keep: Names = option(
         (),
         "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
         "one that it lies in: `layer4` protects all of `layer4.0`.",
+    )
+    outputs: Paths = option(
+        (),
+        "paths of the model's outputs that matter, such as `0`, `logits` or `aux.0` (keys, fields, places; a path "
+        "names all that lies below it). Neurons that only other outputs hold may go. By default all matter.",
     )
     input_neurons: bool = option(True, "also switch single inputs of fully connected layers.")
     seed: Seed = option(0, "seed of everything random.")
@@ -129,6 +143,9 @@ class PruneConfig:
             if not isinstance(getattr(self, name), kind):
                 given = type(getattr(self, name)).__name__
                 raise ConfigError(f"{name} is {given}; give a {kind.__name__}, or a mapping of its options.")
+        if self.width and (self.target is None or self.granularity == "connection"):
+            what = "connections" if self.granularity == "connection" else "the free mode"
+            raise ConfigError(f"width={list(self.width)} has no meaning for {what}; give a target of neurons.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']} cannot be met by switching connections, which saves no "
@@ -177,7 +194,7 @@ class PruneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
-        values["keep"] = list(self.keep)
+        values |= {name: list(values[name]) for name in ("width", "keep", "outputs")}
         values["target"] = None if self.target is None else dict(self.target)
         values["profile"] = None if self.profile is None else str(self.profile)
         return values

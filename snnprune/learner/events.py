@@ -17,14 +17,15 @@ class Event:
             beginning and at the end of each trial of a `drop` target.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
-        values: `loss`, and `budget` with `metric` in the search; at the end of an epoch `val_accuracy` and
-            `val_loss`; None for a stage that only begins.
+        values: `loss`, and `budget` with `cost` in the search; at the end of an epoch that is validated
+            `val_metric` (its name), `val_value` and `val_loss`, and where the metric is the accuracy
+            `val_accuracy`; None for a stage that only begins.
         mark: about fifty steps of each stage have this; always the same ones, so they make a record.
 
     Example:
         >>> def tell(event: snnprune.Event) -> None:
-        ...     if event.values and "val_accuracy" in event.values:
-        ...         print(event.stage, event.step, event.values["val_accuracy"])
+        ...     if event.values and "val_value" in event.values:
+        ...         print(event.stage, event.step, event.values["val_metric"], event.values["val_value"])
     """
 
     stage: str

@@ -33,6 +33,11 @@ class SearchOptions:
         "share of the training steps that the search takes. Afterwards the structure is fixed and the compact "
         "model recovers.",
     )
+    least: Count = option(
+        20,
+        "steps that the search takes at least, though never more than a tenth of all: a share of the few steps "
+        "that few images make would leave nothing to learn in. More than that costs a short run its recovery.",
+    )
     probe: CountOrZero = option(
         4,
         "training steps spent, before the search, on measuring how much the loss depends on each neuron. 0 "
@@ -84,8 +89,8 @@ class SearchOptions:
     switcher_clip: Positive = option(5.0, "largest norm of the gradient of the switcher and the offsets.")
     patience: Count | None = option(
         None,
-        "in the free mode, epochs for which the validation loss may fail to fall before the search ends. None "
-        "never ends it early.",
+        "in the free mode, epochs for which the validation loss (of a metric of your own, that) may fail to get "
+        "better before the search ends. None never ends it early.",
     )
 
     def __post_init__(self) -> None:

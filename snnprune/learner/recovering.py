@@ -16,6 +16,7 @@ from .. import streams
 from ..errors import CompilerError
 from ..inputs import device_of, inputs_in
 from ..losses import backward
+from ..measures import Measure
 from ..metrics import evaluate
 from ..ranks import Ranks, current
 from .checkpoint import Checkpoint
@@ -48,6 +49,7 @@ class RecoverStage:
         sparse: names of parameters whose exact zeros stay zeros.
         speed: what it computes in, where that is known already.
         clock: for measuring: the time in seconds, after the device has done all that it was asked for.
+        metric: what validation measures; by default the accuracy.
 
     Attributes:
         speed: what it computes in; None before it is measured.
@@ -67,6 +69,7 @@ class RecoverStage:
         sparse: Sequence[str],
         speed: Speed | None = None,
         clock: Callable[[], float] = now,
+        metric: Measure | None = None,
     ) -> None:
         self.model, self.task, self.config = model, loss, config
         self.device, self.clock = device_of(model), clock
@@ -74,6 +77,7 @@ class RecoverStage:
         self._find_zeros()
         self.ranks = current()
         self.total, self.step, self.val, self.extra = total, 0, val, extra
+        self.metric = metric
         self.mode = TrainingMode(model, freeze_norm=config.freeze_norm)
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
@@ -193,8 +197,7 @@ class RecoverStage:
         """Validate."""
         if self.val is None:
             return {}
-        result = evaluate(self.model, self.val, ranks=self.ranks)
-        return {"val_accuracy": result.accuracy, "val_loss": result.loss}
+        return evaluate(self.model, self.val, metric=self.metric, ranks=self.ranks).validated()
 
     def values(self) -> dict[str, Any]:
         """What to show of the present step."""
@@ -235,6 +238,7 @@ def recover(
     *,
     total: int,
     val: Any = None,
+    metric: Measure | None = None,
     callbacks: Iterable[Callback] = (),
     checkpoint: Checkpoint | None = None,
     resume: dict[str, Any] | None = None,
@@ -251,6 +255,7 @@ def recover(
         config: learning rate, optimiser, schedule.
         total: number of steps.
         val: validation batches, for progress.
+        metric: what they are measured by; by default the accuracy.
         callbacks: told about every step.
         checkpoint: where to write the state.
         resume: a checkpoint's content to go on from.
@@ -264,7 +269,9 @@ def recover(
     Raises:
         DivergedError: a loss or gradient is not finite.
     """
-    stage = RecoverStage(model, loss, config, total=total, val=val, extra=extra or {}, sparse=sparse, clock=clock)
+    stage = RecoverStage(
+        model, loss, config, total=total, val=val, extra=extra or {}, sparse=sparse, clock=clock, metric=metric
+    )
     run_stage(
         stage,
         train,

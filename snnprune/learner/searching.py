@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..inputs import inputs_in, map_tensors
 from ..losses import backward
+from ..measures import Measure
 from ..metrics import evaluate
 from ..ranks import current
 from ..switching import Phase, Switched
@@ -66,10 +67,11 @@ class SearchStage:
         per_epoch: int,
         val: Any,
         extra: dict[str, Any],
+        metric: Measure | None = None,
     ) -> None:
         self.gated, self.loss, self.config = gated, loss, config
         self.total, self.step, self.per_epoch = total, 0, per_epoch
-        self.val, self.extra = val, extra
+        self.val, self.extra, self.metric = val, extra, metric
         self.block = config.search.alternate if isinstance(config.search.alternate, int) else per_epoch
         self.best, self.waited = math.inf, 0
         self.ranks = current()
@@ -161,19 +163,20 @@ class SearchStage:
         counts = {c.id: [c.kept, c.weakened, c.strengthened] for c in self.gated.counts()}
         if self.val is None:
             return {"counts": counts}
-        result = evaluate(self.gated, self.val, ranks=self.ranks)
-        accuracy, loss = result.accuracy, result.loss
+        found = evaluate(self.gated, self.val, metric=self.metric, ranks=self.ranks)
         if self.config.search.patience is not None:
-            self.waited = 0 if loss < self.best - 1e-4 else self.waited + 1
-            self.best = min(self.best, loss)
+            # The loss tells of progress sooner than accuracy; a metric of the user's own has none beside it.
+            figure = found.metric.lost(0.0, found.value) if found.loss is None else found.loss
+            self.waited = 0 if figure < self.best - 1e-4 else self.waited + 1
+            self.best = min(self.best, figure)
             if self.waited >= self.config.search.patience:
                 self.total = self.step
-        return {"val_accuracy": accuracy, "val_loss": loss, "counts": counts}
+        return {**found.validated(), "counts": counts}
 
     def values(self) -> dict[str, Any]:
         """What to show of the present step."""
         budget = self.gated.budget
-        return {"budget": budget.share, "metric": budget.metric} if budget else {}
+        return {"budget": budget.share, "cost": budget.metric} if budget else {}
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -216,6 +219,7 @@ def search(
     total: int,
     per_epoch: int,
     val: Any = None,
+    metric: Measure | None = None,
     callbacks: Iterable[Callback] = (),
     checkpoint: Checkpoint | None = None,
     resume: dict[str, Any] | None = None,
@@ -231,6 +235,7 @@ def search(
         total: number of steps.
         per_epoch: batches per epoch.
         val: validation batches, for progress and for the stop rule.
+        metric: what they are measured by; by default the accuracy.
         callbacks: told about every step.
         checkpoint: where to write the state.
         resume: a checkpoint's content to go on from.
@@ -243,7 +248,9 @@ def search(
         DivergedError: a loss, gradient or scale is not finite.
         CollapsedLayerError: in free mode, a whole layer was switched off.
     """
-    stage = SearchStage(gated, loss, config, total=total, per_epoch=per_epoch, val=val, extra=extra or {})
+    stage = SearchStage(
+        gated, loss, config, total=total, per_epoch=per_epoch, val=val, extra=extra or {}, metric=metric
+    )
     device = next(iter(gated.model.parameters())).device
     run_stage(
         stage,

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..inputs import Inputs, batch_size, call
-from ..layers import attention, is_own, is_weighted
+from ..layers import attention, is_own, is_reading, is_weighted
 from .formulas import formulas
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class _Watch(TorchDispatchMode):
         """Know which module runs, for the length of a `with` block."""
         handles = []
         for name, module in self.model.named_modules():
-            layer = is_weighted(module) or is_own(module)
+            layer = is_weighted(module) or is_reading(module) or is_own(module)
             handles.append(module.register_forward_pre_hook(_Enter(self, name)))
             handles.append(
                 module.register_forward_hook(_Leave(self, name if layer else None), prepend=True, always_call=True)

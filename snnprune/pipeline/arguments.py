@@ -13,6 +13,7 @@ from ..inputs import device_of, usable_device
 from ..learner import Callback, PruneConfig
 from ..loaders import reread
 from ..losses import check_loss
+from ..measures import measure_of
 from ..plain import plain
 from ..shown import brief_repr
 
@@ -24,6 +25,7 @@ def checked_arguments(
     test: object,
     config: object,
     loss_fn: object,
+    metric: object,
     callbacks: object,
     device: torch.device | str | None,
 ) -> tuple[torch.device, list[Callback]]:
@@ -44,6 +46,7 @@ def checked_arguments(
         if loader is not None or name == "train":
             reread(loader, name)
     check_loss(loss_fn)
+    measure_of(metric)
     observers: list[Any] = list(callbacks) if isinstance(callbacks, (Sequence, Set, Iterator)) else [None]
     if not all(callable(observer) for observer in observers):
         raise ConfigError(f"callbacks={brief_repr(callbacks)} must be a list of functions that take one event.")

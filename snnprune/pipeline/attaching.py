@@ -52,6 +52,7 @@ def switch(
         floor=config.floor,
         round_to=config.round_to,
         keep=config.keep,
+        outputs=config.outputs,
         trust=config.search.trust,
         thrift=config.search.thrift,
         fresh_mean=config.search.fresh_mean,

@@ -50,40 +50,54 @@ def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -
 
 @torch.no_grad()
 def check_parts(
-    model: nn.Module, parts: Mapping[str, Iterable[Any] | None], outputs: int | None, where: torch.device
+    model: nn.Module,
+    parts: Mapping[str, Iterable[Any] | None],
+    outputs: int | None,
+    where: torch.device,
+    *,
+    own_metric: bool = False,
+    own_loss: bool = False,
 ) -> bool:
-    """Whether the data have labels to measure accuracy by; if they do, all parts must, and fit the model.
+    """Whether the data have labels to measure accuracy by; if some have, all must that are measured on.
 
     Args:
         model: the dense one, on `where`.
         parts: name -> loader, the one to learn from first; None where there is none.
         outputs: of the model; None when they are not known.
         where: device.
+        own_metric: the user's own code measures, so only it knows what is wanted of batches to measure on.
+        own_loss: the user's own code learns, so only it knows what is wanted of batches.
 
     Raises:
         DataError: a part is empty, does not end, lacks labels, or its inputs or labels do not fit the model.
     """
+    labelled: dict[str, bool] = {}
     for at, (name, loader) in enumerate(parts.items()):
         if loader is None:
             continue
         batch = next(iter(loader), None)
         if batch is None:
             raise DataError(f"the {name} loader yields no batch.")
-        images, labels = split_batch(batch)
-        if labels is None and at == 0:
-            return False
-        if labels is None:
-            raise DataError(
-                f"the {name} data have no labels, unlike those to learn from, so nothing can be measured on them. "
-                "Give batches of (inputs, labels), or leave that part out."
-            )
-        read_labels(labels, outputs)
-        if at and isinstance(images, Tensor):
-            _check_fits(model, images[:2].to(where), name)
         if at and length_of(loader) is None:
             for _ in bounded(loader, f"the {name} loader"):
                 pass
-    return True
+        if own_loss or (at and own_metric):
+            continue
+        images, labels = split_batch(batch)
+        labelled[name] = labels is not None
+        if labels is not None:
+            read_labels(labels, outputs)
+        if at and isinstance(images, Tensor):
+            _check_fits(model, images[:2].to(where), name)
+    named = next((name for name, there in labelled.items() if there), None)
+    for at, (name, there) in enumerate(labelled.items()):
+        if at and not there and named is not None:
+            source = "those to learn from" if named == "training" else f"the {named} data"
+            raise DataError(
+                f"the {name} data have no labels, unlike {source}, so nothing can be measured on them. "
+                "Give batches of (inputs, labels), or leave that part out."
+            )
+    return named is not None
 
 
 def _check_fits(model: nn.Module, images: Tensor, name: str) -> None:

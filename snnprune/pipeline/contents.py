@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from .. import streams
 from ..carried import kept_carried, seed_carried
-from ..data import ArrayLoader, info_of
+from ..data import BatchLoader, info_of
 from ..inputs import tensors_in
 
 _BYTES = 2**32  # of one array that are looked at; of a larger one evenly spread rows
@@ -33,8 +33,8 @@ def contents(loader: Iterable[Any]) -> dict[str, Any]:
     asked for, such as images that are decoded, some samples are drawn.
     """
     digest = Digest()
-    if isinstance(loader, ArrayLoader):
-        digest.add([loader.images, loader.labels])
+    if isinstance(loader, BatchLoader):
+        digest.add([loader.samples.identity(), loader.labels])
         settings = {"batch size": loader.batch_size, "seed": loader.seed, "augment": loader.augment}
         return {"content": digest.text(), **settings, "description": repr(info_of(loader))}
     if isinstance(loader, DataLoader):
@@ -57,7 +57,7 @@ def why_not_again(loader: Iterable[Any]) -> str | None:
 
     Every epoch begins with generators that are set; what a loader draws otherwise cannot be drawn again.
     """
-    if isinstance(loader, ArrayLoader):
+    if isinstance(loader, BatchLoader):
         return None
     if isinstance(loader, DataLoader) and loader.num_workers and loader.persistent_workers:
         return "its workers live on from epoch to epoch (persistent_workers) with generators of their own"

@@ -42,10 +42,10 @@ class Found:
 
     def remember(self, event: Event) -> None:
         """Note what the report tells of an event: figures of an epoch, and the steps that make the curve."""
-        if event.values and {"val_accuracy", "counts"} & set(event.values):
+        if event.values and {"val_value", "counts"} & set(event.values):
             self.history.append({"stage": event.stage, "step": event.step, **event.values})
         elif event.mark and event.values:
-            known = {k: event.values[k] for k in ("loss", "budget", "metric") if k in event.values}
+            known = {k: event.values[k] for k in ("loss", "budget", "cost") if k in event.values}
             self.curve.append({"stage": event.stage, "step": event.step, **known})
 
     def cut(self, model: nn.Module, groups: list[NeuronGroup]) -> nn.Module:

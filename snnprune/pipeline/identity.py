@@ -14,6 +14,7 @@ from .. import streams
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.identity import OUTPUTS
+from ..measures import Measure
 from ..runs.report import device_name
 from ..runs.saving import weights_digest
 from .contents import contents
@@ -46,13 +47,19 @@ def run_identity(
 
 
 def data_identity(
-    train: Iterable[Any], val: Iterable[Any] | None, test: Iterable[Any] | None, loss_fn: object
+    train: Iterable[Any],
+    val: Iterable[Any] | None,
+    test: Iterable[Any] | None,
+    loss_fn: object,
+    metric: Measure | None = None,
 ) -> dict[str, Any]:
-    """The loss and the three parts of the data by name."""
+    """The loss, a metric of the user's own, and the three parts of the data by name."""
     name = getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__)
     parts = {"training data": train, "validation data": val, "test data": test}
+    judged = None if metric is None else metric.identity()
     return {
         "loss": "cross-entropy" if loss_fn is None else name,
+        **({} if judged is None else {"metric": judged}),
         **{part: None if loader is None else contents(loader) for part, loader in parts.items()},
     }
 

@@ -49,6 +49,7 @@ def optimize(
     test: Iterable[Any] | None = None,
     example_inputs: Inputs | None = None,
     loss_fn: LossFunction | None = None,
+    metric: Any = None,
     device: torch.device | str | None = None,
     callbacks: Iterable[Callback] = (),
     checkpoint: str | Path | None = None,
@@ -67,9 +68,12 @@ def optimize(
         val: validation batches, for every decision and for progress.
         config: options; the defaults are the post-training recipe with `macs=0.5`.
         test: test batches, for the report alone: the dense model is measured on them before anything is learned,
-            the compact one at the end. Without them the report's accuracies are on `val`.
+            the compact one at the end. Without them the report's figures are on `val`.
         example_inputs: what the model's forward takes; by default the first inputs of `train`.
         loss_fn: `loss_fn(model, batch)` instead of cross-entropy with distillation.
+        metric: what decides and is reported: a `Metric`, a function of (model, loader) that returns a number, or
+            an object of `torchmetrics`. By default the accuracy; with a `loss_fn` its mean, of which less is
+            better, and without labels the loss by which the original model teaches.
         device: where to learn; by default where the model is.
         callbacks: told about progress.
         checkpoint: folder for checkpoints; none are written without it.
@@ -81,12 +85,13 @@ def optimize(
 
     Raises:
         AttachError: the model has gates attached.
-        ConfigError: an argument is of the wrong type, or `drop` without labelled validation data.
+        ConfigError: an argument is of the wrong type, or `drop` without validation data.
         UnsupportedModelError: nothing can be pruned exactly.
         TargetError: the target is below what the floors allow, or no trial kept within a `drop`.
         DataError: the data do not fit the model.
         DivergedError: the learning diverged.
         CompilerError: `torch.compile` failed; a run that had begun goes on without it.
+        MetricError: the metric fails, or gives no finite number.
         ExactnessError: the compact model does not compute what was learned.
         RunError: the checkpoint cannot be written or read, belongs to another run, or is in use by one.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
@@ -99,7 +104,7 @@ def optimize(
         >>> folder = result.save("runs/digits")
     """
     config = PruneConfig() if config is None else config
-    where, callbacks = checked_arguments(model, train, val, test, config, loss_fn, callbacks, device)
+    where, callbacks = checked_arguments(model, train, val, test, config, loss_fn, metric, callbacks, device)
     began = time.monotonic()
     dense = working_copy(model, where, config)
     remedy = "Load the same file in each of them, or set the seed before the model is built."
@@ -120,6 +125,7 @@ def optimize(
             config,
             where,
             loss_fn=loss_fn,
+            metric=metric,
             callbacks=callbacks,
             example_inputs=example_inputs,
         )

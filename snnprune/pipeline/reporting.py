@@ -10,14 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..budget import rounding_step
+from ..budget import bounds_of, rounding_step
 from ..data import info_of
 from ..errors import first_line
 from ..macs import MacCount, price
-from ..metrics import Evaluation, count_nonzero, count_params
+from ..measures import Evaluation
+from ..metrics import count_nonzero, count_params
 from ..registry import check_finite, recognise
 from ..runs.pictures import feature_maps
-from ..runs.report import ModelFigures, Report, device_name
+from ..runs.report import ModelFigures, Report, device_name, figures_of
 from ..runs.result import Result
 from ..runs.sparse import stored_bytes
 from .delivered import check_delivered
@@ -66,6 +67,7 @@ def result_of(
         seed=setting.config.seed,
         data=data_name or (info.name if info else "given loaders"),
         split="val" if setting.test is None else "test",
+        metric=setting.metric.info,
         seconds=round(time.monotonic() - began, 1),
         device=device_name(setting.where),
         speed=None if job.speed is None else job.speed.to_dict(),
@@ -84,6 +86,7 @@ def result_of(
         "input_shape": list(setting.sample.shape[1:]) if isinstance(setting.sample, Tensor) else None,
         "kept": found.kept,
         "normalization": {"mean": list(info.mean), "std": list(info.std)} if info else None,
+        "crop_ratio": info.crop_ratio if info else None,
         "classes": list(info.classes) if info else None,
         "sparse": found.sparse,
     }
@@ -96,13 +99,7 @@ def result_of(
 
 
 def _figures(model: nn.Module, measured: Evaluation | None, priced: MacCount, found: Found) -> ModelFigures:
-    return ModelFigures(
-        accuracy=measured.accuracy if measured else None,
-        loss=measured.loss if measured else None,
-        macs=priced.total,
-        params=count_params(model),
-        nonzero=count_nonzero(model) if found.sparse else None,
-    )
+    return figures_of(measured, priced.total, count_params(model), count_nonzero(model) if found.sparse else None)
 
 
 def _odd_widths(job: Job) -> dict[str, int]:
@@ -112,7 +109,17 @@ def _odd_widths(job: Job) -> dict[str, int]:
         return {}
     kept = {count["id"]: count["kept"] for count in job.found.counts}
     cut = [g for g in job.setting.groups if kept.get(g.id, g.size) < g.size]
-    return {g.id: kept[g.id] for g in cut if kept[g.id] % rounding_step(g, config.round_to)}
+    odd = {g.id: kept[g.id] for g in cut if kept[g.id] % rounding_step(g, config.round_to)}
+    return {name: count for name, count in odd.items() if not _asked(job, name, count)}
+
+
+def _asked(job: Job, name: str, count: int) -> bool:
+    """Whether a width asks for this number."""
+    cost = job.setting.cost
+    if name not in cost.widths:
+        return False
+    bounds = bounds_of(cost.groups[name], cost.widths[name], job.config.round_to)
+    return count in (bounds.low, bounds.high)
 
 
 def _pictures(setting: Setting, found: Found) -> dict[str, Tensor]:

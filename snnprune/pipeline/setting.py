@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,11 @@ from ..carried import seed_carried
 from ..data import loader_on
 from ..graph import NeuronGroup
 from ..inputs import Inputs, first_images, map_tensors
-from ..learner import Callback, Event, LossFunction, PruneConfig, TaskLoss
+from ..learner import Callback, Event, LossFunction, PruneConfig, TaskLoss, Teacher
 from ..learner.loop import steps_per_epoch
 from ..macs import MacCount, price
-from ..metrics import Evaluation, count_params, evaluate
+from ..measures import ACCURACY, Accuracy, Evaluation, MeanLoss, Measure, measure_of
+from ..metrics import count_params, evaluate
 from ..proof.tracing import trace
 from ..ranks import current
 from ..registry import check_finite
@@ -29,7 +31,9 @@ from ..switching import alike
 from ..switching.connections import switched_layers, weight_of
 from .checks import check_classes, check_parts, check_runs, warn_of_zeros
 from .identity import data_identity, run_identity
+from .prospects import RisingLoss, count_of, few_steps, large_batch, near_chance, size_of, too_few_to_judge
 
+logger = logging.getLogger(__name__)
 _SAMPLE = 16
 
 
@@ -61,6 +65,7 @@ class Setting:
         config: as the user asked; trials differ from it in their target alone.
         where: the device to learn on.
         loss_fn: a loss of the user's own.
+        metric: what decides and is reported, of the user's own.
         callbacks: observers.
         example_inputs: what the model's forward takes, if that is not one tensor of a batch.
 
@@ -68,7 +73,9 @@ class Setting:
         train, val, test: the loaders, which make their batches on the device where they can.
         example: two inputs on the device, by which the model is traced and priced.
         sample: a few real inputs, for the proof and the export.
-        has_labels: whether accuracy can be measured.
+        outputs: of a classifier; None of another model, or one with a loss of its own.
+        metric: what decides and is reported: the user's own; else the mean of a loss of the user's own; else the
+            accuracy; of data without labels the loss by which the original model teaches.
         per_epoch: training steps in an epoch.
 
     Raises:
@@ -88,6 +95,7 @@ class Setting:
         where: torch.device,
         *,
         loss_fn: LossFunction | None = None,
+        metric: Any = None,
         callbacks: Sequence[Callback] = (),
         example_inputs: Inputs | None = None,
     ) -> None:
@@ -102,13 +110,18 @@ class Setting:
         self.example: Inputs = map_tensors(lambda x: x.to(where), small)
         # Inputs that the caller gave are taken as they are.
         self.sample: Inputs = small if given else first_images(train if val is None else val, _SAMPLE)
-        outputs: int | None = None
+        self.outputs: int | None = None
         if isinstance(self.example, Tensor):
             check_runs(dense, self.example, config)
             if loss_fn is None:  # which alone would know what else outputs mean
-                outputs = check_classes(dense, self.example, train)
+                self.outputs = check_classes(dense, self.example, train)
         parts = {"training": train, "validation": val, "test": test}
-        self.has_labels = loss_fn is None and check_parts(dense, parts, outputs, where)
+        own = measure_of(metric, loss_fn)
+        mine = {"own_metric": own is not None, "own_loss": loss_fn is not None}
+        labelled = check_parts(dense, parts, self.outputs, where, **mine)
+        alike = MeanLoss(lambda model, batch: self.likeness(model, batch))
+        self.metric: Measure = own or (Accuracy() if labelled else alike)
+        self.callbacks.append(RisingLoss(self.outputs))
         self.per_epoch = steps_per_epoch(train)
 
     def begin(self) -> None:
@@ -125,18 +138,41 @@ class Setting:
     def prepare(self) -> None:
         """Trace and prove the model and measure it, so that what is of no use is found before anything is learned.
 
+        What will make the run worthless is said in warnings.
+
         Raises:
             DataError: the data to measure on cannot be used.
             UnsupportedModelError: nothing in the model can be pruned exactly.
         """
         _ = self.groups, self.reference
+        for doubt in self.doubts(self.config):
+            logger.warning("%s.", doubt)
+
+    def doubts(self, config: PruneConfig, *, measured: bool = True) -> list[str]:
+        """What will make the run worthless, each as a sentence without its full stop.
+
+        Args:
+            config: as the user asked.
+            measured: whether the dense model's figures may be asked for, which takes time.
+        """
+        judged = self.val is not None and self.metric.info == ACCURACY
+        accuracy = self.reference.accuracy if measured and self.reference is not None else None
+        found = [
+            few_steps(config, self.steps(config).search, self.per_epoch, size_of(self.train)),
+            large_batch(self.train),
+            too_few_to_judge(config, count_of(self.val)) if judged else None,
+            None if accuracy is None or self.outputs is None else near_chance(accuracy, self.outputs),
+        ]
+        return [doubt for doubt in found if doubt is not None]
 
     @functools.cached_property
     def groups(self) -> list[NeuronGroup]:
         """The groups of the model, proved."""
         self.tell("trace")
         config = self.config
-        found = trace(self.dense, self.example, keep=config.keep, input_neurons=config.input_neurons)
+        found = trace(
+            self.dense, self.example, keep=config.keep, outputs=config.outputs, input_neurons=config.input_neurons
+        )
         if config.granularity == "neuron":
             warn_of_zeros(self.dense)
         return found
@@ -145,14 +181,14 @@ class Setting:
     def reference(self) -> Evaluation | None:
         """The dense model on the data that the report's figures are of; None where nothing can be compared."""
         data = self.val if self.test is None else self.test
-        if data is None or not self.has_labels:
+        if data is None:
             return None
         self.tell("dense")
         return self._evaluate(self.dense, data)
 
     @functools.cached_property
     def validated(self) -> Evaluation:
-        """The dense model on the validation data, which have labels."""
+        """The dense model on the validation data."""
         if self.test is None and self.reference is not None:
             return self.reference
         return self._evaluate(self.dense, self.val or ())
@@ -165,7 +201,7 @@ class Setting:
     @functools.cached_property
     def cost(self) -> CostModel:
         """What each of its neurons costs."""
-        return CostModel(self.dense, self.groups, self.example)
+        return CostModel(self.dense, self.groups, self.example, width=self.config.width)
 
     @functools.cached_property
     def timer(self) -> Timer:
@@ -179,29 +215,35 @@ class Setting:
         return TaskLoss.of(self.config, copy.deepcopy(self.dense).requires_grad_(False), self.loss_fn)
 
     @functools.cached_property
+    def likeness(self) -> TaskLoss:
+        """How far a model is from the dense one, which is all that is known without labels."""
+        teacher = Teacher(self.dense, limit=0)
+        return TaskLoss(teacher, distill=1.0, temperature=self.config.recovery.temperature)
+
+    @functools.cached_property
     def data(self) -> dict[str, Any]:
         """What sets the data apart from others."""
-        return data_identity(*self.given, self.loss_fn)
+        return data_identity(*self.given, self.loss_fn, self.metric)
 
     def identity(self, config: PruneConfig) -> dict[str, Any]:
         """What a run with these options depends on, for checkpoints."""
         return run_identity(self.dense, config, self.data, self.example, self.per_epoch)
 
     def validate(self, model: nn.Module) -> Evaluation:
-        """A compact model on the validation data, which have labels."""
+        """A compact model on the validation data."""
         return self._evaluate(model, self.val or ())
 
     def measure(self, model: nn.Module) -> Evaluation | None:
         """The compact model on the data that `reference` is of; None where nothing can be compared."""
         data = self.val if self.test is None else self.test
-        if data is None or not self.has_labels:
+        if data is None:
             return None
         self.tell("test")
         return self._evaluate(model, data)
 
     def _evaluate(self, model: nn.Module, data: Iterable[Any]) -> Evaluation:
         with streams.kept():
-            return evaluate(model, data, ranks=self.ranks)
+            return evaluate(model, data, metric=self.metric, ranks=self.ranks)
 
     def least_share(self, metric: Metric = "macs") -> float:
         """The smallest share of the dense cost that can be asked for, for neurons that are all alike."""
@@ -216,7 +258,8 @@ class Setting:
     def steps(self, config: PruneConfig) -> Steps:
         """Training steps of a trial with these options: the probe's are taken from the recovery."""
         total = max(2, round(config.epochs * self.per_epoch))
-        search = min(total, max(1, round(config.search.share * total)))
+        least = min(config.search.least, total // 10)
+        search = min(total, max(1, least, round(config.search.share * total)))
         looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
         # At most a quarter of what is left for the recovery, and no batch twice.
         probe = min(looks, self.per_epoch, (total - search) // 4)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..draws import Draws
-from ..graph import NeuronGroup
+from ..graph import NeuronGroup, selected
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..layers import attention
 from ..surgery.fold import fold_
@@ -172,6 +172,7 @@ def gated_difference(
     *,
     watch: Sequence[str] | None = None,
     seed: int = 0,
+    outputs: Sequence[str] = (),
 ) -> Difference:
     """Difference between a model under gates and another one, and the noise of the first.
 
@@ -183,12 +184,16 @@ def gated_difference(
         inputs: what both take.
         watch: as for `removal_difference`.
         seed: of what the network draws.
+        outputs: paths of the outputs that matter; none for all.
     """
     if watch is None:
-        watch = layers_to_watch(model, groups, scales, inputs)
+        watch = layers_to_watch(model, groups, scales, inputs, outputs)
     with gated_by(model, groups, scales):
         return measured(
-            lambda x: _observe(model, x, watch), lambda x: _observe(other, x, watch), inputs, seed=seed
+            lambda x: _observe(model, x, watch, outputs),
+            lambda x: _observe(other, x, watch, outputs),
+            inputs,
+            seed=seed,
         )
 
 
@@ -205,7 +210,7 @@ def measured(
     return Difference(difference, noise)
 
 
-def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any]:
+def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str], outputs: Sequence[str]) -> list[Any]:
     """What the layers of `watch` give at every call, and the model's output where it is smooth.
 
     A detector's output is not: of two boxes with all but equal scores rounding decides which comes first.
@@ -215,7 +220,7 @@ def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any
         model.get_submodule(name).register_forward_hook(lambda _m, _x, out: seen.append(out)) for name in watch
     ]
     try:
-        output = call(model, inputs)
+        output = selected(call(model, inputs), outputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -224,18 +229,23 @@ def _observe(model: nn.Module, inputs: Inputs, watch: Sequence[str]) -> list[Any
 
 
 @torch.no_grad()
-def layers_to_watch(probe: nn.Module, groups: Sequence[NeuronGroup], scales: Scales, inputs: Inputs) -> list[str]:
+def layers_to_watch(
+    probe: nn.Module,
+    groups: Sequence[NeuronGroup],
+    scales: Scales,
+    inputs: Inputs,
+    outputs: Sequence[str] = (),
+) -> list[str]:
     """Layers to compare because the outputs alone say too little.
 
     A detector returns what passes its thresholds, often nothing; other outputs may not depend on the
     gates at all. Then the layers that keep all their outputs are compared as well.
     """
     draws = Draws()
-    plain = draws.run(lambda: call(probe, inputs))
+    plain = selected(draws.run(lambda: call(probe, inputs)), outputs)
     with gated_by(probe, groups, scales):
-        effect = relative_difference(plain, draws.run(lambda: call(probe, inputs)))
-    outputs = tensors_in(plain)
-    if effect > 1e-6 and all(t.is_floating_point() and t.numel() for t in outputs):
+        effect = relative_difference(plain, selected(draws.run(lambda: call(probe, inputs)), outputs))
+    if effect > 1e-6 and all(t.is_floating_point() and t.numel() for t in plain):
         return []
     cut = {m.module for g in groups if g.prunable for m in g.members if m.role != "consumer"}
     kept = {m.module for g in groups if not g.prunable for m in g.producers}

@@ -7,7 +7,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dtype
 from ..surgery.fold import fold_
 from ..surgery.remove import remove_
-from ..surgery.scales import Scales, leave_alive_
+from ..surgery.scales import leave_alive_
 from .difference import gated_difference, layers_to_watch, random_scales, randomize_norms_
 
 logger = logging.getLogger(__name__)
@@ -93,18 +93,32 @@ def _runs_in_training(probe: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
+Stage = Literal["runs", "agrees", "trains"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """What went wrong, and in which module, where that is known."""
+    """What went wrong, where, and what it takes to see it again.
+
+    Attributes:
+        why: for the reason of the group.
+        module: that ran when it went wrong, where that is known.
+        draw: number of the scales.
+        stage: the removed model fails, or differs from the gated one, or fails in training mode alone.
+    """
 
     why: str
-    module: str | None = None
+    module: str | None
+    draw: int
+    stage: Stage
 
 
 class _Proof:
     """Tries sets of groups on one float64 copy of a model."""
 
-    def __init__(self, model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, seed: int, outputs: Sequence[str]
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.probe = randomize_norms_(copy.deepcopy(model).double().eval(), generator)
         self.given = to_dtype(inputs, torch.float64)
@@ -116,71 +130,124 @@ class _Proof:
         # One that draws may happen to mask the very place where a mistake is: it is tried with more draws.
         self.draws = [random_scales(groups, generator) for _ in range(4 if random else 2)]
         self.draws += [_turned_off(groups, generator, part) for part in range(_PARTS if own else 0)]
-        self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs)
-        self.groups = groups
+        self.watch = layers_to_watch(self.probe, groups, self.draws[0], self.inputs, outputs)
+        self.groups, self.outputs = groups, outputs
         self.trials = 0
         self.reasons: dict[str, str] = {}
 
     def fault(self, chosen: Sequence[NeuronGroup]) -> _Fault | None:
         """Why these groups are not exact together; None when they are."""
+        return next((f for n in range(len(self.draws)) if (f := self._try(chosen, n)) is not None), None)
+
+    def _again(self, chosen: Sequence[NeuronGroup], found: _Fault) -> _Fault | None:
+        """Whether these groups show a fault of this kind too, by no more passes than that takes."""
         self.trials += 1
         if self.trials > _TRIALS:
-            return _Fault(f"too many groups are at fault: the proof was given up after {_TRIALS} trials")
-        for number, scales in enumerate(self.draws):
-            found = self._try({group.id: scales[group.id] for group in chosen}, number)
-            if found is not None:
-                return found
-        return None
+            return replace(
+                found, why=f"too many groups are at fault: the proof was given up after {_TRIALS} trials"
+            )
+        return self._try(chosen, found.draw, found.stage)
 
     @torch.no_grad()
-    def _try(self, scales: Scales, seed: int) -> _Fault | None:
+    def _try(self, chosen: Sequence[NeuronGroup], draw: int, only: Stage | None = None) -> _Fault | None:
+        scales = {group.id: self.draws[draw][group.id] for group in chosen}
         entered: list[str] = []
+        stage: Stage = only or "runs"
         try:
             groups = [g for g in self.groups if g.id in scales]
             removed = remove_(fold_(copy.deepcopy(self.probe), groups, scales), groups, scales)
             with _entering(removed, entered):
-                difference = gated_difference(
-                    self.probe, removed, groups, scales, self.inputs, watch=self.watch, seed=seed
-                )
-                if self.trains and difference.exact:  # auxiliary heads and the like run only in training
+                if only == "runs":
+                    Draws(draw).run(lambda: call(removed, self.inputs))
+                elif only != "trains":
+                    stage = "agrees"
+                    difference = gated_difference(
+                        self.probe,
+                        removed,
+                        groups,
+                        scales,
+                        self.inputs,
+                        watch=self.watch,
+                        seed=draw,
+                        outputs=self.outputs,
+                    )
+                    if not difference.exact:
+                        why = f"removal changes the output by {difference.relative:.2g} of its spread"
+                        return _Fault(why, None, draw, stage)
+                if self.trains and only in (None, "trains"):  # auxiliary heads and the like run only in training
+                    stage = "trains"
                     Draws().run(lambda: call(removed.train(), self.given))
         except Exception as error:  # whatever the model's own forward raises
             why = first_line(error)
             cure = " (is its shape fixed in the code? flatten(1) follows it)" if "invalid for input" in why else ""
-            return _Fault(f"the model fails without its neurons: {why}{cure}", entered[-1] if entered else None)
-        if difference.exact:
-            return None
-        return _Fault(f"removal changes the output by {difference.relative:.2g} of its spread")
+            if entered and stage == "agrees":  # it is the removed model that failed
+                stage = "runs"
+            where = entered[-1] if entered else None
+            return _Fault(f"the model fails without its neurons: {why}{cure}", where, draw, stage)
+        return None
 
     def search(self, chosen: list[NeuronGroup]) -> list[NeuronGroup]:
         """The groups of `chosen` that are exact together; `reasons` has the others.
 
-        Where the model fails in a layer, the groups of that layer are tried first; else the set is halved.
+        A fault is looked for by what shows it alone: that the removed model runs takes one pass. What is left
+        without it is proved anew.
         """
-        found = self.fault(chosen)
-        if found is None:
-            return chosen
-        if len(chosen) == 1:
-            self.reasons[chosen[0].id] = found.why + _suspects(chosen[0])
-            return []
-        if found.module is not None:
-            near = [g for g in chosen if any(m.module == found.module for m in g.members)]
-            guilty = [g.id for g in near if len(near) < len(chosen) and not self.search([g])]
-            if guilty:
-                return self.search([g for g in chosen if g.id not in guilty])
-        half = len(chosen) // 2
-        good = self.search(chosen[:half]) + self.search(chosen[half:])
-        return good if self.fault(good) is None else self._admit(good)
+        while chosen and (found := self.fault(chosen)) is not None:
+            left = chosen if self.trials > _TRIALS else self._without(chosen, found)
+            if len(left) == len(chosen) and found.stage == "runs":
+                left = self._without(chosen, replace(found, stage="agrees"))
+            if len(left) == len(chosen):  # it comes and goes, or there is no end of faults
+                found = self._again(chosen, found) or found
+                self.reasons |= {group.id: found.why + _suspects(group) for group in chosen}
+                return []
+            chosen = left
+        return chosen
 
-    def _admit(self, chosen: list[NeuronGroup]) -> list[NeuronGroup]:
-        """Groups that are exact apart but not together: take one after the other while they are."""
-        accepted: list[NeuronGroup] = []
-        for group in chosen:
-            if self.fault([*accepted, group]) is None:
-                accepted.append(group)
-            else:
-                self.reasons[group.id] = "it is exact alone but not together with other groups" + _suspects(group)
-        return accepted
+    def _without(self, chosen: list[NeuronGroup], found: _Fault) -> list[NeuronGroup]:
+        """Groups that do not show a fault, as many as there are.
+
+        As long as the model fails in some layer all groups of that layer are put aside, which leaves a set that
+        runs after as many tries as there are such layers. Those that were put aside are then admitted again, by
+        halves.
+        """
+        rest, aside, now = list(chosen), [], found
+        while now is not None and now.module is not None:
+            near = [g for g in rest if any(m.module == now.module for m in g.members)]
+            if not near or len(near) == len(rest):
+                break
+            aside.append(near)
+            rest = [g for g in rest if g not in near]
+            now = self._again(rest, found)
+        if now is not None:
+            rest = self._admitted([], rest, found, now)
+        for near in aside:
+            rest = self._admitted(rest, near, found, None)
+        return rest
+
+    def _admitted(
+        self, base: list[NeuronGroup], some: list[NeuronGroup], found: _Fault, known: _Fault | None
+    ) -> list[NeuronGroup]:
+        """The groups of `base`, and those of `some` that show no such fault together with them.
+
+        Args:
+            base: groups that show none.
+            some: others.
+            found: the kind of fault.
+            known: that of all of them together, where it is known.
+        """
+        if known is None and (known := self._again([*base, *some], found)) is None:
+            return [*base, *some]
+        if len(some) == 1:
+            alone = self._again(some, found) if base else known
+            why = "it is exact alone but not together with other groups"
+            if alone is not None:
+                why = (some[0].doubt if self.trials <= _TRIALS else "") or alone.why
+            self.reasons[some[0].id] = why + _suspects(some[0])
+            return base
+        half = len(some) // 2
+        more = self._admitted(base, some[:half], found, None)
+        whole = len(more) == len(base) + half  # then it is in the other half
+        return self._admitted(more, some[half:], found, known if whole else None)
 
 
 def _suspects(group: NeuronGroup) -> str:
@@ -209,7 +276,7 @@ def _entering(model: nn.Module, stack: list[str]) -> Iterator[None]:
 
 
 def verify_groups(
-    model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, *, seed: int = 0
+    model: nn.Module, groups: Sequence[NeuronGroup], inputs: Inputs, *, seed: int = 0, outputs: Sequence[str] = ()
 ) -> list[NeuronGroup]:
     """Prove every prunable group; those that fail come back as kept, with the reason.
 
@@ -218,7 +285,7 @@ def verify_groups(
     chosen = [group for group in groups if group.prunable]
     if not chosen:
         return list(groups)
-    proof = _Proof(model, groups, inputs, seed)
+    proof = _Proof(model, groups, inputs, seed, outputs)
     proof.search(chosen)
     for name, why in proof.reasons.items():
         logger.warning("group %s is kept: %s", name, why)

@@ -1,6 +1,6 @@
 """From names and files to models."""
 
-from .factory import build, load_factory, torchvision_names
+from .factory import build, load_factory, load_named, torchvision_names
 from .files import check_finite
 from .load import LoadedModel, load_model, load_state_
 from .match import recognise
@@ -14,6 +14,7 @@ __all__ = [
     "first_bytes",
     "load_factory",
     "load_model",
+    "load_named",
     "load_state_",
     "read_scanned",
     "recognise",

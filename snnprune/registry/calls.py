@@ -11,6 +11,7 @@ from torch import nn
 
 from .allowed import may_be_set
 from .nodes import Global, Node, Refused
+from .stand_ins import DTYPE, PATHS, SCALARS
 from .tally import Tally
 
 _BYTES = {
@@ -136,5 +137,8 @@ CALLS: dict[str, Callable[[Tally, list[Any]], Node]] = {
     "torch.Size": _made("size", lambda a: len(a) == 1 and len(_counts(a[0])) <= _DIMS),
     "torch.device": _made("device", _words),
     "torch.serialization._get_layout": _made("layout", _words),
+    DTYPE: _made("dtype", lambda a: len(a) == 3 and _words(a[:1]) and all(type(i) is bool for i in a[1:])),
+    **dict.fromkeys(SCALARS, _made("scalar", lambda a: len(a) == 2 and _is(a[0], "dtype") and _is(a[1], "bytes"))),
+    **dict.fromkeys(PATHS, _made("path", lambda a: all(type(i) is str for i in a))),
     "_codecs.encode": _made("bytes", lambda a: len(a) == 2 and isinstance(a[0], str) and a[1] == "latin1"),
 }

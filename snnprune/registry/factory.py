@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import ModelFileError
 from ..files import check_name
+from .heads import put_head_
 
 
 @lru_cache(maxsize=1)
@@ -34,6 +35,19 @@ def load_factory(spec: str) -> Callable[..., Any]:
     Raises:
         ModelFileError: there is no such file, module or function, or it fails while loading.
     """
+    found = load_named(spec)
+    if not callable(found):
+        source, _, function = spec.rpartition(":")
+        raise ModelFileError(f"{spec}: {source} has no function {function!r}.")
+    return found
+
+
+def load_named(spec: str) -> Any:
+    """What `package.module:name` or `path/file.py:name` names, a function or an object; None if it is not there.
+
+    Raises:
+        ModelFileError: there is no such file or module, or it fails while loading.
+    """
     source, _, function = spec.rpartition(":")
     if not source or not function:
         raise ModelFileError(f"{spec!r} is not of the form file.py:function or package.module:function.")
@@ -44,10 +58,7 @@ def load_factory(spec: str) -> Callable[..., Any]:
             module = importlib.import_module(source)
         except (Exception, SystemExit) as error:  # code that is no module, but a script, may end the process
             raise ModelFileError(f"{spec}: cannot import {source} ({type(error).__name__}: {error}).") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ModelFileError(f"{spec}: {source} has no function {function!r}.")
-    return found
+    return getattr(module, function, None)
 
 
 def _load_file(path: Path, spec: str) -> Any:
@@ -81,7 +92,7 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         arch: a torchvision name, or code as `load_factory` takes it.
         num_classes: passed on when given.
         meta: build it without memory for the weights, to look at names and shapes.
-        kwargs: passed on to the factory.
+        kwargs: passed on to the factory; `head` of torchvision's tells of another classifier, see `heads`.
 
     Raises:
         ModelFileError: the name is unknown, or the factory fails or returns no module.
@@ -104,7 +115,8 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
             f"architecture {arch!r} is unknown. Give a torchvision name such as resnet18, or code as "
             "file.py:function or package.module:function."
         )
-    if num_classes is not None:
+    head = kwargs.pop("head", None) if ":" not in arch else None
+    if num_classes is not None and head is None:
         if ":" in arch and not _takes(factory, "num_classes"):
             raise ModelFileError(f"{arch} takes no num_classes, so --num-classes cannot be used with it.")
         kwargs["num_classes"] = num_classes
@@ -116,6 +128,9 @@ def build(arch: str, num_classes: int | None = None, *, meta: bool = False, **kw
         raise ModelFileError(f"{arch} cannot be built ({type(error).__name__}: {error}).") from error
     if not isinstance(model, nn.Module):
         raise ModelFileError(f"{arch} returned {type(model).__name__}, not a torch.nn.Module.")
+    if head is not None:
+        with torch.device("meta" if meta else "cpu"):
+            put_head_(model, 1000 if num_classes is None else num_classes, head)
     return model
 
 

@@ -14,20 +14,19 @@ from torch import Tensor, nn
 from ..errors import ModelFileError, first_line
 from ..files import STRUCTURE, check_name
 from ..inputs import unwrap
+from .inside import State, weights_in
 from .kinds import refuse_other_kinds
 from .scan import REMEDY, read_scanned
 from .whole import check_whole, complete_
 
-State = dict[str, Tensor]
-_AVERAGED = "n_averaged"  # AveragedModel's count beside the weights
 
-
-def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Module:
+def read_model_file(path: Path, *, trust_pickle: bool = False, entry: str | None = None) -> State | nn.Module:
     """A state dict, or a whole model if every class in the file may be loaded; without what it was wrapped in.
 
     Args:
         path: `.safetensors`, or what `torch.save` wrote: a state dict or a whole model of allowed classes, alone
-            or as the entry `state_dict`, `model_state_dict` or `model` of a dict.
+            or anywhere in a checkpoint.
+        entry: of a checkpoint with several, the one to take; see `inside.weights_in`.
         trust_pickle: load any pickle. This can run code that is in the file.
 
     Raises:
@@ -45,15 +44,12 @@ def read_model_file(path: Path, *, trust_pickle: bool = False) -> State | nn.Mod
         raise ModelFileError(f"{path} is empty. {REMEDY}")
     refuse_other_kinds(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust_pickle)
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
-            content = content[key]
-            break
-    if isinstance(content, nn.Module):
-        if not trust_pickle:
-            check_whole(content, path)
-        return complete_(unwrap(content))
-    return _state_of(content, path)
+    found = weights_in(content, path, REMEDY, entry)
+    if not isinstance(found, nn.Module):
+        return found
+    if not trust_pickle:
+        check_whole(found, path)
+    return complete_(unwrap(found))
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -97,33 +93,6 @@ def _read_pickle(path: Path) -> Any:
             raise
     with path.open("rb") as file:
         return pickle.load(file)
-
-
-def _state_of(content: Any, path: Path) -> State:
-    """The state dict inside what was loaded."""
-    if not isinstance(content, Mapping) or not content:
-        raise ModelFileError(f"{path} holds {type(content).__name__}, not a state dict or a model. {REMEDY}")
-    state: State = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ModelFileError(
-                f"{path} holds {repr(key)[:100]}: {type(value).__name__}, which is no entry of a state dict. "
-                "Save the state dict alone, or as the entry 'state_dict'."
-            )
-        state[key] = value.detach()
-    return _bare(state)
-
-
-def _bare(state: State) -> State:
-    """Without the names that wrappers add: DataParallel, torch.compile, AveragedModel, or several of them."""
-    while True:
-        rest = {key: value for key, value in state.items() if key != _AVERAGED}
-        prefix = next((p for p in ("module.", "_orig_mod.") if rest and all(k.startswith(p) for k in rest)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in rest.items()}
-    parts = {key: [part for part in key.split(".") if part != "_orig_mod"] for key in state}
-    return {".".join(parts[key]): value for key, value in state.items()}
 
 
 def check_finite(state: Mapping[str, Tensor], source: object) -> None:

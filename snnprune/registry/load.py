@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,11 @@ from ..errors import ModelFileError, first_line
 from ..files import STRUCTURE
 from .factory import build
 from .files import check_finite, read_model_file
+from .inside import is_averaged, within
 from .match import find_architecture, fit, optional
+
+logger = logging.getLogger(__name__)
+_PARTS, _SHARE = 8, 0.1  # of a state dict that are tried, and how much of it each must be
 
 
 @dataclass(slots=True)
@@ -39,8 +44,13 @@ def load_model(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
 ) -> LoadedModel:
     """Load a trained model safely.
+
+    The weights are found wherever they lie in a checkpoint, also in a state dict of something that holds the model
+    (a LightningModule, a trainer); what is not used is said. Averaged copies are taken only where nothing else is
+    there, or `entry` names one.
 
     Args:
         path: a state dict or whole model (see `read_model_file`).
@@ -48,13 +58,14 @@ def load_model(
             torchvision classifier whose names and shapes match exactly.
         num_classes: outputs of the model; by default read off the weights.
         trust_pickle: load any pickle, which can run code.
+        entry: which of several sets of weights to take, such as `model_ema`.
 
     Raises:
         ModelFileError: the file cannot be read or is not allowed, fits no or several architectures,
             or holds NaN.
     """
     path = Path(path)
-    content = read_model_file(path, trust_pickle=trust_pickle)
+    content = read_model_file(path, trust_pickle=trust_pickle, entry=entry)
     if isinstance(content, nn.Module):
         if arch is not None:
             content = content.state_dict()
@@ -68,14 +79,7 @@ def load_model(
             f"{path} holds the weights of a run, which make a model only together with the {STRUCTURE} beside "
             f"them. Name the folder instead: {path.parent}."
         )
-    if arch is None:
-        try:
-            arch, kwargs = find_architecture(content, num_classes)
-        except ModelFileError as error:
-            raise ModelFileError(f"{path}: {error}") from error
-        wrong: list[str] = []
-    else:
-        kwargs, wrong = fit(arch, content, num_classes)
+    content, arch, kwargs, wrong = _matched(path, content, arch, num_classes)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelFileError(f"{path} does not fit {arch}: {'; '.join(wrong[:3])}{more}.")
@@ -86,6 +90,37 @@ def load_model(
     except (RuntimeError, TypeError) as error:  # of an element type that does not become the model's
         raise ModelFileError(f"{path} does not fit {arch} ({first_line(error)}).") from error
     return LoadedModel(model.eval(), arch, kwargs)
+
+
+def _matched(
+    path: Path, content: Mapping[str, Tensor], arch: str | None, num_classes: int | None
+) -> tuple[Mapping[str, Tensor], str, dict[str, Any], list[str]]:
+    """The weights of the network alone, its architecture with arguments, and what does not fit."""
+    tries: list[tuple[str, Mapping[str, Tensor]]] = [("", content)]
+    size = sum(t.numel() for t in content.values())
+    parts = [(n, part) for n, part in within(content) if sum(t.numel() for t in part.values()) > _SHARE * size]
+    tries += sorted(parts[:_PARTS], key=lambda item: is_averaged(item[0]))
+    first: ModelFileError | None = None
+    found: tuple[Mapping[str, Tensor], str, dict[str, Any], list[str]] | None = None
+    for name, part in tries:
+        try:
+            known, kwargs = (arch, {}) if arch is not None else find_architecture(part, num_classes)
+            wrong: list[str] = []
+            if arch is not None:
+                kwargs, wrong = fit(arch, part, num_classes)
+        except ModelFileError as error:
+            first = first or error
+            continue
+        if not wrong:
+            if name:
+                logger.info(
+                    "%s: the model is %s; %d other entries are not used", path, name, len(content) - len(part)
+                )
+            return part, known, kwargs, []
+        found = found or (part, known, kwargs, wrong)
+    if found is not None:
+        return found
+    raise ModelFileError(f"{path}: {first}") from first
 
 
 def load_state_(model: nn.Module, state: Mapping[str, Tensor]) -> None:

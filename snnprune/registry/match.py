@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from .factory import build, torchvision_names
+from .heads import changed_head
 
 State = Mapping[str, Tensor]
+_SHOWN = 4  # differences in a message
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "googlenet": ({"aux_logits": True}, {"aux_logits": False}),
     "inception_v3": ({"aux_logits": True}, {"aux_logits": False}),
@@ -76,15 +78,29 @@ def fit(arch: str, state: State, num_classes: int | None = None) -> tuple[dict[s
         if not wrong:
             break
     assert best is not None
+    if best[1] and ":" not in arch:
+        changed = changed_head(skeleton(arch, {}), state)
+        if changed is not None and num_classes in (None, changed["num_classes"]):
+            return changed, []
     return best
 
 
 def skeleton(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """The architecture for its names and shapes: without memory where it can be built so."""
+    """The architecture for its names and shapes, without memory where that can be; torchvision's are kept."""
+    if ":" not in arch and "head" not in kwargs:
+        return _kept(arch, tuple(sorted(kwargs.items())))
     try:
         return build(arch, meta=True, **kwargs)
     except ModelFileError:
         return build(arch, **kwargs)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(arch: str, kwargs: tuple[tuple[str, Any], ...]) -> nn.Module:
+    try:
+        return build(arch, meta=True, **dict(kwargs))
+    except ModelFileError:  # RegNet computes with its weights while it is built
+        return build(arch, **dict(kwargs)).to("meta")
 
 
 def find_architecture(state: State, num_classes: int | None = None) -> tuple[str, dict[str, Any]]:
@@ -95,12 +111,15 @@ def find_architecture(state: State, num_classes: int | None = None) -> tuple[str
     """
     size = sum(t.numel() for t in state.values())
     found: list[tuple[str, dict[str, Any]]] = []
+    nearest: tuple[str, list[str]] | None = None
     for name in torchvision_names():
         if not _plausible(name, size):
             continue
         kwargs, wrong = fit(name, state, num_classes)
         if not wrong:
             found.append((name, kwargs))
+        elif nearest is None or len(wrong) < len(nearest[1]):
+            nearest = name, wrong
     if len(found) == 1:
         return found[0]
     if found:
@@ -108,8 +127,15 @@ def find_architecture(state: State, num_classes: int | None = None) -> tuple[str
             f"the state dict fits several architectures ({', '.join(n for n, _ in found)}). "
             "Choose one with --arch."
         )
+    if nearest is None or len(nearest[1]) >= len(state) / 2:
+        raise ModelFileError(
+            "the state dict fits no torchvision classifier. Name its architecture with --arch file.py:function."
+        )
+    name, wrong = nearest
+    differences = "; ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
     raise ModelFileError(
-        "the state dict fits no torchvision classifier. Name its architecture with --arch file.py:function."
+        f"the state dict fits no torchvision classifier; the nearest is {name}, but {differences}. Name its "
+        "architecture with --arch file.py:function."
     )
 
 

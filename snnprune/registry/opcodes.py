@@ -10,9 +10,11 @@ from typing import IO, Any
 from .allowed import may_be_set
 from .calls import CALLS, STORAGES, is_constant, storage
 from .nodes import Global, Node, Refused, is_odd, is_plain, tuple_of, weight
+from .stand_ins import NAMESPACE
 from .tally import CALL, CONTAINER, OBJECT, Tally
 
 PICKLE_LIMIT = 64 * 2**20  # bytes of the part that is no tensor
+_SMALL = 16  # values in the state of an element type of NumPy
 _NAME = 200  # characters that are kept of a name
 _CONFIG = "torchvision.models.vision_transformer.ConvStemConfig"  # a named tuple: the one class made with values
 _CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
@@ -141,7 +143,7 @@ class Machine:
         if name in self.classes:
             self.tally.named.add(name)
             self.tally.look_up()
-        elif not (name in CALLS or name in STORAGES or is_constant(name)):
+        elif not (name in CALLS or name in STORAGES or name == NAMESPACE or is_constant(name)):
             self.foreign.add(name.removeprefix("builtins.")[:_NAME])
         self.stack.append(Global(name))
 
@@ -163,6 +165,8 @@ class Machine:
         return Node("foreign") if items is None else CALLS[name](self.tally, items)
 
     def _new(self, cls: Any, arguments: Any) -> Node:
+        if isinstance(cls, Global) and cls.name == NAMESPACE and isinstance(arguments, Node):
+            return Node("namespace", arguments.items)
         name, items = self._arguments(cls, arguments, "makes an object of", self.classes)
         if items and name != _CONFIG:
             raise Refused(f"it makes an object of {name} with arguments")
@@ -178,6 +182,9 @@ class Machine:
         kind = target.kind if isinstance(target, Node) else ""
         if kind == "foreign":
             return
+        if kind == "dtype" and isinstance(state, Node) and state.kind == "tuple" and state.weight <= _SMALL:
+            target.hold([state])
+            return
         if not isinstance(state, Node) or state.kind != "dict":
             raise Refused("the state of an object is no dict")
         if kind == "ordered" and any(key != "_metadata" for key in state.keys):
@@ -186,7 +193,7 @@ class Machine:
             wrong = [key for key in state.keys if not may_be_set(key, target.cls)]
             if wrong:
                 raise Refused(f"a {target.cls.__name__} has an attribute {str(wrong[0])[:_NAME]!r}, as none has")
-        elif kind != "ordered":
+        elif kind not in ("ordered", "namespace"):
             raise Refused("it gives a state to what has none")
         self.tally.spend(state.size)  # which is copied
         if kind == "object":

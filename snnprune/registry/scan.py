@@ -21,6 +21,7 @@ from .calls import OldModel
 from .layout import parts_of
 from .nodes import Refused
 from .opcodes import PICKLE_LIMIT, Machine
+from .stand_ins import stand_ins
 from .tally import Tally
 
 REMEDY = "Give a .safetensors, or what torch.save(model.state_dict(), file) writes."
@@ -43,7 +44,7 @@ def read_scanned(file: IO[bytes], path: Path, *, modules: bool = False) -> Any:
     """
     classes = scan(file, path, modules=modules)
     file.seek(0)
-    with torch.serialization.safe_globals(classes):
+    with torch.serialization.safe_globals([*classes, *stand_ins()]):
         return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
 
 

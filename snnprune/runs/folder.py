@@ -29,7 +29,7 @@ from .visual.material import REPORT
 logger = logging.getLogger(__name__)
 _PROBE_SIZE = 4
 _MAX_CLASSES = 2**20
-_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool))  # of a structure file
+_ARGUMENTS = (("num_classes", int), ("aux_logits", bool), ("transform_input", bool), ("head", dict))  # of a file
 
 
 @dataclass(slots=True)
@@ -160,12 +160,19 @@ def _write_probe(model: nn.Module, inputs: Tensor, path: Path) -> None:
 
 def run_metadata(details: Mapping[str, Any], report: Report | None) -> dict[str, Any]:
     """What goes into the ONNX file beside the graph; without a report there is no accuracy to tell."""
-    accuracy = {"split": report.split, "value": report.compact.accuracy} if report else None
+    figures = None if report is None else report.compact
+    accuracy = metric = None
+    if report is not None and figures is not None and figures.accuracy is None and figures.value is not None:
+        metric = {**report.metric.to_dict(), "split": report.split, "value": figures.value}
+    elif report is not None and figures is not None:
+        accuracy = {"split": report.split, "value": figures.accuracy}
     return {
         "snnprune.classes": details.get("classes"),
         "snnprune.normalization": details.get("normalization"),
         "snnprune.input_shape": details.get("input_shape"),
+        "snnprune.crop_ratio": details.get("crop_ratio"),
         "snnprune.accuracy": accuracy,
+        "snnprune.metric": metric,
     }
 
 
@@ -225,6 +232,7 @@ def open_model(
     arch: str | None = None,
     num_classes: int | None = None,
     trust_pickle: bool = False,
+    entry: str | None = None,
 ) -> Opened:
     """Open a run folder or a model file.
 
@@ -240,7 +248,9 @@ def open_model(
     check_name(path)
     refuse_unfinished(path)
     if not (path.is_dir() and (path / STRUCTURE).is_file()):
-        loaded: LoadedModel = load_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle)
+        loaded: LoadedModel = load_model(
+            path, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
+        )
         return Opened(loaded.model, loaded.arch, loaded.kwargs)
     structure = read_structure(path)
     factory = structure.get("factory") or {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..files import STRUCTURE, check_name, refuse_links
+from .kept import KEPT
 from .saving import WEIGHTS
 from .visual import PAGE, PLOTS
 from .visual.material import PICTURES, REPORT, SCALES
@@ -15,8 +16,11 @@ from .visual.material import PICTURES, REPORT, SCALES
 ONNX, CHECKPOINT, TENSORBOARD = "model.onnx", "checkpoint", "tensorboard"
 PROBE = "probe.safetensors"  # a few real inputs with the model's outputs, to check exports by
 STATES = ("state.pt", "state.previous.pt")
+OPTIONS = "run.yaml"  # what the command line was asked for
 BOOK, LATENCY = "trials.json", "latency.json"
-_FILES = (STRUCTURE, WEIGHTS, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE, f"{CHECKPOINT}.lock")
+_FILES = (
+    STRUCTURE, WEIGHTS, KEPT, REPORT, ONNX, PROBE, PICTURES, SCALES, PAGE, OPTIONS, f"{CHECKPOINT}.lock",
+)  # fmt: skip
 
 
 def partial_of(folder: Path) -> Path:

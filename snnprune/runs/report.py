@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..errors import RunError, first_line
 from ..files import read_json, write_json
-from ..forms import malformed
-from ..graph import layer_shapes
-from ..inputs import Inputs, device_of
-from ..loaders import reread
-from ..macs import count_macs, price
-from ..metrics import count_nonzero, count_params, evaluate
+from ..forms import malformed, with_value
+from ..measures import ACCURACY, LOSS, Evaluation, MetricInfo
 from ..options import path_of
-from ..plain import plain
 from ..shown import cut
-from .sparse import stored_bytes
 from .text import text_of
 from .times import time_rows
 
@@ -37,11 +30,12 @@ class ModelFigures:
     """Quality and cost of one model.
 
     Attributes:
-        accuracy: fraction in [0, 1]; None when nothing was evaluated.
-        loss: mean cross-entropy.
+        accuracy: fraction in [0, 1]; None when nothing was evaluated, or by another metric.
+        loss: mean cross-entropy, or the mean of a loss of the user's own; None beside a metric of the user's own.
         macs: multiply-adds for one input.
         params: number of parameters.
         nonzero: those that are not 0, where connections were switched; None elsewhere.
+        value: of the report's metric, which is the accuracy where no other was asked for.
     """
 
     accuracy: float | None
@@ -49,6 +43,12 @@ class ModelFigures:
     macs: int
     params: int
     nonzero: int | None = None
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        """Accuracy is a metric too."""
+        if self.value is None and self.accuracy is not None:
+            object.__setattr__(self, "value", self.accuracy)
 
 
 @dataclass(slots=True)
@@ -66,7 +66,8 @@ class Report:
         target: as it was asked for, such as `{"macs": 0.5}` or `{"latency": "3ms"}`; None is the free mode.
         seed: of everything random.
         data: name of the data set.
-        split: which data the accuracies are of: `test` or `val`.
+        split: which data the figures of `metric` and the losses are of: `test` or `val`.
+        metric: what both models and every epoch were judged by: its `name`, `higher_is_better`, and `percent`.
         seconds: from the first look at the model to the last evaluation; the export is not in it, and the time
             up to the last checkpoint is where the run was gone on with.
         device: on which the run learned.
@@ -85,8 +86,8 @@ class Report:
         latency: times of both models beside each other, as they will be served, in the form of
             `timing.compared.Compared.to_dict()`; None where nothing was timed.
         command: the command line that made the run; empty where there was none.
-        trials: under a `drop` target, what each trial kept and lost on the validation data; under a `latency`
-            target, what each cut kept and took, and last the final model.
+        trials: under a `drop` target, what each trial kept, and how much of the metric it lost on validation data;
+            under a `latency` target, what each cut kept and took, and last the final model.
         versions: of Python and of the packages that matter.
 
     Example:
@@ -115,6 +116,7 @@ class Report:
     unpriced: list[str] = field(default_factory=list)
     command: str = ""
     stored: dict[str, int] = field(default_factory=dict)
+    metric: MetricInfo = ACCURACY
     speed: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
@@ -122,7 +124,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values in the form of `report.json`."""
         content = {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
-        content |= {"dense": asdict(self.dense), "compact": asdict(self.compact)}
+        content |= {"dense": asdict(self.dense), "compact": asdict(self.compact), "metric": self.metric.to_dict()}
         for model in ("dense", "compact"):
             if content[model]["nonzero"] is None:
                 del content[model]["nonzero"]  # only where connections were switched
@@ -154,7 +156,13 @@ class Report:
         try:
             figures = {key: ModelFigures(**content.pop(key)) for key in ("dense", "compact")}
             known = {field.name for field in fields(cls)}  # a newer version may tell more
-            found = cls(**figures, **{key: value for key, value in content.items() if key in known})
+            content = {key: value for key, value in content.items() if key in known}
+            if "metric" in content:  # before there was a choice it was the accuracy
+                content["metric"] = MetricInfo.read(content["metric"])
+            for name in ("history", "trials"):
+                if isinstance(content.get(name), list):
+                    content[name] = [with_value(entry) for entry in content[name]]
+            found = cls(**figures, **content)
             wrong = malformed(found)
         except (TypeError, AttributeError, KeyError) as error:
             raise RunError(f"{path} is no report of this version ({first_line(error)}).") from error
@@ -166,19 +174,13 @@ class Report:
         return found
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """(what, dense, compact, change) for tables, times first; accuracies in per cent."""
+        """(what, dense, compact, change) for tables, times first, then the metric."""
         found = [] if self.latency is None else time_rows(self.latency)
         a, b, split = self.dense, self.compact, cut(self.split, _NAME)
-        if a.accuracy is not None and b.accuracy is not None:
-            change = 100 * (b.accuracy - a.accuracy)
-            found.append(
-                (
-                    f"accuracy ({split})",
-                    f"{a.accuracy:.2%}",
-                    f"{b.accuracy:.2%}",
-                    f"{change:+.2f} points",
-                )
-            )
+        metric, below = self.metric, a.loss is not None and self.metric == LOSS  # which has a row of its own
+        if a.value is not None and b.value is not None and not below:
+            name, change = f"{cut(metric.name, _NAME)} ({split})", metric.change(a.value, b.value)
+            found.append((name, metric.text(a.value), metric.text(b.value), change))
         if a.loss is not None and b.loss is not None:
             found.append((f"loss ({split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
         macs = "MACs (in part)" if self.unpriced else "MACs"
@@ -230,66 +232,11 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def figures(model: nn.Module, example_inputs: Inputs, data: Iterable[Any] | None = None) -> ModelFigures:
-    """Cost of a model, and its quality on a loader if one is given."""
-    result = None if data is None else evaluate(model, data)
-    return ModelFigures(
-        None if result is None else result.accuracy,
-        None if result is None else result.loss,
-        count_macs(model, example_inputs),
-        count_params(model),
-        count_nonzero(model),
-    )
-
-
-def compare(
-    dense: nn.Module, compact: nn.Module, data: Iterable[Any] | None = None, *, example_inputs: Inputs
-) -> Report:
-    """Two models side by side: accuracy and loss on `data`, MACs and params.
-
-    Args:
-        dense: the model before.
-        compact: the model after.
-        data: batches of (images, labels); None compares the costs alone.
-        example_inputs: what both take, a batch of any size: a tensor, a tuple of arguments or a dict. MACs are
-            those of one input.
-
-    Returns:
-        A report with figures alone: no groups, no exactness, `split` is `given`.
-
-    Raises:
-        AttachError: a model has gates attached; compare what `compact()` gives.
-        ConfigError: a model is no module with values.
-        DataError: `data` is empty, an iterator, without labels, or has one that is none of the model's classes.
-        UnsupportedModelError: a model does not run on `example_inputs`.
-
-    Example:
-        >>> report = snnprune.compare(model, small, test, example_inputs=images)
-        >>> 0 <= report.compact.accuracy <= 1
-        True
-    """
-    dense, compact = plain(dense, "compare()"), plain(compact, "compare()")
-    data = None if data is None else reread(data, "compare()'s data")
-    for model in (dense, compact):
-        layer_shapes(model, example_inputs)  # which says so where it does not run
-    before, after = figures(dense, example_inputs, data), figures(compact, example_inputs, data)
-    if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
-        before, after = replace(before, nonzero=None), replace(after, nonzero=None)
-    device = device_of(dense)
-    return Report(
-        before,
-        after,
-        groups=[],
-        exactness={"fold": None, "remove": None, "onnx": None},
-        target=None,
-        seed=0,
-        data="",
-        split="given",
-        seconds=0.0,
-        device=device_name(device),
-        unpriced=list(price(dense, example_inputs).unpriced),
-        stored={"dense": stored_bytes(dense), "compact": stored_bytes(compact)},
-    )
+def figures_of(measured: Evaluation | None, macs: int, params: int, nonzero: int | None) -> ModelFigures:
+    """Quality, where it was measured, and costs of a model."""
+    if measured is None:
+        return ModelFigures(None, None, macs, params, nonzero)
+    return ModelFigures(measured.accuracy, measured.loss, macs, params, nonzero, measured.value)
 
 
 def _copied(value: Any) -> Any:

@@ -70,10 +70,10 @@ class Result:
         place, onnx, time = path_of("folder", folder), checked("onnx", onnx, bool), checked("time", time, bool)
         if weights_digest(self.model) != self._measured:
             logger.warning(
-                "the model has changed since it was measured, so its accuracy and loss are left out of the "
+                "the model has changed since it was measured, so what was measured of it is left out of the "
                 "report; snnprune.evaluate(result.model, test) measures it"
             )
-            self.report.compact = replace(self.report.compact, accuracy=None, loss=None)
+            self.report.compact = replace(self.report.compact, accuracy=None, loss=None, value=None)
             self._measured = weights_digest(self.model)
         drawn = {SCALES: self.scales, PICTURES: self.pictures}
         check_free(place)

@@ -20,6 +20,8 @@ from ..plain import fill_, plain
 from ..registry import load_state_
 from ..shown import brief_repr
 from ..ties import check_alike, further_names, get_tensor, set_tensor_
+from .kept import note_kept_, write_kept
+from .numbers import numbers_of, set_numbers_
 from .shrinking import check_sizes, layer_sizes, shrink_
 from .sparse import pack, shapes, unpack
 
@@ -34,12 +36,12 @@ def save(
     extra: Mapping[str, Any] | None = None,
     sparse: Sequence[str] = (),
 ) -> None:
-    """Write `model.safetensors` and `structure.json` into a folder.
+    """Write `model.safetensors`, `structure.json` and `kept.json` into a folder.
 
     Args:
         model: a plain network (a compact one, or any other). DataParallel, AveragedModel and `torch.compile`
             wrappers are looked through, so that what is written loads into the network within.
-        folder: made if it is not there; where both files are there already they are replaced.
+        folder: made if it is not there; where these files are there already they are replaced.
         extra: further entries of the structure file (factory, input shape, normalisation, ...).
         sparse: names of weights with many zeros, which are stored without them.
 
@@ -79,11 +81,13 @@ def write_model(
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items() if k not in tied}
     stored = pack(state, sparse)
     write_tensors(folder / WEIGHTS, stored)
+    write_kept(model, folder)
     structure = {
         "format": FORMAT,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "layers": layer_sizes(model),
         "weights_sha256": digest(folder / WEIGHTS),
+        **({"numbers": numbers} if (numbers := numbers_of(model)) else {}),
         **({"sparse": shapes(state, sparse)} if sparse else {}),
         **({"tied": tied} if tied else {}),
         **(extra or {}),
@@ -190,6 +194,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
             "the model on the CPU."
         )
     shrink_(model, structure["layers"], state)
+    set_numbers_(model, structure.get("numbers", {}))
     try:
         load_state_(model, state)
     except (RuntimeError, TypeError) as error:
@@ -199,6 +204,7 @@ def load(folder: str | Path, *, model: nn.Module) -> nn.Module:
         if isinstance(one, nn.Parameter) != isinstance(get_tensor(model, name), nn.Parameter):
             raise StructureError(f"{folder}: {name[:100]!r} and {stored[:100]!r} cannot be one parameter.")
         set_tensor_(model, name, one)
+    note_kept_(model, folder)
     return whole.eval()
 
 

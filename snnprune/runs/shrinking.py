@@ -28,6 +28,8 @@ def layer_sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
                 sizes[name]["source"] = module.source_features
         elif layers.is_weighted(module):
             sizes[name] = {"in": layers.in_width(module), "out": layers.out_width(module)}
+        elif layers.is_reading(module):
+            sizes[name] = {"in": layers.in_width(module), "out": int(module.hidden_size)}  # type: ignore[arg-type]
         elif layers.is_channelwise(module):
             sizes[name] = {"out": layers.out_width(module)}
             if isinstance(module, nn.GroupNorm):
@@ -45,6 +47,7 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> Non
     """
     layers.check_rules(model)
     own = layer_sizes(model)
+    own = {name: have for name, have in own.items() if name in sizes or not _new(model.get_submodule(name))}
     if set(own) != set(sizes):
         odd = sorted(set(own) ^ set(sizes))[0]
         module = dict(model.named_modules()).get(odd)
@@ -68,6 +71,13 @@ def check_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> Non
             raise StructureError(f"layer {name} has {dict(wanted)} in the file, which is no size of {have}.")
         if any(wanted[key] > have[key] for key in ("in", "out", "heads") if key in wanted):
             raise StructureError(f"layer {name} has {dict(wanted)} in the file but only {have} in the model.")
+
+
+def _new(module: nn.Module) -> bool:
+    """Whether older versions knew nothing of a layer's channels, so that their files have no sizes of it."""
+    kind = layers.kind_of(module)
+    return kind is not None and (kind.found or kind.form == "reading" or (layers.is_weighted(module) and not (
+        kind.own or layers.is_conv(module) or isinstance(module, nn.Linear))))  # fmt: skip
 
 
 def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Mapping[str, Tensor]) -> None:
@@ -99,6 +109,8 @@ def shrink_(model: nn.Module, sizes: Mapping[str, Mapping[str, int]], state: Map
             inputs = None if layers.is_grouped(module) else torch.arange(wanted["in"])
             _same_groups(name, have, wanted)
             select_(model, name, inputs=inputs, outputs=torch.arange(wanted["out"]))
+        elif layers.is_reading(module):
+            select_(model, name, inputs=torch.arange(wanted["in"]))
         elif "heads" in wanted:
             set_heads_(module, wanted["heads"])
         else:

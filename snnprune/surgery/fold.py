@@ -43,8 +43,9 @@ def fold_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> nn
         if isinstance(module, layers.IndexedLinear):
             factor = factor[module.index]
         for own, dim in kind.inputs.items():
-            weight = getattr(module, own)
-            assert isinstance(weight, Tensor)
+            weight = getattr(module, own, None)
+            if not isinstance(weight, Tensor):  # a recurrent layer that reads in one direction alone
+                continue
             if id(weight) in done:  # shared with a layer that reads the same neurons
                 continue
             done.add(id(weight))

@@ -12,6 +12,8 @@ from .. import layers
 from ..errors import CollapsedLayerError
 from ..graph import NeuronGroup
 from ..layers import attention
+from ..layers.code import set_sizes_
+from ..layers.numbers import set_number_
 from ..ties import tie_again_, ties_of
 from .resize import select_, select_slices_
 from .scales import Scales, check_scales
@@ -45,7 +47,7 @@ def layer_masks(model: nn.Module, groups: Sequence[NeuronGroup], kept: dict[str,
         if group.id not in kept:
             continue
         for member in group.members:
-            if member.role in ("parameter", "heads"):
+            if member.role not in ("producer", "consumer", "between"):
                 continue
             entry = masks.setdefault(member.module, LayerMasks())
             module = model.get_submodule(member.module)
@@ -97,9 +99,43 @@ def remove_(model: nn.Module, groups: Sequence[NeuronGroup], scales: Scales) -> 
         select_(model, name, inputs=inputs, outputs=outputs, index=index, source=source)
     for (name, dim), mask in slice_masks(model, groups, kept).items():
         select_slices_(model, name, dim, mask.nonzero().flatten())
+    for (name, role, place), number in numbers_left(groups, kept).items():
+        module = model.get_submodule(name)
+        if role == "size":
+            set_number_(module, place, number)
+        else:
+            call, _, position = place.rpartition("#")
+            set_sizes_(module, {call: {int(position): number}})
     tie_again_(model, ties)
     attention.unnest_(model)
+    forget_(model)
     return model
+
+
+def forget_(model: nn.Module) -> None:
+    """Let modules drop what they computed from their parameters for evaluation, in place."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def numbers_left(groups: Sequence[NeuronGroup], kept: dict[str, Tensor]) -> dict[tuple[str, str, str], int]:
+    """What the network's own numbers come to: (module, role, place) -> number, where neurons go."""
+    masks: dict[tuple[str, str, str], tuple[int, Tensor]] = {}
+    for group in groups:
+        mask = kept.get(group.id)
+        if mask is None or bool(mask.all()):
+            continue
+        for member in group.members:
+            if member.role in ("size", "call"):
+                key = (member.module, member.role, member.place)
+                whole = torch.ones(max(0, member.width), dtype=torch.bool)
+                _, left = masks.setdefault(key, (member.width, whole))
+                left[torch.tensor(member.channels, dtype=torch.long)] &= mask.cpu()[
+                    torch.tensor(member.neurons, dtype=torch.long)
+                ]
+    return {key: int(left.sum()) if width >= 0 else -1 for key, (width, left) in masks.items()}
 
 
 def slice_masks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import layers
 from ..errors import StructureError
 from ..ties import replace_module_
+from .kept import hand_over_, note_
 
 
 @torch.no_grad()
@@ -62,6 +63,7 @@ def select_(
         return
     if outputs is not None and isinstance(module, nn.GroupNorm):
         _set_norm_groups(module, len(outputs))
+    _note_sides(module, inputs, outputs)
     for side, keep in ((kind.outputs, outputs), (kind.inputs, inputs)):
         if keep is not None:
             for own, dim in side.items():
@@ -70,8 +72,22 @@ def select_(
         keep = inputs if counted == "inputs" else outputs
         if keep is not None and hasattr(module, own):
             setattr(module, own, len(keep))
+    if isinstance(module, nn.RNNBase):
+        module.flatten_parameters()  # cuDNN wants all of them in one piece of memory
     if isinstance(module, nn.Linear):
         _set_index(model, name, module, index, source)
+
+
+def _note_sides(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> None:
+    """Note which channels of a layer stay, before its sizes change."""
+    if outputs is not None:
+        note_(module, "outputs", outputs, layers.out_width(module))
+    if inputs is not None and (layers.is_weighted(module) or layers.is_reading(module)):
+        note_(module, "inputs", inputs, module.in_features if _is_linear(module) else layers.in_width(module))
+
+
+def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(module, nn.Linear)
 
 
 def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -79,6 +95,7 @@ def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     old = getattr(module, name, None)
     if not isinstance(old, Tensor):
         return
+    note_(module, f"{name}.{dim}", keep, old.shape[dim])
     new = old.detach().index_select(dim, keep.to(old.device))
     if old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last):
         new = new.contiguous(memory_format=torch.channels_last)
@@ -96,8 +113,10 @@ def _select_conv_groups(module: Any, outputs: Tensor) -> None:
         raise StructureError(f"a convolution of {module.groups} groups can only lose whole groups.")
     inner = module.in_channels // module.groups
     rows = outputs
+    inputs = (kept[:, None] * inner + torch.arange(inner).to(kept)).flatten()
+    _note_sides(module, inputs, outputs)
     if layers.input_dim(module) == 0:  # transposed: the first dimension of the weight holds the inputs
-        rows = (kept[:, None] * inner + torch.arange(inner).to(kept)).flatten()
+        rows = inputs
     _take(module, "weight", 0, rows)
     _take(module, "bias", 0, outputs)
     module.groups = len(kept)
@@ -135,4 +154,5 @@ def _set_index(model: nn.Module, name: str, module: nn.Linear, index: Tensor | N
         new.index = index.to(module.weight.device).clone()
     new.weight, new.bias = module.weight, module.bias
     new.train(module.training)
+    hand_over_(module, new)
     replace_module_(model, name, new)

@@ -102,7 +102,7 @@ class ColumnMap:
             scale = scales.get(group)
             if scale is None:
                 continue
-            if len(columns) == self.width and torch.equal(columns, neurons):
+            if len(columns) == self.width == scale.shape[-1] and torch.equal(columns, neurons):
                 part = scale
             else:
                 columns, neurons = columns.to(scale.device), neurons.to(scale.device)

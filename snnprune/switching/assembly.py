@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..budget import Budget, CostModel, Counted, Metric
+from ..budget import Budget, CostModel, Counted, Metric, read_widths
 from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..losses import LossFunction, check_loss, own_loss
 from ..metrics import count_params
-from ..options import Count, Seed, Share, checked
+from ..options import Count, Paths, Seed, Share, checked
 from ..plain import plain
 from ..proof import trace
 from .connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections, switched_layers
@@ -42,7 +42,9 @@ class Options:
         metric: of the budget that is set later, by which neurons that cost much are the first to go.
         floor: least kept share of every group.
         round_to: keep multiples of this many channels.
+        width: of groups, as `read_widths` gives it; a cost model that is given knows them already.
         keep: shell patterns of layers whose connections stay.
+        outputs: paths of the outputs that matter; none for all.
         trust: how strongly the start leans on what the loss depends on, against the norm's 1.
         thrift: how strongly it prefers neurons that cost little.
         fresh_mean: of the values of every group, after a fresh start.
@@ -56,7 +58,9 @@ class Options:
     metric: Metric = "macs"
     floor: float = 0.1
     round_to: int = 1
+    width: Sequence[str] = ()
     keep: Sequence[str] = ()
+    outputs: Sequence[str] = ()
     trust: float = 0.5
     thrift: float = 0.5
     fresh_mean: float = 0.1
@@ -91,14 +95,16 @@ def switch_neurons(
     Raises:
         TargetError: the budget is below what the floors allow.
     """
-    cost = cost if isinstance(cost, CostModel) else CostModel(model, groups, cost)
+    cost = cost if isinstance(cost, CostModel) else CostModel(model, groups, cost, width=options.width)
     budget, floor, round_to = options.budget, options.floor, options.round_to
     if budget is not None:
         cost.select(budget.metric, budget.share, alike(cost), floor=floor, round_to=round_to)
     scorer = None
     if options.scores is not None:
         scorer = neuron_scorer(model, groups, cost, options, look=look, loss=loss)
-    return GatedModel(model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to)
+    return GatedModel(
+        model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to, outputs=options.outputs
+    )
 
 
 def neuron_scorer(
@@ -190,7 +196,9 @@ def attach(
     start: Start = "post-training",
     floor: float = 0.1,
     round_to: int = 1,
+    width: Sequence[str] | Mapping[str, float | str] = (),
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     input_neurons: bool = True,
     batches: Iterable[Any] | None = None,
     loss: LossFunction | None = None,
@@ -212,7 +220,10 @@ def attach(
         start: `post-training` keeps the trained function; `fresh` is the papers' start.
         floor: least kept share of every group under a budget, in [0, 1].
         round_to: keep multiples of this many channels.
+        width: under a budget, shares or numbers of neurons that stay of the groups that patterns name, as for
+            `PruneConfig`: `{"layer1.*": 0.75, "layer2": "<=48"}`.
         keep: shell patterns of module names whose channels must stay, as for `trace`.
+        outputs: paths of the outputs that matter, as for `trace`.
         input_neurons: also switch single inputs of fully connected layers.
         batches: a few training batches, by which the post-training start learns how much the loss
             depends on each neuron; without them it knows the weights alone.
@@ -225,8 +236,8 @@ def attach(
 
     Raises:
         AttachError: the model has gates already.
-        ConfigError: `batches` without `loss` or a switcher to inform, an option whose value makes no sense, or
-            a model that is no module, has no values yet, or was made in inference mode.
+        ConfigError: `batches` without `loss` or a switcher to inform, an option whose value makes no sense, widths
+            that no cut can keep to, or a model that is no module, has no values, or was made in inference mode.
         DivergedError: the loss of a batch is not finite.
         UnsupportedModelError: nothing in it can be pruned exactly.
 
@@ -256,9 +267,11 @@ def attach(
         metric=checked("metric", metric, Counted),
         floor=floor,
         round_to=round_to,
+        width=read_widths(width),
         seed=seed,
+        outputs=checked("outputs", outputs, Paths),
     )
-    groups = trace(model, example_inputs, keep=keep, input_neurons=input_neurons)
+    groups = trace(model, example_inputs, keep=keep, outputs=outputs, input_neurons=input_neurons)
     look = None if batches is None else lambda: batches
     measured = None if loss is None else partial(own_loss, loss)
     return switch_neurons(model, groups, example_inputs, options, look=look, loss=measured)

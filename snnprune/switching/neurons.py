@@ -6,12 +6,13 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from ..budget import Budget, CostModel, Metric
-from ..errors import AttachError
+from ..errors import AttachError, ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, device_of, is_compiled
 from ..layers import attention
@@ -29,13 +30,14 @@ from .proving import prove_neurons
 from .rule import GroupCounts, count_groups
 from .segments import Segments
 from .stacks import Stacks
+from .transferring import Transfer
 
 
 class GatedModel(Switched):
     """A user's model with gates attached; made by `snnprune.attach`.
 
-    Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a
-    `with` block the gates are detached at the end, also after an exception.
+    Calling it runs the model. Scales come from a scorer (switcher, offsets) or are set by hand. In a `with` block
+    the gates are detached at the end, also after an exception.
 
     Args:
         model: the network; only hooks are added to it.
@@ -44,6 +46,7 @@ class GatedModel(Switched):
         scorer: gives values per neuron; None for scales set by hand.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget.
+        outputs: paths of the outputs that matter; none for all.
 
     Raises:
         AttachError: the model carries gates already.
@@ -59,7 +62,9 @@ class GatedModel(Switched):
         scorer: Scorer | None = None,
         floor: float = 0.1,
         round_to: int = 1,
+        outputs: Sequence[str] = (),
     ) -> None:
+        self.outputs = tuple(outputs)
         self.model, self.cost, where = plain(model, "attach()"), cost, device_of(model)
         sizes = {group.id: group.size for group in groups if group.prunable}
         segments = Segments(sizes, where) if scorer is None else scorer.segments
@@ -86,6 +91,7 @@ class GatedModel(Switched):
         self._opened = {name: module for name, module in heads.items() if attention.open_([module])}
         self._encoders = attention.unnest_(model)
         self._attached = True
+        self._cuts: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()  # scales of each
         self._hooks = Hooks(self, model, maps)
         self._hooks.register()
 
@@ -270,8 +276,8 @@ class GatedModel(Switched):
     def compact(self) -> nn.Module:
         """A smaller model that computes what this one computes: scales folded, zeros cut out.
 
-        It is of the user's own classes, without hooks; where single inputs of an FC layer were
-        removed, that layer is a `snnprune.IndexedLinear`. The gated model stays as it is.
+        It is of the user's own classes, without hooks; an FC layer that lost single inputs is a
+        `snnprune.IndexedLinear`. The gated model stays as it is.
 
         Returns:
             The model in the mode (training or evaluation) and on the device of the gated one.
@@ -279,7 +285,35 @@ class GatedModel(Switched):
         Raises:
             CollapsedLayerError: a layer would be left empty.
         """
-        return remove_(self.fold(), self.groups, self.scales)
+        small = remove_(self.fold(), self.groups, scales := self.scales)
+        self._cuts[small] = scales
+        return small
+
+    @torch.inference_mode(False)
+    def transfer(self, what: Any, small: nn.Module, *, powers: Mapping[str, int] | None = None) -> Any:
+        """Carry an optimiser or an average of the weights over the cut, so that learning goes on with `small`.
+
+        A folded weight is s times the one before, with the scale s of its input, and its gradient 1 / s times. So
+        averages of weights are multiplied by s, of gradients (momentum) by 1 / s, of their squares by 1 / s²,
+        as the compact model would have gathered them had scales stood still (weight decay inside a momentum is
+        scaled along). A step after the cut is the gated model's step where s is 1.
+
+        Args:
+            what: an optimiser of the network's parameters, changed in place; or a module, which stays as it is:
+                an `AveragedModel`, or a copy of the network with averaged weights.
+            small: what `compact()` of this gated model returned.
+            powers: of s, by names of states of other optimisers than PyTorch's.
+
+        Returns:
+            The optimiser, or a compact copy of the average.
+
+        Raises:
+            ConfigError: `small` was not made here, or `what` is of another network or has an unknown state.
+        """
+        if not isinstance(small, nn.Module) or (scales := self._cuts.get(small)) is None:
+            raise ConfigError("transfer(): small is no model that compact() of this gated model returned.")
+        cut = Transfer(self.model, self.plain_copy, self.groups, scales)
+        return cut(what, small, dropped=self.scorer_parameters(), powers=powers or {})
 
     def prove(self, sample: Inputs) -> dict[str, float]:
         """Gated = folded = removed, in float64.

@@ -6,11 +6,12 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ..errors import ExactnessError
 from ..inputs import Inputs, to_dtype
 from ..proof import TOLERANCE, Difference, gated_difference
-from ..surgery import fold_, remove_
+from ..surgery import Scales, fold_, remove_
 
 if TYPE_CHECKING:
     from .neurons import GatedModel
@@ -38,8 +39,12 @@ def prove_neurons(gated: GatedModel, sample: Inputs) -> dict[str, float]:
     for step in ("fold", "remove"):
         if step == "remove":
             remove_(other, gated.groups, scales)
-        found[step] = refuse_inexact(step, gated_difference(model, other, gated.groups, scales, inputs))
+        found[step] = refuse_inexact(step, _apart(gated, model, other, scales, inputs))
     return found
+
+
+def _apart(gated: GatedModel, model: nn.Module, other: nn.Module, scales: Scales, inputs: Inputs) -> Difference:
+    return gated_difference(model, other, gated.groups, scales, inputs, outputs=gated.outputs)
 
 
 def refuse_inexact(step: str, difference: Difference) -> float:

@@ -36,7 +36,7 @@ class Stacks:
         for name in dict.fromkeys(names):
             tensor = tensor_of(model, name)
             module = model.get_submodule(name.rpartition(".")[0])
-            side = layers.input_dim(module) if layers.is_conv(module) or isinstance(module, nn.Linear) else None
+            side = layers.input_dim(module) if layers.main_weight(module) == name.rpartition(".")[2] else None
             key = (tensor.shape, tensor.dtype, tensor.device, side)
             stack = known.setdefault(key, len(self.names))
             if stack == len(self.names):

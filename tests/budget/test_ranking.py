@@ -67,8 +67,20 @@ def test_groups_that_are_left_out_come_last():
     rows = [Row((1, 1), (True, True)), Row((1, 1), (True, False)), Row((2, 1), (True, True))]
     scores = torch.tensor([1.0, 9, 5, 7, 8, 2, 6])
     levels = Ranking(groups, rows, floor=0.0, lead=1, device=CPU)(scores).levels[:, 1:-1]
-    # 9, 8, 7, 6, 5, 2, 1 have the places 1 to 7, and the best of each group stays
-    assert levels.tolist() == [[7, 0, 5, 3, 0, 6, 4], [7, 0, 5, 3, 0, 8, 8], [5, 0, 5, 1, 0, 6, 4]]
+    # 9, 8, 7, 6, 5, 2, 1 have the places 1 to 7, and the best of each group stays; blocks begin behind it
+    assert levels.tolist() == [[7, 0, 5, 3, 0, 6, 4], [7, 0, 5, 3, 0, 8, 8], [5, 0, 5, 3, 0, 6, 4]]
+
+
+@pytest.mark.parametrize("lead", [1, 4])
+def test_neurons_beyond_the_most_come_after_all_sets(lead):
+    """Three of four stay at most, of the second group exactly two; equal scores do not bring a neuron back."""
+    groups = [Members(4, 1, most=3), Members(3, 2, most=2)]
+    scores = torch.tensor([7.0, 9, 7, 7, 8, 2, 6])
+    for rows in ([Row((1, 1), (True, True))], [Row((2, 1), (True, True)), Row((1, 1), (True, False))]):
+        levels = Ranking(groups, rows, floor=0.0, lead=lead, device=CPU)(scores).levels[:, lead:-1]
+        assert ((levels >= 4 * (lead + 8)) == torch.tensor([False, False, False, True, False, True, False])).all()
+        assert (levels[:, [1, 4, 6]] == 0).all()
+        assert ((levels[:, [0, 2]] > 0) & (levels[:, [0, 2]] < lead + 7)).all()
 
 
 @pytest.mark.parametrize("extra", [0, 1])

@@ -124,7 +124,11 @@ def test_a_folder_is_read_as_the_model_takes_it(here, capsys, mode, channels):
     capsys.readouterr()
     assert run(["evaluate", "net.pt", "--arch", "net.py:net", "--data", "images", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
-    assert f"mean {[0.5] if channels == 1 else [0.485, 0.456, 0.406]}" in captured.err + captured.out
+    said = captured.err + captured.out
+    assert (
+        f"{channels} channels, normalised by mean {'0.5' if channels == 1 else '0.485, 0.456, 0.406'} and" in said
+    )
+    assert "3 classes" in said
 
 
 def test_constants_outside_0_1_or_alone(refused):
@@ -156,3 +160,77 @@ def test_normalisation_from_a_file_that_is_none(refused, here, normalization, sa
     onnx.helper.set_model_props(proto, {"snnprune.normalization": json.dumps(normalization)})
     onnx.save(proto, "m.onnx")
     refused("evaluate", "m.onnx", "--data", "digits", "--device", "cpu", says=says)
+
+
+NET = """
+from torch import nn
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 5, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 2),
+    )
+"""
+
+
+def photos(folder: str) -> str:
+    """Noise in two tints; what stands at the rim tells of the other one, so that the cut counts."""
+    rng = np.random.default_rng(0)
+    for kind, count in (("training", 24), ("valid", 6), ("testing", 10)):
+        for label, name in enumerate("ab"):
+            inner = Path(folder, kind, name)
+            inner.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 160, (100, 120, 3), dtype=np.uint8)
+                pixels[..., label] += 60
+                pixels[:9, :, 1 - label] = 255
+                Image.fromarray(pixels).save(inner / f"{number}.jpg")
+    return folder
+
+
+def test_a_run_is_measured_with_the_images_that_it_learned_from(here, capsys):
+    """Their size, cut and normalisation come from the run, and from its ONNX file."""
+    Path("net.py").write_text(NET)
+    torch.manual_seed(0)
+    torch.save(build("net.py:net").state_dict(), "net.pt")
+    data = ["--data", photos("photos"), "--device", "cpu"]
+    given = ["--image-size", "72", "--crop-ratio", "0.8", "--mean", "0.4", "--std", "0.2"]
+    more = ["--epochs", "4", "--batch-size", "16", "--lr", "0.01", "--augment", "strong", "--workers", "0"]
+    assert run(["optimize", "net.pt", "--arch", "net.py:net", *data, *given, *more, "--output", "out"]) == 0
+    told = capsys.readouterr()
+    said = told.err + told.out
+    assert "photos: 48 training, 12 validation and 20 test images of 2 classes" in said
+    assert (
+        "images 72x72, the middle of 90, 3 channels, normalised by mean 0.4, 0.4, 0.4 and std 0.2, 0.2, 0.2"
+        in said
+    )
+    assert "augmentation of training images: strong; read anew whenever they are needed: train" in said
+    report = json.loads(Path("out/report.json").read_text())
+    for what, more in (("out", ["--arch", "net.py:net"]), ("out/model.onnx", [])):
+        assert run(["evaluate", what, *more, *data, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["accuracy"], found["count"]) == (report["compact"]["accuracy"], 20), what
+        assert found["loss"] == pytest.approx(report["compact"]["loss"], rel=1e-4)
+        assert run(["evaluate", what, *more, *data, "--json", "--crop-ratio", "1"]) == 0
+        assert json.loads(capsys.readouterr().out)["loss"] != pytest.approx(found["loss"], rel=1e-3)
+
+
+def test_a_limit_is_of_each_class_and_decodes_no_more(here, capsys, monkeypatch):
+    from snnprune.data import parts
+
+    seen = []
+    plain = parts.read
+    monkeypatch.setattr(parts, "read", lambda file, *more: (seen.append(file), plain(file, *more))[1])
+    Path("net.py").write_text(NET)
+    torch.save(build("net.py:net").state_dict(), "net.pt")
+    data = ["--data", photos("photos"), "--device", "cpu", "--image-size", "72"]
+    assert run(["evaluate", "net.pt", "--arch", "net.py:net", *data, "--limit", "6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 6
+    assert {file.parts[-3] for file in seen} == {"testing"}
+    assert [sum(file.parts[-2] == name for file in set(seen)) for name in "ab"] == [3, 3]
+    assert len(seen) <= 8, "two of them to look at the model's outputs"
+
+
+def test_options_of_the_data_that_make_no_sense(refused):
+    refused(*command("digits.pt", "digits", *ARCH), "--augment", "heavy", says="augment='heavy' is none of auto")
+    refused(*command("digits.pt", "digits", *ARCH), "--val-split", "1", says="val_fraction=1.0 must be")
+    refused(*command("digits.pt", "digits", *ARCH), "--crop-ratio", "0", says="crop_ratio=0.0 must be")

@@ -22,7 +22,7 @@ from snnprune.errors import ConfigError
         ("0.5", "'0.5' is not of the form"),
         ("", "'' is not of the form"),
         ("drop=1", "drop=1.0 is no fraction"),
-        ("drop=-0.1", "drop=-0.1 is no fraction"),
+        ("drop=-0.1", "drop=-0.1 is no amount"),
         ("drop", "'drop' is not of the form"),
         ("foo=0.5", "'foo' is unknown"),
         ("macs=0.5,params=0.5", "not of the form"),

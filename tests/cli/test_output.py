@@ -173,17 +173,21 @@ def test_a_long_error_is_cut_in_its_middle(capsys):
 
 def test_accuracies_of_one_stage_are_not_shown_in_the_next(capsys):
     display = Display()
-    display(Event("search", 1, 1, {"loss": 0.5, "val_accuracy": 0.25}))
+    display(
+        Event("search", 1, 1, {"loss": 0.5, "val_metric": "accuracy", "val_value": 0.25, "val_accuracy": 0.25})
+    )
     display(Event("recover", 1, 20, {"loss": 0.4}))
     display.last = -100.0
     display(Event("recover", 2, 20, {"loss": 0.3}))
-    display(Event("recover", 10, 20, {"loss": 0.3, "val_accuracy": 0.75}))
+    display(
+        Event("recover", 10, 20, {"loss": 0.3, "val_metric": "accuracy", "val_value": 0.75, "val_accuracy": 0.75})
+    )
     display.last = -100.0
     display(Event("recover", 11, 20, {"loss": 0.2}))
     search, *recovery = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    assert "val 25.00%" in search
+    assert "val accuracy 25.00%" in search
     assert not any("25.00%" in line for line in recovery)
-    assert [("val 75.00%" in line) for line in recovery[-2:]] == [True, True]
+    assert [("val accuracy 75.00%" in line) for line in recovery[-2:]] == [True, True]
 
 
 @pytest.mark.parametrize(

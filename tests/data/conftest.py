@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from snnprune.data import load_data
+
 
 def batches_equal(a: list, b: list) -> bool:
     return len(a) == len(b) and all(
@@ -17,3 +19,11 @@ def numbered(n: int, first: int = 0) -> np.ndarray:
     images = np.zeros((n, 8, 8), dtype=np.uint8)
     images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(first, first + n), 256)
     return images
+
+
+def loaded(*args, **options):
+    """The three loaders, after all their images have been read."""
+    splits = load_data(*args, **options)
+    for loader in splits:
+        loader.samples.all()
+    return splits

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.conftest import loaded
 from snnprune.data import load_data
 from snnprune.errors import DataError
 
@@ -33,12 +34,14 @@ def test_a_folder_is_read_class_by_class_in_alphabetical_order(tmp_path, mode):
     assert info.classes == ("a", "b", "c")
     assert info.shape == ((1, 8, 8) if mode == "L" else (3, 8, 8))
     assert info.kind == "folder"
-    assert seen[-1] == (16, 16)
+    assert not seen, "nothing is decoded before it is asked for"
     learned = torch.cat([splits.train.images, splits.val.images])[:, 0, 0, 0]
     labels = torch.cat([splits.train.labels, splits.val.labels])
     assert sorted(learned.tolist()) == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 20, 21]
     assert torch.equal(learned.long() // 10, labels)
+    assert seen == [(9, 9), (3, 3)]
     assert splits.test.images[:, -1, -1, -1].tolist() == [0, 10, 11, 20]
+    assert seen == [(9, 9), (3, 3), (4, 4)]
     assert splits.test.labels.tolist() == [0, 1, 1, 2]
 
 
@@ -80,10 +83,12 @@ def broken(folder: Path, how: str) -> str:
     file = folder / "train" / "b" / "1.png"
     if how == "no train":
         shutil.rmtree(folder / "train")
-        return "train/<class>/"
-    if how == "no test":
+        return "must hold train/<class>/"
+    if how == "no images":
         shutil.rmtree(folder / "test")
-        return "test/<class>/"
+        (folder / "train").rename(folder / "other")
+        (folder / "more").mkdir()
+        return "train/<class>/"
     if how == "empty class":
         for image in (folder / "train" / "b").iterdir():
             image.unlink()
@@ -115,7 +120,7 @@ def broken(folder: Path, how: str) -> str:
     "how",
     [
         "no train",
-        "no test",
+        "no images",
         "empty class",
         "no test images",
         "unknown test class",
@@ -132,7 +137,7 @@ def test_a_folder_with_something_wrong_is_refused_by_name(tmp_path, how):
     load_data(str(tmp_path))
     named = broken(tmp_path, how)
     with pytest.raises(DataError) as caught:
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
     assert named in str(caught.value)
 
 
@@ -158,4 +163,4 @@ def test_mini_imagenet_images_are_84_pixels_wide_and_the_folder_must_exist(tmp_p
     write_images(tmp_path, {"n01": 6, "n02": 6})
     assert load_data("mini-imagenet", tmp_path).train.info.shape == (3, 84, 84)
     with pytest.raises(DataError, match="nowhere"):
-        load_data("mini-imagenet", tmp_path / "nowhere")
+        loaded("mini-imagenet", tmp_path / "nowhere")

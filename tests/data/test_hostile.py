@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.conftest import loaded
 from data.test_folder import write_images
 from data.test_sources import arrays
 from snnprune import memory
-from snnprune.data import load_data
+from snnprune.data import StreamLoader, load, load_data
 from snnprune.errors import DataError
 
 
@@ -50,7 +51,7 @@ def test_array_headers_are_checked_before_arrays_are_made(tmp_path, monkeypatch,
     read = []
     monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: read.append(a))
     with pytest.raises(DataError, match=message):
-        load_data(replaced(tmp_path / "d.npz", x_train=content))
+        loaded(replaced(tmp_path / "d.npz", x_train=content))
     assert not read
 
 
@@ -59,7 +60,7 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
     big = arrays(x_train=np.zeros((12, 512, 512), np.uint8), x_test=np.zeros((3, 512, 512), np.uint8))
     np.savez_compressed(tmp_path / "d.npz", **big)
     with pytest.raises(DataError, match="would unpack to"):
-        load_data(str(tmp_path / "d.npz"))
+        loaded(str(tmp_path / "d.npz"))
     np.savez(tmp_path / "d.npz", **big)
     assert load_data(str(tmp_path / "d.npz")).train.info.shape == (1, 512, 512)
 
@@ -74,7 +75,7 @@ def test_only_the_beginning_of_an_array_is_unpacked_for_its_header(tmp_path, mon
     read = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: taken.append(n) or read(self, n))
     with pytest.raises(DataError, match="no readable"):
-        load_data(str(tmp_path / "d.npz"))
+        loaded(str(tmp_path / "d.npz"))
     assert taken
     assert all(0 < n <= 2**14 for n in taken)
 
@@ -88,7 +89,7 @@ def test_compression_that_numpy_never_writes(tmp_path, how):
         for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(DataError, match="compressed in a way"):
-        load_data(str(tmp_path / "d.npz"))
+        loaded(str(tmp_path / "d.npz"))
 
 
 def test_labels_are_counted_as_what_they_become(tmp_path, monkeypatch):
@@ -97,7 +98,7 @@ def test_labels_are_counted_as_what_they_become(tmp_path, monkeypatch):
     labels = np.zeros(40_000, np.uint8)
     np.savez_compressed(tmp_path / "d.npz", **arrays(x_train=np.zeros((40_000, 1, 1), np.uint8), y_train=labels))
     with pytest.raises(DataError, match="would unpack to"):
-        load_data(str(tmp_path / "d.npz"))
+        loaded(str(tmp_path / "d.npz"))
 
 
 def test_arrays_that_are_not_read_are_not_counted(tmp_path, monkeypatch):
@@ -107,16 +108,16 @@ def test_arrays_that_are_not_read_are_not_counted(tmp_path, monkeypatch):
 
 
 def test_data_that_do_not_fit_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    for module in (memory, load):
+        monkeypatch.setattr(module, "available_memory", lambda: 1000)
     np.savez(tmp_path / "d.npz", **arrays())
     for kind in ("train", "test"):
         write_images(tmp_path / kind, {"a": 2, "b": 2})
+    write_images(tmp_path / "many", {"a": 6, "b": 6})
     with pytest.raises(DataError, match=r"d\.npz needs .* of memory, but .* are available.*--data file\.py"):
-        load_data(str(tmp_path / "d.npz"))
-    with pytest.raises(DataError, match=r"8 images at 64x64 needs .*--image-size"):
-        load_data(str(tmp_path), image_size=64)
-    with pytest.raises(DataError, match=r"4 images at 84x84 needs"):
-        load_data("mini-imagenet", tmp_path)
+        loaded(str(tmp_path / "d.npz"))
+    for splits in (load_data(str(tmp_path), image_size=64), load_data("mini-imagenet", tmp_path / "many")):
+        assert [type(loader) for loader in splits] == [StreamLoader] * 3, "these are read when they are asked for"
 
 
 def good_folder(tmp_path):
@@ -140,7 +141,7 @@ def test_a_program_named_like_an_image_is_not_run(tmp_path, monkeypatch):
     assert ran, "the file is such a program"
     ran.clear()
     with pytest.raises(DataError, match=r"1\.png is no readable image"):
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
     assert not ran
 
 
@@ -148,7 +149,7 @@ def test_an_image_that_would_become_huge(tmp_path):
     file = good_folder(tmp_path)
     Image.new("1", (1, 60_000)).save(file)
     with pytest.raises(DataError, match="1x60000 pixels cannot be brought to 512x512"):
-        load_data(str(tmp_path), image_size=512)
+        loaded(str(tmp_path), image_size=512)
 
 
 def test_a_small_file_of_many_pixels(tmp_path):
@@ -156,7 +157,7 @@ def test_a_small_file_of_many_pixels(tmp_path):
     Image.new("1", (5000, 5000)).save(file)
     assert file.stat().st_size < 10_000
     with pytest.raises(DataError, match="5000x5000 pixels in so small a file"):
-        load_data(str(tmp_path), image_size=8)
+        loaded(str(tmp_path), image_size=8)
     Image.new("1", (5000, 5000)).save(file, "BMP")  # three million bytes
     assert load_data(str(tmp_path), image_size=8).train.info.shape[1:] == (8, 8)
 
@@ -174,4 +175,4 @@ def test_damaged_files_of_a_named_set(tmp_path):
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"no numbers")
     with pytest.raises(DataError, match=r"the files of mnist in .* are damaged"):
-        load_data("mnist", tmp_path, download=False)
+        loaded("mnist", tmp_path, download=False)

@@ -103,11 +103,11 @@ def test_senseless_numbers_are_named(options):
 def test_the_loaders_shuffle_and_augment_the_training_part_alone():
     train, val, test = load_data("digits", batch_size=32)
     assert train.shuffle
-    assert train.augment
+    assert train.augment == "light"
     assert train.drop_last
     for loader in (val, test):
         assert batches_equal(list(loader), list(loader)), "the same in every epoch"
-    assert not load_data("digits", augment=False).train.augment
+    assert load_data("digits", augment=False).train.augment == "none"
     assert info_of(train) is train.info
     assert info_of([1, 2]) is None
 

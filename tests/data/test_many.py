@@ -13,10 +13,11 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data.conftest import numbered
+from data.conftest import loaded, numbered
 from data.test_folder import write_images
 from snnprune.data import load_data
-from snnprune.data.load import _split, _subset
+from snnprune.data.parts import Held
+from snnprune.data.splitting import split, subset
 from snnprune.errors import DataError
 
 
@@ -33,10 +34,10 @@ class Elements(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("work", [lambda part: _split(part, 0.1, 0), lambda part: _subset(part, 500, 0)])
+@pytest.mark.parametrize("work", [lambda part: split(part, 0.1, 0), lambda part: subset(part, 500, 0)])
 def test_classes_are_told_apart_by_one_sort(work):
     classes, count = 1000, 3000
-    part = torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count) % classes
+    part = Held(torch.zeros(count, 1, 1, 1, dtype=torch.uint8)), torch.arange(count) % classes
     with Elements() as seen:
         work(part)
     assert seen.made < 60 * count, "comparing all labels with every class makes 1000 times their number"
@@ -53,8 +54,8 @@ def test_the_split_is_that_of_each_class_drawn_in_turn():
         own = (labels == label).nonzero().flatten()
         count = max(1, round(0.2 * len(own))) if len(own) > 1 else 0
         chosen += own[torch.randperm(len(own), generator=generator)[:count]].tolist()
-    (kept, _), (val, val_labels) = _split((images, labels), 0.2, 5)
-    assert val.flatten().tolist() == sorted(chosen)
+    (kept, _), (val, val_labels) = split((Held(images), labels), 0.2, 5)
+    assert val.all().flatten().tolist() == sorted(chosen)
     assert torch.equal(val_labels, labels[sorted(chosen)])
     assert len(kept) + len(val) == 500
 
@@ -66,7 +67,7 @@ def test_a_subset_takes_the_first_of_every_class_in_a_drawn_order():
     rank = {at: [i for i in order if labels[i] == labels[at]].index(at) for at in range(9)}
     for limit in range(1, 10):
         taken = sorted(sorted(order, key=lambda at: rank[at])[:limit])
-        assert _subset((images, labels), limit, 2)[0].flatten().tolist() == taken
+        assert subset((Held(images), labels), limit, 2)[0].all().flatten().tolist() == taken
 
 
 def test_classes_of_a_folder_are_looked_up_and_not_searched_for(tmp_path, monkeypatch):
@@ -109,9 +110,8 @@ def test_mini_imagenet_goes_through_its_files_once(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_folders", lambda _path: names)
     files = [Item((Path(n), i)) for i, n in enumerate(names) for _ in "123456"]
     monkeypatch.setattr(module, "_files", lambda _path, _classes: files)
-    monkeypatch.setattr(module, "_read_all", lambda _path, found, *_: found)
     read = module.mini_imagenet(tmp_path, 84, 3, 0)
-    assert [len(part) for part in (read.train, read.test)] == [2500, 500]
+    assert [len(labels) for _, labels in (read.train, read.test)] == [2500, 500]
     assert looked < 20_000
 
 
@@ -127,7 +127,7 @@ def test_a_link_that_leads_nowhere_is_named_and_not_passed_over(tmp_path):
         link = tmp_path / "train" / "b" / name
         link.symlink_to(target)
         with pytest.raises(DataError, match=rf"{name} is no readable image"):
-            load_data(str(tmp_path))
+            loaded(str(tmp_path))
         link.unlink()
 
 
@@ -155,7 +155,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(Image, "open", opened)
     with pytest.raises(DataError, match=rf"{name} (cannot be read or written|is no readable image)") as caught:
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
     assert "ermission" in str(caught.value)
 
 

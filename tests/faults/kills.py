@@ -23,12 +23,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MADE = {
     *(
+        "kept.json",
         "model.onnx",
         "model.safetensors",
         "pictures.safetensors",
         "probe.safetensors",
         "report.html",
         "report.json",
+        "run.yaml",
     ),
     *("scales.safetensors", "structure.json", "course.png", "groups.png", "maps.png", "scales.png"),
 }

@@ -101,12 +101,20 @@ def test_a_loss_of_the_users_own(trained):
     calls = []
 
     def loss_fn(model, batch):
-        calls.append(len(batch))
+        calls.append(torch.is_grad_enabled())
         return F.cross_entropy(model(batch[0]), batch[1], label_smoothing=0.1)
 
     result = snnprune.optimize(trained, train, val, PruneConfig(target={"params": 0.5}, epochs=2), loss_fn=loss_fn)
-    assert len(calls) == 12
-    assert result.report.compact.accuracy is None
+    assert calls.count(True) == 12
+    assert calls.count(False) == 1 + 3 + 1, "the dense model, three ends of epochs, and the compact model"
+    report = result.report
+    assert (report.metric.name, report.metric.higher_is_better) == ("loss", False)
+    assert report.compact.accuracy is None
+    for figures, model in ((report.dense, trained), (report.compact, result.model)):
+        with torch.no_grad():
+            model.eval()
+            sums = [len(y) * float(F.cross_entropy(model(x), y, label_smoothing=0.1)) for x, y in val]
+        assert figures.value == figures.loss == pytest.approx(sum(sums) / sum(len(y) for _, y in val), rel=1e-6)
 
 
 def test_teacher_pulls_towards_the_original(trained):

@@ -20,18 +20,20 @@ from snnprune.learner import PruneConfig
 from snnprune.registry import build
 
 MADE = {
+    "kept.json",
     "model.onnx",
     "model.safetensors",
     "pictures.safetensors",
     "probe.safetensors",
     "report.json",
+    "run.yaml",
     "scales.safetensors",
     "structure.json",
 }
 PAGE = {"plots", "report.html"}
 # 10 steps an epoch: some steps of search, then a recovery with borders of epochs
 SHORT = ["--data", "digits", "--arch", DIGITS, "--epochs", "3", "--device", "cpu", "--target", "macs=0.4"]
-SEARCH = round(30 * PruneConfig().search.share)
+SEARCH = max(min(PruneConfig().search.least, 30 // 10), round(30 * PruneConfig().search.share))
 
 
 def optimize(*args: object) -> int:

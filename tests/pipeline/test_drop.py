@@ -14,6 +14,7 @@ from pipeline.conftest import MADE, names, optimize, same, stop_at, tree, weight
 from snnprune import PruneConfig
 from snnprune.errors import CollapsedLayerError, ConfigError, RunError, TargetError
 from snnprune.learner.recovering import RecoverStage
+from snnprune.measures import ACCURACY, Evaluation
 from snnprune.pipeline import drop as module
 from snnprune.registry import build
 
@@ -29,18 +30,15 @@ def judged(monkeypatch):
     def judge(wanted):
         asked = []
 
-        class Found:
-            def __init__(self, accuracy):
-                self.accuracy, self.loss = accuracy, 0.0
-
         made = module.Job.run
 
         def run(self, *args):
             asked.append(self.config.target["macs"])
             return made(self, *args)
 
-        def evaluate(model, _data, ranks):
-            return Found(wanted(asked[-1]) if asked else 0.9)
+        def evaluate(model, _data, metric, ranks):
+            assert metric.info == ACCURACY
+            return Evaluation(wanted(asked[-1]) if asked else 0.9, 0.0, 1)
 
         monkeypatch.setattr(module.Job, "run", run)
         monkeypatch.setattr("snnprune.pipeline.setting.evaluate", evaluate)
@@ -89,13 +87,16 @@ def test_a_trial_is_the_run_that_its_share_alone_would_be(digits):
     assert same(result.model.state_dict(), alone.model.state_dict())
 
 
-def test_without_labels_or_validation_data_it_is_refused(digits):
-    model, train, val = digits
-    with pytest.raises(ConfigError, match="validation data"):
+def test_without_validation_data_it_is_refused(digits):
+    model, train, _ = digits
+    with pytest.raises(ConfigError, match="judged by accuracy on validation data"):
         snnprune.optimize(model, train, None, quick_config())
-    plain = [images for images, _ in train]
-    with pytest.raises(ConfigError, match="validation data"):
-        snnprune.optimize(model, plain, val, quick_config())
+
+
+def test_all_of_the_accuracy_cannot_be_asked_for(digits):
+    model, train, val = digits
+    with pytest.raises(TargetError, match=r"drop=1\.0 is no fraction of accuracy"):
+        snnprune.optimize(model, train, val, quick_config(target={"drop": 1}))
 
 
 SHORT = ["--data", "digits", "--arch", DIGITS, "--epochs", "1", "--device", "cpu"]

@@ -9,9 +9,12 @@ from conftest import compared
 
 from snnprune import PruneConfig
 from snnprune.errors import TargetError
+from snnprune.measures import Accuracy, Evaluation
 from snnprune.pipeline import drop as module
 from snnprune.pipeline.drop import DropSearch
 from snnprune.timing.compared import Compared
+
+KEYS = {"macs", "val_metric", "val_value", "val_accuracy", "val_loss", "drop", "passed"}
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def search(monkeypatch):
 
         class Shared:
             config = PruneConfig(target={"drop": 0.05}, **options)
-            val, has_labels, validated = "validation data", True, SimpleNamespace(accuracy=0.9)
+            val, metric, validated = "validation data", Accuracy(), Evaluation(0.9, 0.1, 100)
 
             def prepare(self) -> None:
                 seen.append("dense")
@@ -37,9 +40,9 @@ def search(monkeypatch):
             def tell(self, *args, **values) -> None:
                 pass
 
-            def validate(self, model) -> SimpleNamespace:
+            def validate(self, model) -> Evaluation:
                 seen.append(model)
-                return SimpleNamespace(accuracy=accuracy(model))
+                return Evaluation(accuracy(model), 0.1, 100)
 
         class Job:
             def __init__(self, setting, config) -> None:
@@ -107,11 +110,11 @@ def test_a_trial_whose_time_is_not_to_be_believed_says_why(search):
     trials.run()
     first, second = trials.trials
     assert (first["latency"], first["dense_ms"], first["refused"]) == (None, None, "it varies by 31 %")
-    assert set(second) == {"macs", "val_accuracy", "drop", "passed"}
+    assert set(second) == KEYS
 
 
 def test_one_of_several_processes_times(search, monkeypatch):
     trials, _ = search(lambda share: 0.9, lambda share: compared(), trials=1)
     monkeypatch.setattr(module, "current", lambda: SimpleNamespace(first=False, wait=lambda: None))
     trials.run()
-    assert set(trials.trials[0]) == {"macs", "val_accuracy", "drop", "passed"}
+    assert set(trials.trials[0]) == KEYS

@@ -28,7 +28,7 @@ WHOLE = Found(
     3,
     ["a.weight"],
     [{**POINT, "val_accuracy": 0.5, "val_loss": 1.0, "counts": {"a": [2, 1, 1]}}],
-    [{**POINT, "budget": 0.5, "metric": "macs"}],
+    [{**POINT, "budget": 0.5, "cost": "macs"}],
 )
 WRONG = {
     "scales": [None, {1: torch.ones(2)}, {"a": [1.0]}, {"a": torch.ones(2, 2)}, {"a": torch.ones(2).long()},
@@ -66,14 +66,12 @@ def test_every_field_is_looked_at_and_named(name):
 def test_what_is_told_after_the_state_was_taken_is_saved_too():
     found = Found()
     state = found.state()
-    found.remember(Event("search", 1, 9, {"loss": 0.5, "budget": 0.9, "metric": "macs", "more": 1}, mark=True))
-    found.remember(Event("search", 2, 9, {"loss": 0.4, "val_accuracy": 0.5}))
+    found.remember(Event("search", 1, 9, {"loss": 0.5, "budget": 0.9, "cost": "macs", "more": 1}, mark=True))
+    found.remember(Event("search", 2, 9, {"loss": 0.4, "val_value": 0.5}))
     found.remember(Event("search", 3, 9, {"loss": 0.3}))
     found.remember(Event("check"))
-    assert state["found"]["curve"] == [
-        {"stage": "search", "step": 1, "loss": 0.5, "budget": 0.9, "metric": "macs"}
-    ]
-    assert state["found"]["history"] == [{"stage": "search", "step": 2, "loss": 0.4, "val_accuracy": 0.5}]
+    assert state["found"]["curve"] == [{"stage": "search", "step": 1, "loss": 0.5, "budget": 0.9, "cost": "macs"}]
+    assert state["found"]["history"] == [{"stage": "search", "step": 2, "loss": 0.4, "val_value": 0.5}]
 
 
 @pytest.mark.parametrize("granularity", ["neuron", "connection"])

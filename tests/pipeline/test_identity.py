@@ -73,7 +73,7 @@ CHANGES = {
         {"train": dataclasses.replace},
         "training data: batch size was 4, now 6",
     ),
-    "augmentation": ({"train": part(augment=True)}, "training data: augment was False, now True"),
+    "augmentation": ({"train": part(augment=True)}, "training data: augment was none, now light"),
     "normalisation": (
         {"train": part(info=dataclasses.replace(INFO, mean=(0.4,)))},
         "training data: description has changed",

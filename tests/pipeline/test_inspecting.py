@@ -55,7 +55,7 @@ def test_compare_shows_runs_side_by_side(finished, capsys, said):
     second = finished.with_name("a-rather-long-name-of-a-run-that-is-not-cut-off")
     shutil.copytree(finished, second)
     report = json.loads((finished / "report.json").read_text())
-    report["compact"]["accuracy"] = 0.1234
+    report["compact"] |= {"accuracy": 0.1234, "value": 0.1234}
     (second / "report.json").write_text(json.dumps(report))
     capsys.readouterr()
     assert run(["compare", "runs/digits", str(second.relative_to(Path.cwd()))]) == 0

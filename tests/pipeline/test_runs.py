@@ -37,7 +37,7 @@ def test_a_run_folder_holds_what_is_documented(made):
 def test_the_report_tells_everything(made):
     report = json.loads((made / "run" / "report.json").read_text())
     for name in ("dense", "compact"):
-        assert set(report[name]) == {"accuracy", "loss", "macs", "params"}
+        assert set(report[name]) == {"accuracy", "value", "loss", "macs", "params"}
         assert 0 <= report[name]["accuracy"] <= 1
         assert report[name]["loss"] > 0
     assert report["dense"]["macs"] == 720_944

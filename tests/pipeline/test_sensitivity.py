@@ -61,10 +61,10 @@ def test_every_point_is_the_accuracy_and_the_cost_of_the_cut_model(case):
 
 def test_targets_below_the_floors_are_left_out(case):
     model, data = case
-    found = snnprune.sensitivity(model, data, shares=(0.5,), targets=(0.9, 0.001), floor=0.5, metric="params")
+    found = snnprune.sensitivity(model, data, shares=(0.5,), targets=(0.9, 0.001), floor=0.5, cost="params")
     assert [p["target"] for p in found.whole] == [0.9]
     assert found.whole[0]["params"] <= 0.9
-    assert found.metric == "params"
+    assert found.cost == "params"
 
 
 def test_batches_change_the_order(case):
@@ -115,6 +115,6 @@ def test_cuts_that_cannot_be_timed_have_their_accuracy(case, timed, monkeypatch,
 
 def test_bad_values_are_refused(case):
     model, data = case
-    for changes in ({"time": 1}, {"serving": "cpu"}, {"metric": "flops"}, {"shares": (1.5,)}, {"targets": (0.0,)}):
+    for changes in ({"time": 1}, {"serving": "cpu"}, {"cost": "flops"}, {"shares": (1.5,)}, {"targets": (0.0,)}):
         with pytest.raises(ConfigError):
             snnprune.sensitivity(model, data, **changes)

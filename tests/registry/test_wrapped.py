@@ -117,5 +117,5 @@ def test_programs_say_what_to_give_instead(tmp_path, trust):
 def test_what_is_no_model_says_what_one_is(tmp_path, trust):
     (tmp_path / "w.pt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     refused(tmp_path / "w.pt", "torch.save(model.state_dict(), file)", trust_pickle=trust)
-    torch.save({"net": {"w": torch.ones(2)}, "epoch": 1}, tmp_path / "w.pt")
+    torch.save({"net": {"w": 3}, "epoch": 1}, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", "'net': dict", "as the entry 'state_dict'", trust_pickle=trust)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from snnprune.errors import RunError
 from snnprune.files import write_json
+from snnprune.measures import ACCURACY
 from snnprune.runs.visual import figures, write_page, write_sensitivity
 from snnprune.runs.visual.drawings import drawings
 from snnprune.runs.visual.material import read_material
@@ -51,7 +52,7 @@ def crowded(folder: Path, name: str) -> str:
         curve = [{"stage": "search", "step": i, "loss": 1.0 * i} for i in range(20 * MANY)]
         changes, words = {"curve": curve}, "Of 60,000 points of the stage search 1,000 are shown"
     elif name == "history":
-        history = [{"stage": "recover", "step": i, "val_accuracy": 0.5} for i in range(MANY)]
+        history = [{"stage": "recover", "step": i, "val_value": 0.5} for i in range(MANY)]
         changes, words = {"history": history}, "Of 3,000 epochs of the stage recover 1,000 are shown"
     elif name == "trials":
         changes, words = {"trials": trials(MANY)}, "Of 3,000 trials the 500 last are shown"
@@ -193,10 +194,11 @@ def test_texts_of_any_length_are_cut(folder, part):
 
 
 def test_a_sensitivity_analysis_of_very_many_groups(tmp_path):
-    points = [{"kept": 2, "accuracy": 0.5}]
+    points = [{"kept": 2, "value": 0.5}]
     found = {
-        "accuracy": 0.9,
-        "metric": "macs",
+        "value": 0.9,
+        "cost": "macs",
+        "metric": ACCURACY.to_dict(),
         "count": 8,
         "whole": [],
         "groups": [{"id": f"g{i}", "size": 4, "points": points} for i in range(MANY)],
@@ -211,7 +213,7 @@ def test_a_sensitivity_analysis_of_very_many_groups(tmp_path):
         ("curve", [{"stage": "search", "step": "one", "loss": 0.5}]),
         ("curve", [{"stage": "search", "step": 1, "loss": "low"}]),
         ("curve", [{"stage": "search", "step": 1, "budget": [1]}]),
-        ("curve", [{"stage": "search", "step": 1, "budget": 0.5, "metric": {}}]),
+        ("curve", [{"stage": "search", "step": 1, "budget": 0.5, "cost": {}}]),
         ("curve", [{"stage": 1, "step": 1}]),
         ("curve", [{"step": 1}]),
         ("curve", {"stage": "search"}),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import snnprune
 from snnprune.errors import RunError
 from snnprune.files import write_json
+from snnprune.measures import ACCURACY
 from snnprune.runs.visual import figures, write_page
 from visual.conftest import report
 
@@ -104,7 +105,7 @@ def test_ink_is_that_of_the_page(folder):
 
 def test_names_are_text_and_nothing_else(folder):
     groups = [{"id": NASTY, "size": 4, "kept": 3, "weakened": 2, "strengthened": 1}]
-    history = [{"stage": "search", "step": 2, "val_accuracy": 0.8, "counts": {NASTY: [3, 2, 1]}}]
+    history = [{"stage": "search", "step": 2, "val_value": 0.8, "counts": {NASTY: [3, 2, 1]}}]
     report(
         groups=groups,
         history=history,
@@ -198,12 +199,11 @@ def test_keys_of_a_newer_version_are_passed_over(folder):
 
 def test_the_cost_drawn_for_the_recovery_is_the_compact_models():
     figure = figures.course(
-        [
-            {"stage": "search", "step": 4, "loss": 0.7, "budget": 0.8, "metric": "macs"}
-        ],  # ended before the ramp did
+        [{"stage": "search", "step": 4, "loss": 0.7, "budget": 0.8, "cost": "macs"}],  # ended before the ramp did
         [],
         {"search": 4, "recover": 6},
         {"macs": 0.4, "params": 0.5},
+        ACCURACY,
     )
     (line,) = next(a for a in figure.axes if a.get_ylabel() == "share of macs").get_lines()[1:]
     assert list(line.get_xdata()) == [4, 10]

@@ -10,19 +10,20 @@ from conftest import compared
 from PIL import Image
 
 from snnprune.files import write_json
+from snnprune.measures import ACCURACY
 from snnprune.runs.report import ModelFigures
 from snnprune.runs.visual import comparison, figures, write_comparison, write_page, write_sensitivity
-from snnprune.runs.visual.compared import HEAD
+from snnprune.runs.visual.compared import head
 from snnprune.runs.visual.drawings import drawings
 from snnprune.runs.visual.material import read_material
 from visual.conftest import report
 from visual.test_page import ALL, NASTY, Reader, drawn
 
 TRIALS = [
-    {"macs": 0.5, "val_accuracy": 0.88, "drop": 0.02, "passed": False, "latency": 0.7, "dense_ms": 2.0},
-    {"macs": 0.75, "val_accuracy": 0.9, "drop": 0.0, "passed": True, "latency": None, "refused": "it varies"},
-    {"macs": 0.625, "val_accuracy": 0.895, "drop": 0.005, "passed": True, "latency": 0.8, "dense_ms": 2.0},
-    {"macs": 0.6, "val_accuracy": None, "drop": None, "passed": False, "why": "a layer collapsed"},
+    {"macs": 0.5, "val_value": 0.88, "drop": 0.02, "passed": False, "latency": 0.7, "dense_ms": 2.0},
+    {"macs": 0.75, "val_value": 0.9, "drop": 0.0, "passed": True, "latency": None, "refused": "it varies"},
+    {"macs": 0.625, "val_value": 0.895, "drop": 0.005, "passed": True, "latency": 0.8, "dense_ms": 2.0},
+    {"macs": 0.6, "val_value": None, "drop": None, "passed": False, "why": "a layer collapsed"},
 ]
 
 
@@ -135,8 +136,8 @@ def test_without_times_trials_are_drawn_against_the_cost_alone(folder):
     [
         ({"macs": 0.5}, TRIALS),
         (None, TRIALS),
-        ({"drop": 0.01}, [{"macs": "x", "val_accuracy": 0.5, "drop": 0.1, "passed": True}]),
-        ({"drop": 0.01}, [{"macs": 0.5, "val_accuracy": 1e300, "drop": 0.1, "passed": True}]),
+        ({"drop": 0.01}, [{"macs": "x", "val_value": 0.5, "drop": 0.1, "passed": True}]),
+        ({"drop": 0.01}, [{"macs": 0.5, "val_value": 1e300, "drop": 0.1, "passed": True}]),
         ({"latency": 0.5}, [{"macs": 0.5, "latency": 0.6, "passed": True}]),
     ],
 )
@@ -157,7 +158,7 @@ def test_runs_side_by_side_show_their_times(tmp_path):
         ("two", report(latency=compared(4.1, None, refused="it varies").to_dict())),
         ("old", report()),
     ]
-    rows = [dict(zip(HEAD, row, strict=True)) for row in comparison(runs)]
+    rows = [dict(zip(head(runs), row, strict=True)) for row in comparison(runs)]
     names = ("dense ms", "ms", "inputs/s", "speed-up")
     assert [[row[name] for name in names] for row in rows] == [
         ["4", "2", "500", "2.00x"],
@@ -178,7 +179,7 @@ def test_runs_of_other_devices_are_marked_and_not_drawn_together(tmp_path):
         ("two", report(latency=compared(9.0, 2.0, device="A phone").to_dict())),
         ("three", report(compact=ModelFigures(None, None, 100, 50), latency=compared(4.0, 1.0).to_dict())),
     ]
-    rows = [dict(zip(HEAD, row, strict=True)) for row in comparison(runs)]
+    rows = [dict(zip(head(runs), row, strict=True)) for row in comparison(runs)]
     assert [row["speed-up"] for row in rows] == ["2.00x [1]", "4.50x [2]", "4.00x [1]"]
     assert [row["ms"] for row in rows] == ["2 [1]", "2 [2]", "1 [1]"]
     read = Reader(write_comparison(runs, tmp_path / "all.html").read_text())
@@ -188,20 +189,21 @@ def test_runs_of_other_devices_are_marked_and_not_drawn_together(tmp_path):
 
 
 def test_trade_offs_are_drawn_at_their_places():
-    axis = figures.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time").axes[0]
+    axis = figures.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time", ACCURACY).axes[0]
     assert [tuple(map(float, line.get_xydata()[0])) for line in axis.get_lines()] == [(0.5, 0.88), (1.2, 0.7)]
     assert axis.get_xlabel() == "time"
 
 
 def found(*latencies: float | None) -> dict:
-    whole = [{"target": 0.5, "macs": 0.5, "params": 0.4, "accuracy": 0.7, "latency": one} for one in latencies]
+    whole = [{"target": 0.5, "macs": 0.5, "params": 0.4, "value": 0.7, "latency": one} for one in latencies]
     return {
-        "accuracy": 0.9,
-        "metric": "macs",
+        "value": 0.9,
+        "cost": "macs",
+        "metric": ACCURACY.to_dict(),
         "count": 8,
         "whole": whole,
         "served": {k: v for k, v in compared().to_dict().items() if k != "load"},
-        "groups": [{"id": "a", "size": 4, "points": [{"kept": 2, "accuracy": 0.5}]}],
+        "groups": [{"id": "a", "size": 4, "points": [{"kept": 2, "value": 0.5}]}],
     }
 
 
@@ -217,8 +219,8 @@ def test_a_sensitivity_analysis_is_drawn_against_time_too(tmp_path):
 
 
 def test_the_dense_model_is_at_one_and_slower_cuts_are_seen():
-    points = [{"latency": 1.3, "accuracy": 0.8}, {"latency": 0.5, "accuracy": 0.6}]
-    axis = figures.accuracy_curve(points, 0.9, "latency", "time").axes[0]
+    points = [{"latency": 1.3, "value": 0.8}, {"latency": 0.5, "value": 0.6}]
+    axis = figures.value_curve(points, 0.9, "latency", "time", ACCURACY).axes[0]
     assert [tuple(map(float, p)) for p in axis.get_lines()[0].get_xydata()] == [(0.5, 0.6), (1, 0.9), (1.3, 0.8)]
     assert axis.get_xlim()[1] > 1.3
 

@@ -6,32 +6,53 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...files import write_atomically
+from ...measures import ACCURACY, MetricInfo
 from ...shown import cut
 from ..report import Report, goal
 from ..times import digits, marks, per_second, speed_up
 from . import figures, html
+from .drawings import capital
 from .render import style, svg
 
-HEAD = (
-    *("run", "data", "target", "dense ms", "ms", "inputs/s", "speed-up"),
-    *("dense accuracy", "accuracy", "points", "MACs kept", "params kept"),
-)
+_NAME = 60  # characters of a metric's name
+_FIRST = ("run", "data", "target", "dense ms", "ms", "inputs/s", "speed-up")
+_LAST = ("MACs kept", "params kept")
+
+
+def head(runs: Sequence[tuple[str, Report]]) -> tuple[str, ...]:
+    """Names of the columns of `comparison`; where runs were judged by different metrics each row says by which."""
+    metric = _common(runs)
+    if metric is None:
+        return (*_FIRST, "metric", "dense value", "value", "change", *_LAST)
+    name = cut(metric.name, _NAME)
+    return (*_FIRST, f"dense {name}", name, metric.unit, *_LAST)
 
 
 def comparison(runs: Sequence[tuple[str, Report]]) -> list[tuple[str, ...]]:
-    """One row per run, in the order of `HEAD`; accuracies in per cent.
+    """One row per run, in the order of `head`.
 
     Times that are not to be compared with each other have different marks, of which `marks` says what they mean.
     """
     rows, (signs, _) = [], marks([r.latency for _, r in runs])
+    mixed = _common(runs) is None
     for (name, r), sign in zip(runs, signs, strict=True):
         # By compare() there was no run, and no target.
         wanted = "" if not r.groups and r.split == "given" else goal(r.target)
-        a, b = r.dense.accuracy, r.compact.accuracy
-        scores = ("", "", "") if a is None or b is None else (f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f}")
+        a, b, metric = r.dense.value, r.compact.value, r.metric
+        named = cut(metric.name, _NAME) if mixed else None
+        judged = ("", "", "")
+        if a is not None and b is not None:
+            judged = (metric.text(a), metric.text(b), metric.difference(b - a))
+        judged = judged if named is None else (named if judged[0] else "", *judged)
         shares = (f"{r.compact.macs / r.dense.macs:.1%}", f"{r.compact.params / r.dense.params:.1%}")
-        rows.append((cut(name), cut(r.data), wanted, *_times(r, sign), *scores, *shares))
+        rows.append((cut(name), cut(r.data), wanted, *_times(r, sign), *judged, *shares))
     return rows
+
+
+def _common(runs: Sequence[tuple[str, Report]]) -> MetricInfo | None:
+    """The metric of all runs; None where there are several."""
+    found = list(dict.fromkeys(r.metric for _, r in runs if r.compact.value is not None))
+    return None if len(found) > 1 else found[0] if found else ACCURACY
 
 
 def _times(report: Report, sign: str) -> tuple[str, ...]:
@@ -43,30 +64,39 @@ def _times(report: Report, sign: str) -> tuple[str, ...]:
 
 
 def write_comparison(runs: Sequence[tuple[str, Report]], path: Path) -> Path:
-    """Write a page with a table of the runs, and their accuracies over what they cost.
+    """Write a page with a table of the runs, and their metrics over what they cost.
 
     Raises:
         RunError: the file cannot be written.
     """
     signs, said = marks([r.latency for _, r in runs])
-    table = html.table(HEAD, comparison(runs))
+    table = html.table(head(runs), comparison(runs))
     parts = ["<h1>Runs side by side</h1>", table, *map(html.note, said)]
-    scored = [(name, r, r.compact.accuracy) for name, r in runs if r.compact.accuracy is not None]
-    timed = [
-        (name, r.latency["share"], accuracy)
-        for name, r, accuracy in scored
-        if r.latency is not None and r.latency["share"] is not None
-    ]
     with style():
-        if timed and not any(signs):
-            drawing = svg(figures.trade_off(timed, "time, as a share of the dense model's"), "time")
-            caption = "Accuracy over the measured time, as a share of the dense model's."
-            parts.append(html.section("What it takes", html.figure(drawing, caption)))
-        if scored:
-            points = [(name, r.compact.macs / r.dense.macs, accuracy) for name, r, accuracy in scored]
-            drawing = svg(figures.trade_off(points, "MACs kept"), "trade-off")
-            caption = "Accuracy over the share of MACs kept."
-            parts.append(html.section("What it costs", html.figure(drawing, caption)))
+        for at, metric in enumerate(dict.fromkeys(r.metric for _, r in runs)):
+            chosen = [(name, r, r.compact.value) for name, r in runs if r.metric == metric]
+            judged = [(name, r, value) for name, r, value in chosen if value is not None]
+            parts += _drawn(judged, metric, str(at or ""), timed=not any(signs))
     content = html.page("Runs side by side: snnprune", *parts)
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
     return path
+
+
+def _drawn(runs: Sequence[tuple[str, Report, float]], metric: MetricInfo, mark: str, *, timed: bool) -> list[str]:
+    """Sections on runs that were judged by one metric, whose names in the page have a mark of their own."""
+    parts, name = [], capital(cut(metric.name, _NAME))
+    times = [
+        (run, r.latency["share"], value)
+        for run, r, value in runs
+        if r.latency is not None and r.latency["share"] is not None
+    ]
+    if times and timed:
+        drawing = svg(figures.trade_off(times, "time, as a share of the dense model's", metric), f"time{mark}")
+        caption = f"{name} over the measured time, as a share of the dense model's."
+        parts.append(html.section("What it takes", html.figure(drawing, caption)))
+    if runs:
+        points = [(run, r.compact.macs / r.dense.macs, value) for run, r, value in runs]
+        drawing = svg(figures.trade_off(points, "MACs kept", metric), f"trade-off{mark}")
+        caption = f"{name} over the share of MACs kept."
+        parts.append(html.section("What it costs", html.figure(drawing, caption)))
+    return parts

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_atomically
-from ...shown import largest
+from ...measures import MetricInfo
+from ...shown import cut, largest
 from ..times import served_by
 from . import figures, html
-from .drawings import BARS
+from .drawings import BARS, capital
 from .render import style, svg
 
 
 def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
-    """Write a page with the accuracy against the kept share, for the whole model and for every group.
+    """Write a page with the metric against the kept share, for the whole model and for every group.
 
     Args:
         name: of the model.
@@ -25,7 +26,8 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
     Raises:
         RunError: the file cannot be written.
     """
-    accuracy, metric = found["accuracy"], found["metric"]
+    dense, kept, metric = found["value"], found["cost"], MetricInfo.read(found["metric"])
+    name_of_metric = capital(cut(metric.name, 60))
     note = (
         f"Nothing was trained between the cut and the measurement on {found['count']} inputs: this shows where "
         "the model is tender. The recovery of a run regains most of what is lost here."
@@ -35,17 +37,18 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
         timed = [point for point in found["whole"] if point.get("latency") is not None]
         if timed:
             cost = "time, as a share of the dense model's"
-            drawing = svg(figures.accuracy_curve(timed, accuracy, "latency", cost), "time")
+            drawing = svg(figures.value_curve(timed, dense, "latency", cost, metric), "time")
             served = served_by(found["served"])
-            caption = f"Accuracy against the measured time of the cuts through all groups: {served}."
+            caption = f"{name_of_metric} against the measured time of the cuts through all groups: {served}."
             parts.append(html.section("The whole model: time", html.figure(drawing, caption)))
         if found["whole"]:
-            drawing = svg(figures.accuracy_curve(found["whole"], accuracy, metric, f"{metric} kept"), "whole")
-            caption = f"Accuracy against the share of {metric} that one cut through all groups keeps."
+            drawing = svg(figures.value_curve(found["whole"], dense, kept, f"{kept} kept", metric), "whole")
+            caption = f"{name_of_metric} against the share of {kept} that one cut through all groups keeps."
             parts.append(html.section("The whole model", html.figure(drawing, caption)))
         groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")
-        drawing = svg(figures.accuracy_grid(groups, accuracy), "groups")
-        caption = f"Points of accuracy lost when only so many of one group's neurons are kept. {rest}".rstrip()
+        drawing = svg(figures.lost_grid(groups, dense, metric), "groups")
+        lost = f"Points of {cut(metric.name, 60)} lost" if metric.percent else f"Worse {cut(metric.name, 60)}"
+        caption = f"{lost} when only so many of one group's neurons are kept. {rest}".rstrip()
         parts.append(html.section("Group by group", html.figure(drawing, caption)))
     content = html.page(f"{name}: sensitivity", *parts)
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))

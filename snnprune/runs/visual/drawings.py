@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ...forms import is_number
-from ...shown import first, largest, last, spread
+from ...measures import MetricInfo
+from ...shown import cut, first, largest, last, spread
 from . import figures
 from .material import Material
 
@@ -22,6 +23,7 @@ _POINTS, _EPOCHS = 1000, 200  # of a curve
 _LAYERS, _MAPS, _SIDE = 12, 8, 512  # rows and columns of feature maps, and pixels along a side of one
 _PLANES = 4  # channels of an input
 _TRIALS, _SLOWEST = 500, 1e6  # in one figure, and times the dense model's time
+_NAME, _FAR = 60, 1e30  # characters of a metric's name, and how large a value is that can be drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,44 +88,53 @@ def _course(material: Material) -> Iterator[Drawing]:
         return found
 
     curve = thinned(report.curve, "points")
-    history = thinned([h for h in report.history if h.get("val_accuracy") is not None], "epochs")
+    history = thinned([h for h in report.history if h.get("val_value") is not None], "epochs")
     if curve or history:
         a, b = report.dense, report.compact
         alive = b.params if b.nonzero is None else b.nonzero
         kept = {"macs": b.macs / a.macs, "params": alive / a.params}
-        draw = lambda: figures.course(curve, history, report.steps, kept)  # noqa: E731
+        draw = lambda: figures.course(curve, history, report.steps, kept, report.metric)  # noqa: E731
         yield _drawing("course", "Course of the run", [text, *sentences], draw)
 
 
 def _trials(material: Material) -> Iterator[Drawing]:
-    """Accuracy against cost, and against time where trials were timed; of a `drop` target."""
+    """The metric against cost, and against time where trials were timed; of a `drop` target."""
     report = material.report
-    metric = next((name for name in ("macs", "params") if any(name in trial for trial in report.trials)), "macs")
+    metric = report.metric
+    kept = next((name for name in ("macs", "params") if any(name in trial for trial in report.trials)), "macs")
     allowed = None if report.target is None else report.target.get("drop")
-    found = [point for trial in report.trials if (point := _point(trial, metric)) is not None]
+    found = [point for trial in report.trials if (point := _point(trial, kept, metric)) is not None]
     if not found or not isinstance(allowed, (int, float)):
         return
     found, rest = last(found, _TRIALS, "trials")
     costs = {"latency": "time, share of the dense model's"} if any(p["latency"] for p in found) else {}
-    costs[metric] = f"{metric.replace('macs', 'MACs')} kept"
+    costs[kept] = f"{kept.replace('macs', 'MACs')} kept"
     best = found[-1]["dense"]
-    text = "Validation accuracy of the trials over what they kept; the dense model is the point at 100 %."
+    name = cut(metric.name, _NAME)
+    text = f"Validation {name} of the trials over what they kept; the dense model is the point at 100 %."
     if "latency" in costs and any(p["latency"] is None for p in found):
         text += " Trials without a time that can be believed are missing over the time."
-    draw = lambda: figures.trials(found, costs, best, best - allowed)  # noqa: E731
-    yield _drawing("trials", "Accuracy against time and cost", [text, rest], draw)
+    draw = lambda: figures.trials(found, costs, metric, best, metric.worse(best, allowed))  # noqa: E731
+    yield _drawing("trials", f"{capital(name)} against time and cost", [text, rest], draw)
 
 
-def _point(trial: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
+def capital(name: str) -> str:
+    """A name at the beginning of a sentence; a shorthand such as mIoU stays."""
+    return name.capitalize() if name.islower() else name
+
+
+def _point(trial: Mapping[str, Any], kept: str, metric: MetricInfo) -> dict[str, Any] | None:
     """What is drawn of a trial; None of one that failed, or is of another kind."""
-    cost, accuracy, lost = (_within(trial.get(name), -1, 1) for name in (metric, "val_accuracy", "drop"))
-    if cost is None or accuracy is None or lost is None:
+    far = 1.0 if metric.percent else _FAR
+    cost = _within(trial.get(kept), 0, 1)
+    value, lost = (_within(trial.get(name), -far, far) for name in ("val_value", "drop"))
+    if cost is None or value is None or lost is None:
         return None
     return {
-        metric: cost,
+        kept: cost,
         "latency": _within(trial.get("latency"), 0, _SLOWEST),
-        "accuracy": accuracy,
-        "dense": accuracy + lost,
+        "value": value,
+        "dense": metric.worse(value, -lost),
         "passed": trial.get("passed") is True,
     }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ...measures import MetricInfo
 from ...shown import cut
 from .render import INK, KINDS, PRUNED, STRENGTHENED, WEAKENED
 
@@ -72,17 +73,18 @@ def course(
     history: Sequence[Mapping[str, Any]],
     steps: Mapping[str, int],
     kept: Mapping[str, float],
+    metric: MetricInfo,
 ) -> Figure:
-    """Loss, cost and validation accuracy over the training steps of both stages.
+    """Loss, cost and the metric on validation data over the training steps of both stages.
 
     The cost is what the budget allows in the search, and in the recovery what the compact model has: its share
-    of each metric is `kept`.
+    of each cost is `kept`.
     """
     begins = {"search": steps.get("probe", 0)}
     begins["recover"] = begins["search"] + steps.get("search", 0)
-    accuracy = [h for h in history if h.get("val_accuracy") is not None]
+    judged = [h for h in history if h.get("val_value") is not None]
     budget = [p for p in curve if p.get("budget") is not None]
-    rows = [bool(curve), bool(budget), bool(accuracy)]
+    rows = [bool(curve), bool(budget), bool(judged)]
     figure = _figure(0.4 + 1.35 * sum(rows))
     axes = iter(np.atleast_1d(figure.subplots(sum(rows), 1, sharex=True)))
 
@@ -109,17 +111,24 @@ def course(
     if curve:
         found.append(draw("training loss", curve, "loss", lw=1.2))
     if budget:
-        metric = next((str(p["metric"]) for p in budget if p.get("metric")), "cost")
-        ends = [0, steps.get("recover", 0)] if metric in kept else []
-        held = [{"stage": "recover", "step": step, "budget": kept[metric]} for step in ends]
-        found.append(draw(f"share of {metric}", [*budget, *held], "budget", lw=1.2))
+        named = (p.get("cost", p.get("metric")) for p in budget)  # until 0.2 it was called a metric
+        cost = next((str(name) for name in named if name), "cost")
+        ends = [0, steps.get("recover", 0)] if cost in kept else []
+        held = [{"stage": "recover", "step": step, "budget": kept[cost]} for step in ends]
+        found.append(draw(f"share of {cost}", [*budget, *held], "budget", lw=1.2))
         found[-1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    if accuracy:
-        found.append(draw("val accuracy", accuracy, "val_accuracy", lw=1.2, marker="."))
-        found[-1].yaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
+    if judged:
+        found.append(draw(f"val {_short(metric.name)}", judged, "val_value", lw=1.2, marker="."))
+        _values(found[-1], metric)
     found[-1].set_xlabel("training step")
     found[0].legend(ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return figure
+
+
+def _values(axis: Axes, metric: MetricInfo) -> None:
+    """Let the axis of a metric's values show them as what they are."""
+    if metric.percent:
+        axis.yaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
 
 
 def counts(seen: Mapping[int, Mapping[str, Sequence[int]]], sizes: Mapping[str, int]) -> Figure:
@@ -207,71 +216,82 @@ def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def trade_off(points: Sequence[tuple[str, float, float]], cost: str) -> Figure:
-    """Runs as points: (name, share of the cost that is kept, accuracy)."""
+def trade_off(points: Sequence[tuple[str, float, float]], cost: str, metric: MetricInfo) -> Figure:
+    """Runs as points: (name, share of the cost that is kept, value of the metric)."""
     figure = _figure(3.2)
     axis = figure.subplots()
-    for number, (name, share, accuracy) in enumerate(points):
-        axis.plot([share], [accuracy], "o", color=f"C{number % 10}")
-        axis.annotate(_short(name, 28), (share, accuracy), (5, 4), textcoords="offset points", fontsize=7)
-    axis.set(xlabel=cost, ylabel="accuracy")
-    for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter(lambda v, _: f"{v:.1%}")
+    for number, (name, share, value) in enumerate(points):
+        axis.plot([share], [value], "o", color=f"C{number % 10}")
+        axis.annotate(_short(name, 28), (share, value), (5, 4), textcoords="offset points", fontsize=7)
+    axis.set(xlabel=cost, ylabel=_short(metric.name))
+    axis.xaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
+    _values(axis, metric)
     axis.margins(0.15)
     axis.grid(alpha=0.25)
     return figure
 
 
-def accuracy_curve(points: Sequence[Mapping[str, Any]], dense: float, metric: str, cost: str) -> Figure:
-    """Accuracy over the kept share of a cost, of which the key in a point is `metric`; the dense model at 1."""
+def value_curve(
+    points: Sequence[Mapping[str, Any]], dense: float, key: str, cost: str, metric: MetricInfo
+) -> Figure:
+    """The metric over the kept share of a cost, which is under `key` in a point; the dense model at 1."""
     figure = _figure(2.6)
     axis = figure.subplots()
-    xs, ys = zip(*sorted([(1.0, dense), *((p[metric], p["accuracy"]) for p in points)]), strict=True)
+    xs, ys = zip(*sorted([(1.0, dense), *((p[key], p["value"]) for p in points)]), strict=True)
     axis.plot(xs, ys, marker="o", color=WEAKENED)
     axis.axhline(dense, color=PRUNED, lw=0.8)
-    axis.set(xlabel=cost, ylabel="accuracy", xlim=(0, 1.02 * max(xs)))
-    for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter(lambda v, _: f"{v:.0%}")
+    axis.set(xlabel=cost, ylabel=_short(metric.name), xlim=(0, 1.02 * max(xs)))
+    axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    _values(axis, metric)
     axis.grid(alpha=0.25)
     return figure
 
 
-def trials(points: Sequence[Mapping[str, Any]], costs: Mapping[str, str], dense: float, allowed: float) -> Figure:
-    """Accuracies of trials over what they kept of each cost, the dense model at 1.
+def trials(
+    points: Sequence[Mapping[str, Any]],
+    costs: Mapping[str, str],
+    metric: MetricInfo,
+    dense: float,
+    allowed: float,
+) -> Figure:
+    """The metric of trials over what they kept of each cost, the dense model at 1.
 
     Args:
-        points: `accuracy`, `passed`, and shares by the keys of `costs`, None where one is not known.
+        points: `value`, `passed`, and shares by the keys of `costs`, None where one is not known.
         costs: key -> name of a cost, at least one.
-        dense: accuracy of the dense model.
-        allowed: accuracy that is just enough.
+        metric: what the values mean.
+        dense: value of the dense model.
+        allowed: value that is just good enough.
     """
     figure = _figure(2.6)
     for axis, (key, cost) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
         shown = [p for p in points if p[key] is not None]
-        curve = sorted([(1.0, dense), *((p[key], p["accuracy"]) for p in shown)])
+        curve = sorted([(1.0, dense), *((p[key], p["value"]) for p in shown)])
         axis.plot(*zip(*curve, strict=True), color=PRUNED, lw=0.8)
         for passed, color, label in ((True, WEAKENED, "enough"), (False, STRENGTHENED, "too little")):
             chosen = [p for p in shown if p["passed"] is passed]
-            axis.plot([p[key] for p in chosen], [p["accuracy"] for p in chosen], "o", color=color, label=label)
+            axis.plot([p[key] for p in chosen], [p["value"] for p in chosen], "o", color=color, label=label)
         axis.axhline(allowed, color=PRUNED, lw=0.8, ls="--", label="allowed")
-        axis.set(xlabel=cost, ylabel="val accuracy")
+        axis.set(xlabel=cost, ylabel=f"val {_short(metric.name)}")
         axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-        axis.yaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
+        _values(axis, metric)
         axis.grid(alpha=0.25)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=3, loc="outside upper left")
     return figure
 
 
-def accuracy_grid(groups: Sequence[Mapping[str, Any]], dense: float) -> Figure:
-    """Per group and kept share, the points of accuracy that are lost, as numbers on a shade."""
-    lost = np.array([[100 * (dense - p["accuracy"]) for p in g["points"]] for g in groups])
+def lost_grid(groups: Sequence[Mapping[str, Any]], dense: float, metric: MetricInfo) -> Figure:
+    """Per group and kept share, how much worse the metric is, as numbers on a shade; fractions in points."""
+    unit, most = (100, 1.0) if metric.percent else (1, 1e-9)
+    lost = np.array([[unit * metric.lost(dense, p["value"]) for p in g["points"]] for g in groups])
+    top = max(most, float(lost.max()))
     figure = _figure(0.6 + 0.2 * len(groups))
     axis = figure.subplots()
-    axis.imshow(lost, cmap="Oranges", vmin=0, vmax=max(1.0, float(lost.max())), aspect="auto")
+    axis.imshow(lost, cmap="Oranges", vmin=0, vmax=top, aspect="auto")
     for (row, column), value in np.ndenumerate(lost):
-        dark = value > 0.6 * max(1.0, float(lost.max()))
-        axis.text(column, row, f"{value:.1f}", ha="center", va="center", color="white" if dark else "#000001")
+        dark, text = value > 0.6 * top, f"{value:.1f}" if metric.percent else f"{value:.3g}"
+        axis.text(column, row, text, ha="center", va="center", color="white" if dark else "#000001")
     shares = [f"{p['kept'] / groups[0]['size']:.0%}" for p in groups[0]["points"]]
     axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="neurons kept")
     axis.set(yticks=range(len(groups)), yticklabels=[_short(g["id"]) for g in groups])

@@ -78,9 +78,11 @@ def _page(material: Material, drawn: Sequence[str]) -> str:
     parts.append(html.section("Can it be trusted?", _exactness(material)))
     if report.trials:
         trials, rest = last(report.trials, ROWS, "trials")  # under a target of latency the last is the final model
-        names, more = first(list(dict.fromkeys(key for trial in trials for key in trial)), _COLUMNS, "columns")
+        keys = dict.fromkeys(key for trial in trials for key in trial if key not in ("val_metric", "val_accuracy"))
+        names, more = first(list(keys), _COLUMNS, "columns")
+        heads = [f"val {report.metric.name}" if name == "val_value" else name for name in names]
         rows = [[_trial_cell(trial, name) for name in names] for trial in trials]
-        parts.append(html.section("Trials", html.table(names, rows), html.note(rest), html.note(more)))
+        parts.append(html.section("Trials", html.table(heads, rows), html.note(rest), html.note(more)))
     if report.kept_whole:
         groups, rest = first(report.kept_whole, ROWS, "groups")
         kept = [(k["id"], k["reason"]) for k in groups]
@@ -108,9 +110,10 @@ def _tiles(material: Material) -> str:
         tiles.append((speed_up(times), f"as fast, {cut(times['engine'], _NAME)} at batch size {batch}"))
         tiles.append((compact, f"a call, dense {dense}"))
         tiles.append((fast, f"inputs a second, dense {slow}"))
-    if a.accuracy is not None and b.accuracy is not None:
-        change = 100 * (b.accuracy - a.accuracy)
-        tiles.append((f"{b.accuracy:.2%}", f"{material.report.split} accuracy, {change:+.2f} points"))
+    if a.value is not None and b.value is not None:
+        metric = material.report.metric
+        what = f"{cut(material.report.split, _NAME)} {cut(metric.name, _NAME)}"
+        tiles.append((metric.text(b.value), f"{what}, {metric.change(a.value, b.value)}"))
     tiles.append((f"{b.macs / a.macs:.1%}", "of the MACs kept"))
     tiles.append((f"{b.params / a.params:.1%}", "of the parameters kept"))
     if b.nonzero is not None:

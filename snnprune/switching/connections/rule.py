@@ -82,7 +82,7 @@ class Neurons:
             for g in groups
             if g.prunable
             and g.consumers
-            and not any(m.role in ("parameter", "heads") for m in g.members)
+            and not any(m.role in ("parameter", "heads", "size", "call") for m in g.members)
             and all(m.module in known for m in g.consumers)
         ]
         self._places = {

@@ -29,6 +29,7 @@ class Source:
         unit: weights that belong together (a kernel position is meaningful, an input channel's
             place is not), so that columns are sorted in units of this many.
         matrix: the weights are a parameter outside layers, such as the projection in `nn.MultiheadAttention`.
+        own: name of the weight in its layer.
     """
 
     module: str
@@ -38,12 +39,13 @@ class Source:
     length: int
     unit: int
     matrix: bool = False
+    own: str = "weight"
     _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """Of the whole tensor in the model."""
-        return self.module if self.matrix else f"{self.module}.weight"
+        return self.module if self.matrix else f"{self.module}.{self.own}"
 
     def weight(self, model: nn.Module) -> Tensor:
         """The whole tensor."""
@@ -87,17 +89,18 @@ def sources_of(model: nn.Module, group: NeuronGroup) -> list[Source]:
             source = _matrix(parameters[member.module], member, group.size)
             if source is not None:
                 found.append(source)
-        if member.role in ("parameter", "heads"):
+        if member.role not in ("producer", "consumer", "between"):
             continue
         module = model.get_submodule(member.module)
-        weighted = layers.is_conv(module) or isinstance(module, nn.Linear)
-        if not weighted:
+        own = layers.main_weight(module)
+        if own is None:
             continue
+        weight = getattr(module, own)
         side: Side = "outgoing" if member.role == "consumer" else "incoming"
-        if (id(module.weight), side) in seen:
+        if (id(weight), side) in seen:
             continue
-        seen.add((id(module.weight), side))
-        source = _source(module, member, side, group.size)
+        seen.add((id(weight), side))
+        source = _source(module, member, side, group.size, own)
         if source is not None:
             found.append(source)
     return found
@@ -124,12 +127,12 @@ def _channels(member: Member, size: int) -> Tensor | None:
     return torch.tensor([member.channels[i] for i in order])
 
 
-def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source | None:
+def _source(module: nn.Module, member: Member, side: Side, size: int, own: str) -> Source | None:
     channels = _channels(member, size)
     if channels is None:
         return None
     per_neuron = len(channels) // size
-    weight = module.weight
+    weight = getattr(module, own)
     assert isinstance(weight, Tensor)
     if side == "outgoing":
         if isinstance(module, layers.IndexedLinear):
@@ -139,7 +142,7 @@ def _source(module: nn.Module, member: Member, side: Side, size: int) -> Source 
     else:
         each = weight.numel() // layers.out_width(module)
     kernel = 1 if isinstance(module, nn.Linear) else int(weight[0, 0].numel())
-    return Source(member.module, side, channels, per_neuron, each * per_neuron, kernel)
+    return Source(member.module, side, channels, per_neuron, each * per_neuron, kernel, own=own)
 
 
 def over_rms(rows: Tensor) -> Tensor:

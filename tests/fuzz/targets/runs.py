@@ -152,9 +152,12 @@ def report_files() -> list[bytes]:
         seconds=1.5,
         device="cpu",
         kept_whole=[{"id": "b", "reason": "it is an output"}],
-        history=[{"stage": "search", "step": s, "val_accuracy": 0.5, "counts": {"a": [4, 1, 3]}} for s in (1, 2)],
-        curve=[{"stage": "search", "step": s, "loss": 0.5, "budget": 0.5, "metric": "macs"} for s in (1, 2, 3)],
-        trials=[{"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True, "latency": 0.6}],
+        history=[
+            {"stage": "search", "step": s, "val_value": 0.5, "val_accuracy": 0.5, "counts": {"a": [4, 1, 3]}}
+            for s in (1, 2)
+        ],
+        curve=[{"stage": "search", "step": s, "loss": 0.5, "budget": 0.5, "cost": "macs"} for s in (1, 2, 3)],
+        trials=[{"macs": 0.5, "val_value": 0.9, "val_accuracy": 0.9, "drop": 0.0, "passed": True, "latency": 0.6}],
         latency={
             **dict.fromkeys(("dense_ms", "compact_ms", "share", "spread", "dense_spread", "compact_spread"), 0.5),
             **dict.fromkeys(("engine", "version", "device", "precision", "load", "refused"), "words"),

@@ -1,0 +1,87 @@
+"""How a command's help is laid out: options in groups, then examples that can be pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from typer.core import TyperCommand
+
+OWN = "Options"
+GROUPS = {
+    "The model": ("arch", "num_classes", "entry", "trust_pickle"),
+    "The data": (
+        "data", "data_root", "mean", "std", "image_size", "crop_ratio", "augment", "val_split", "workers",
+        "batch_size", "limit",
+    ),
+    "What is cut": ("target", "granularity", "trials", "keep", "floor", "round_to"),
+    "Learning": ("epochs", "lr", "seed", "device", "precision", "channels_last", "compile"),
+    "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
+}  # fmt: skip
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+_FLAGS = {"help_option_names": ["-h", "--help"]}
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose options stand in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then the options of each group."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            is_argument = param.param_type_name == "argument"
+            group = "Arguments" if is_argument else _GROUP_OF.get(param.name or "", OWN)
+            found.setdefault(group, []).append(record)
+        for group in ("Arguments", *GROUPS, OWN):
+            if group in found:
+                with formatter.section(group):
+                    formatter.write_dl(found[group])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are, one line each, however long."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def add(app: Any, command: Callable[..., None]) -> None:
+    """Make a function a command of the application.
+
+    Args:
+        app: the application.
+        command: the function.
+    """
+    example = "\n".join(EXAMPLES[command.__name__])
+    app.command(cls=GroupedCommand, epilog=example, context_settings=_FLAGS)(command)
+
+
+EXAMPLES = {
+    "optimize": (
+        "snnprune optimize model.pt --data cifar10",
+        "snnprune optimize model.pt --data photos --target latency=0.5 --epochs 10",
+        "snnprune optimize model.pt --arch net.py:build --data loaders.py:loaders --target drop=0.01",
+        "snnprune optimize --config runs/model-1/run.yaml --epochs 40",
+    ),
+    "export": (
+        "snnprune export --onnx",
+        "snnprune export runs/model-1 --onnx --fp16 --output small.onnx",
+        "snnprune export runs/model-1 --onnx --int8 --data photos",
+    ),
+    "inspect": ("snnprune inspect model.pt", "snnprune inspect model.pt --target macs=0.3 --keep 'layer4'"),
+    "evaluate": (
+        "snnprune evaluate runs/model-1 --data photos",
+        "snnprune evaluate small.onnx --data photos --limit 500",
+    ),
+    "compare": ("snnprune compare runs/model-1 runs/model-2 --html both.html",),
+    "sensitivity": ("snnprune sensitivity model.pt --data photos --html curves.html",),
+    "profile": ("snnprune profile model.pt --engine cpu", "snnprune profile model.pt --script times.py"),
+    "bench": (
+        "snnprune bench dense.onnx runs/model-1",
+        "snnprune bench model.pt runs/model-1 --engine torch --engine cpu --batch-size 1",
+    ),
+    "doctor": ("snnprune doctor",),
+}
