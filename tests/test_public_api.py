@@ -16,7 +16,6 @@ ROOT = Path(snnprune.__file__).parent
 # A module imports only modules of a smaller rank.
 RANK = {
     "shown": -1,
-    "intervals": 0,
     "errors": 0,
     "streams": 0,
     "memory": 1,

@@ -14,7 +14,7 @@ from ..files import brief, reason, write_atomically
 
 _LONGEST = 2**16  # bytes of a file: what is longer is no list of options
 _LEFT_OUT = {"config_file", "output", "resume", "dry_run", "as_json"}  # where a run goes, and how it is told
-_CODE = ("arch", "data")  # whose values may be `file.py:function`
+_CODE = ("arch", "data", "metric")  # whose values may be `file.py:function`
 _TYPED = {"trust_pickle"}  # what lets code of others run is asked for in person, or not at all
 _HEAD = (
     "# What this run was asked for. It is repeated by: snnprune optimize --config THIS_FILE --output NEW_FOLDER\n"
@@ -43,7 +43,7 @@ def refuse_code(context: typer.Context) -> None:
         context: of the command, after its values are read.
 
     Raises:
-        ConfigError: an architecture or data of the form `file.py:function` come from the file.
+        ConfigError: an architecture, data or a metric of the form `file.py:function` come from the file.
     """
     for name in _CODE:
         value, source = str(context.params.get(name)), context.get_parameter_source(name)

@@ -14,7 +14,7 @@ GROUPS = {
         "data", "data_root", "mean", "std", "image_size", "crop_ratio", "augment", "val_split", "workers",
         "batch_size", "limit",
     ),
-    "What is cut": ("target", "granularity", "trials", "keep", "floor", "round_to"),
+    "What is cut": ("target", "granularity", "trials", "keep", "width", "outputs", "floor", "round_to", "metric"),
     "Learning": ("epochs", "lr", "seed", "device", "precision", "channels_last", "compile"),
     "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
 }  # fmt: skip
@@ -28,12 +28,14 @@ class GroupedCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then the options of each group."""
         found: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
+        params = self.get_params(ctx)
+        groups = _GROUP_OF if any(param.name == "data" for param in params) else {}  # few options stand together
+        for param in params:
             record = param.get_help_record(ctx)
             if record is None:
                 continue
             is_argument = param.param_type_name == "argument"
-            group = "Arguments" if is_argument else _GROUP_OF.get(param.name or "", OWN)
+            group = "Arguments" if is_argument else groups.get(param.name or "", OWN)
             found.setdefault(group, []).append(record)
         for group in ("Arguments", *GROUPS, OWN):
             if group in found:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import StructureError
 
-_PLACE = re.compile(r"\w{1,200}/\w{1,50}@(\d{1,6})\.(\d{1,6})-(\d{1,6})\.(\d{1,6})", re.ASCII)
+_PLACE = re.compile(r"\w{1,200}/(\w{1,50})@(\d{1,6})\.(\d{1,6})-(\d{1,6})\.(\d{1,6})", re.ASCII)
+_SIZED = ("view", "reshape", "unflatten", "split", "split_with_sizes")  # what takes sizes, as `graph.asked` sees
 _SIZES = "_cut_sizes"  # attribute: method and call -> position -> number
 
 
@@ -182,9 +183,9 @@ class _Change(ast.NodeTransformer):
 def _absolute(call: str, first: int) -> tuple[int, int, int, int]:
     """Line and column of a call's begin and end."""
     found = _PLACE.fullmatch(call)
-    if found is None:
+    if found is None or found[1] not in _SIZED:
         raise StructureError(f"{call[:100]!r} names no call in a module's code.")
-    line, column, last, stop = map(int, found.groups())
+    line, column, last, stop = map(int, found.groups()[1:])
     return line + first, column, last + first, stop
 
 

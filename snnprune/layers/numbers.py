@@ -25,6 +25,8 @@ _OWN = frozenset({*nn.Module().__dict__, _FOLLOWED, "_cut_sizes", "training"})
 def number_at(module: nn.Module, path: str) -> int | None:
     """The integer at a dotted path of attributes, keys and places (`unflattened_size.0`); None without one."""
     value: Any = module
+    if path.partition(".")[0] in _OWN or "__" in path:  # PyTorch's, and Python's
+        return None
     for part in path.split("."):
         value = _inside(value, part)
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else None

@@ -20,7 +20,7 @@ _RISE = 3.0
 
 def count_of(loader: Any) -> int | None:
     """How many inputs a loader reads in one pass, where it tells."""
-    data = getattr(loader, "samples", None) if hasattr(loader, "samples") else getattr(loader, "dataset", None)
+    data = getattr(loader, "samples", getattr(loader, "dataset", None))
     try:
         return len(data)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):

@@ -39,13 +39,13 @@ def test_nothing_is_left_of_a_run_that_fails(refused, here):
     refused(*given(here, {"model": "digits.pt", "data": "nowhere"}), *ARCH, says="'nowhere'")
 
 
-@pytest.mark.parametrize("name", ["arch", "data"])
+@pytest.mark.parametrize("name", ["arch", "data", "metric"])
 def test_a_file_runs_no_code(refused, here, name):
     """A folder that was handed over may hold both the options and what they name."""
     (here / "evil.py").write_text("raise SystemExit('run')\n")
     content = {"model": "digits.pt", "data": "digits", "arch": "resnet18", name: "evil.py:f"}
     refused(*given(here, content), says=("names code to run", f"say so: --{name} evil.py:f"))
-    own = ARCH if name == "data" else []
+    own = [] if name == "arch" else ARCH
     refused(
         *given(here, content), *own, f"--{name}", "evil.py:f", says="evil.py"
     )  # asked for in person, it is run
