@@ -6,7 +6,12 @@
 
 `memory` writes a folder laid out as ImageNet's (`train/<class>/`, `val/<class>/`) of small JPEG files, of which
 many are links to one another, and runs `inspect`, `evaluate --limit 500` and `optimize --epochs 0.01` on it, each
-in a process of its own, whose largest resident memory is taken, with that of its workers. `rate` reads a folder
+in a process of its own, whose largest resident memory is taken, with that of its workers. How much the machine
+would give is in the row too, since images are held where an eighth of it holds them; Linux says 3 GiB by
+
+    systemd-run --user --scope -p MemoryMax=3G -p MemorySwapMax=0 python benchmarks/images.py memory
+
+`rate` reads a folder
 of photos by our loader and by torchvision's `ImageFolder` in PyTorch's `DataLoader`, with the same transforms and
 the same number of workers, one epoch each in turn. Rows go into `images.json`.
 """
@@ -35,6 +40,7 @@ from torchvision.transforms import v2
 
 import snnprune
 from snnprune.data import StreamLoader
+from snnprune.memory import available_memory
 
 RESULTS, TABLE = HERE / "images.json", HERE / "images.md"
 _DISTINCT = 200
@@ -99,7 +105,7 @@ def _held(pid: int) -> int:
 
 def memory(args: Any) -> list[dict[str, Any]]:
     """Rows of the commands."""
-    rows = []
+    rows, free = [], available_memory()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         layout(folder / "photos", args.images, args.classes)
@@ -110,11 +116,21 @@ def memory(args: Any) -> list[dict[str, Any]]:
         for name, more in (
             ("inspect", common),
             ("evaluate", [*data, "--limit", "500"]),
-            ("optimize", [*data, "--epochs", "0.01", "--batch-size", "64", "--no-time", "--output", "out"]),
+            (
+                "optimize",
+                [*data, "--epochs", "0.01", "--batch-size", str(args.batch_size), "--no-time", "--output", "out"],
+            ),
         ):
             seconds, most = peak_of([sys.executable, "-m", "snnprune", name, "net.pt", *more], folder)
             rows.append(
-                {"case": name, "images": args.images, "classes": args.classes, "seconds": seconds, "bytes": most}
+                {
+                    "case": name,
+                    "images": args.images,
+                    "classes": args.classes,
+                    "free": free,
+                    "seconds": seconds,
+                    "bytes": most,
+                }
             )
             say(name, f"{seconds:.0f} s", f"{most / 2**30:.2f} GiB")
     return rows
@@ -176,11 +192,13 @@ def table() -> str:
     """What the rows say."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     text = "# Folders of photos\n\nMade by `python benchmarks/images.py`, rows in `images.json`.\n\n"
-    text += "Memory is the most that a command and its workers held at once.\n\n"
-    text += "| command | images | classes | seconds | memory, GiB |\n|---|---|---|---|---|\n"
+    text += "Memory is the most that a command and its workers held at once, "
+    text += "of what the machine (or the control group) gave.\n\n"
+    text += "| command | images | classes | seconds | memory, GiB | of, GiB |\n|---|---|---|---|---|---|\n"
     for r in (r for r in rows if r["benchmark"] == "memory"):
         text += (
-            f"| `{r['case']}` | {r['images']} | {r['classes']} | {r['seconds']:.0f} | {r['bytes'] / 2**30:.2f} |\n"
+            f"| `{r['case']}` | {r['images']} | {r['classes']} | {r['seconds']:.0f} | {r['bytes'] / 2**30:.2f} "
+            f"| {r['free'] / 2**30:.2f} |\n"
         )
     text += "\nImages a second; the ratio is of epochs in turn.\n\n"
     text += "| for | workers | ours | torchvision's | ours / torchvision's |\n|---|---|---|---|---|\n"
@@ -200,6 +218,7 @@ def main() -> None:
     made.add_argument("--photos")
     made.add_argument("--image-size", type=int, default=224)
     made.add_argument("--workers", type=int, default=2)
+    made.add_argument("--batch-size", type=int, default=64)
     made.add_argument("--table", action="store_true")
     args = made.parse_args()
     if args.table:

@@ -38,7 +38,8 @@ def malformed(report: Any) -> str | None:
         "seed": lambda v: type(v) is int,
         "config": lambda v: type(v) is dict,
         **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
-        **dict.fromkeys(("odd_widths", "steps"), lambda v: all(map(is_count, v.values()))),
+        "both_right": lambda v: v is None or is_count(v),
+        **dict.fromkeys(("odd_widths", "steps", "inputs"), lambda v: all(map(is_count, v.values()))),
         **dict.fromkeys(("curve", "history"), lambda v: _every(v, is_point)),
     }
     return next((name for name, fits in forms.items() if not _fits(getattr(report, name), fits)), None)

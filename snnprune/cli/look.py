@@ -168,7 +168,9 @@ def evaluate(
             emit({"model": str(model), "data": data, **result.to_dict()})
         loss = "" if result.loss is None else f", loss {result.loss:.4f}"
         figures = f"{result.metric.name} {result.metric.text(result.value)}{loss}"
-        say(f"{model}: {figures} on {result.count} test images of {data}")
+        low, high = map(result.metric.text, result.interval or (0.0, 0.0))
+        sure = f" (95 % interval: {low} to {high})" if result.interval else ""
+        say(f"{model}: {figures} on {result.count} test images of {data}{sure}")
 
 
 def compare(

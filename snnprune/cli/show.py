@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..graph import NeuronGroup
+from ..runs.judged import worth
 from ..runs.report import Report, finite, human
 from ..runs.times import remarks
 from ..shown import ROWS, cut, first, largest, visible
@@ -118,6 +119,8 @@ def summary(report: Report, run: Path) -> None:
     if onnx.is_file():
         table.add_row("ONNX file", "", size(onnx), "")
     console.print(table)
+    for sentence in worth(report):
+        say(sentence)
     for sentence in remarks(report.latency) if report.latency is not None else ():
         say(sentence)
     if report.groups:

@@ -15,6 +15,7 @@ from ..inputs import logits_of, split_batch
 from ..labels import classes_of, read_labels, targets_of, unread_targets
 from ..late import runs_ahead
 from ..ranks import Ranks
+from .answers import Answers, mark_of
 from .info import ACCURACY, Evaluation
 from .metric import Measure
 from .passes import Told, batches_of, evaluating, module_of, place_of
@@ -39,6 +40,7 @@ class Accuracy(Measure):
         where, total = place_of(module, device), 0
         hits: list[Tensor] = []  # read together at the end: each alone would make the CPU wait
         losses: list[Tensor] = []
+        marks: list[Tensor] = []
         doubtful: list[tuple[Tensor, Tensor, Tensor]] = []
         with evaluating(module):
             for _, batch in batches_of(loader, ranks):
@@ -59,15 +61,19 @@ class Accuracy(Measure):
                     targets = targets_of(logits, labels)
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 losses.append(F.cross_entropy(logits, targets, reduction="sum"))
-                hits.append((logits.argmax(1) == classes_of(targets)).sum())
+                hits.append(logits.argmax(1) == classes_of(targets))
+                marks.append(mark_of(images))
                 total += len(labels)
                 if on_batch:
                     on_batch()
         if doubtful and any(torch.stack([wrong for wrong, _, _ in doubtful]).tolist()):
             for _, logits, labels in doubtful:
                 read_labels(labels, logits.shape[1])
-        correct, loss = (sum(torch.stack(found).tolist()) if found else 0 for found in (hits, losses))
+        answers = Answers.of(hits, marks) if hits else None
+        correct = 0 if answers is None else int(answers.right.sum())
+        loss = sum(torch.stack(losses).tolist()) if losses else 0
         correct, loss, total = ranks.total(correct, loss, total)
         if not total:
             raise DataError("the data loader yields no batch, so there is nothing to evaluate on.")
-        return Evaluation(correct / total, loss / total if math.isfinite(loss) else math.inf, int(total))
+        loss = loss / total if math.isfinite(loss) else math.inf
+        return Evaluation(correct / total, loss, int(total), answers=answers)

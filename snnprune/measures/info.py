@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .intervals import share_interval
+
+if TYPE_CHECKING:
+    from .answers import Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +81,28 @@ class Evaluation:
         loss: mean cross-entropy beside the accuracy, or the mean of a `loss_fn`; None beside one's own metric.
         count: inputs that it was measured on.
         metric: what the value means: `name`, `higher_is_better` and `percent`.
+        answers: which of this process's inputs were right, where the metric is the accuracy.
     """
 
     value: float
     loss: float | None
     count: int
     metric: MetricInfo = ACCURACY
+    answers: Answers | None = field(default=None, compare=False, repr=False)
 
     @property
     def accuracy(self) -> float | None:
         """The value where the metric is the accuracy, a fraction in [0, 1]; else None."""
         return self.value if self.metric == ACCURACY and 0 <= self.value <= 1 else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the accuracy on all such inputs lies, at 95 % (`share_interval`); None of other metrics."""
+        return None if self.accuracy is None else share_interval(self.accuracy, self.count)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; `accuracy` only where the metric is that."""
-        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        """Plain values; `accuracy` and its `interval` only where the metric is that."""
+        accuracy = {} if self.interval is None else {"accuracy": self.accuracy, "interval": list(self.interval)}
         named = {"metric": self.metric.name, "value": self.value, "higher_is_better": self.metric.higher_is_better}
         return {**named, **accuracy, "loss": self.loss, "count": self.count}
 

@@ -18,12 +18,13 @@ from ..measures import Evaluation
 from ..metrics import count_nonzero, count_params
 from ..registry import check_finite, recognise
 from ..runs.pictures import feature_maps
-from ..runs.report import ModelFigures, Report, device_name, figures_of
+from ..runs.report import ModelFigures, Report, both_right, device_name, figures_of
 from ..runs.result import Result
 from ..runs.sparse import stored_bytes
 from .delivered import check_delivered
 from .found import Found
 from .job import Job
+from .prospects import count_of
 from .setting import Setting
 
 logger = logging.getLogger(__name__)
@@ -57,16 +58,18 @@ def result_of(
     check_delivered(
         job.config.target, setting.dense, compact, setting.example, sparse=found.sparse, priced=setting.price
     )
-    info = info_of(setting.train)
+    info, measured, split = info_of(setting.train), setting.measure(compact), _split(setting)
     report = Report(
         _figures(setting.dense, setting.reference, setting.price, found),
-        _figures(compact, setting.measure(compact), after, found),
+        _figures(compact, measured, after, found),
         groups=found.counts,
         exactness={**found.exactness, "onnx": None},
         target=setting.config.target,
         seed=setting.config.seed,
         data=data_name or (info.name if info else "given loaders"),
-        split="val" if setting.test is None else "test",
+        split=split,
+        inputs=_inputs(setting, measured, split),
+        both_right=both_right(setting.reference, measured, setting.ranks),
         metric=setting.metric.info,
         seconds=round(time.monotonic() - began, 1),
         device=device_name(setting.where),
@@ -96,6 +99,18 @@ def result_of(
     pictures = _pictures(setting, found)
     setting.dense.cpu()  # where it waits for being timed, without taking a GPU's memory
     return Result(compact, report, setting.sample, details, found.scales, pictures, setting.timer)
+
+
+def _split(setting: Setting) -> str:
+    return "val" if setting.test is None else "test"
+
+
+def _inputs(setting: Setting, measured: Evaluation | None, split: str) -> dict[str, int]:
+    """How many inputs each part has, where it tells."""
+    known = {name: count_of(data) for name, data in zip(("train", "val", "test"), setting.given, strict=True)}
+    if measured is not None:
+        known[split] = measured.count
+    return {name: count for name, count in known.items() if count}
 
 
 def _figures(model: nn.Module, measured: Evaluation | None, priced: MacCount, found: Found) -> ModelFigures:

@@ -16,7 +16,8 @@ from ..macs import count_macs, price
 from ..measures import ACCURACY, measure_of
 from ..metrics import count_nonzero, count_params, evaluate
 from ..plain import plain
-from .report import Report, device_name, figures_of
+from ..ranks import Ranks
+from .report import Report, both_right, device_name, figures_of
 from .sparse import stored_bytes
 
 
@@ -60,14 +61,18 @@ def compare(
     for model in (dense, compact):
         layer_shapes(model, example_inputs)  # which says so where it does not run
     measure = measure_of(metric, loss_fn)
+    found = [
+        None if data is None else evaluate(model, data, metric=measure, loss_fn=loss_fn)
+        for model in (dense, compact)
+    ]
     before, after = (
         figures_of(
-            None if data is None else evaluate(model, data, metric=measure, loss_fn=loss_fn),
+            measured,
             count_macs(model, example_inputs),
             count_params(model),
             count_nonzero(model),
         )
-        for model in (dense, compact)
+        for model, measured in zip((dense, compact), found, strict=True)
     )
     if after.nonzero is not None and after.nonzero > 0.95 * after.params:  # a few zeros are chance
         before, after = replace(before, nonzero=None), replace(after, nonzero=None)
@@ -81,6 +86,8 @@ def compare(
         seed=0,
         data="",
         split="given",
+        inputs={} if found[0] is None else {"given": found[0].count},
+        both_right=both_right(*found, Ranks()),
         metric=ACCURACY if measure is None else measure.info,
         seconds=0.0,
         device=device_name(device),

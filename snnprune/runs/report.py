@@ -17,6 +17,7 @@ from ..files import read_json, write_json
 from ..forms import malformed, with_value
 from ..measures import ACCURACY, LOSS, Evaluation, MetricInfo
 from ..options import path_of
+from ..ranks import Ranks
 from ..shown import cut
 from .text import text_of
 from .times import time_rows
@@ -67,6 +68,10 @@ class Report:
         seed: of everything random.
         data: name of the data set.
         split: which data the figures of `metric` and the losses are of: `test` or `val`.
+        inputs: how many inputs each part has, `train`, `val` and `test`, where it is known; of `split`, on how
+            many the figures were measured.
+        both_right: how many of those both models got right; None where the metric is not the accuracy, or where
+            the data did not come twice in the same order.
         metric: what both models and every epoch were judged by: its `name`, `higher_is_better`, and `percent`.
         seconds: from the first look at the model to the last evaluation; the export is not in it, and the time
             up to the last checkpoint is where the run was gone on with.
@@ -115,6 +120,8 @@ class Report:
     curve: list[dict[str, Any]] = field(default_factory=list)
     unpriced: list[str] = field(default_factory=list)
     command: str = ""
+    inputs: dict[str, int] = field(default_factory=dict)
+    both_right: int | None = None
     stored: dict[str, int] = field(default_factory=dict)
     metric: MetricInfo = ACCURACY
     speed: dict[str, Any] | None = None
@@ -237,6 +244,13 @@ def figures_of(measured: Evaluation | None, macs: int, params: int, nonzero: int
     if measured is None:
         return ModelFigures(None, None, macs, params, nonzero)
     return ModelFigures(measured.accuracy, measured.loss, macs, params, nonzero, measured.value)
+
+
+def both_right(before: Evaluation | None, after: Evaluation | None, ranks: Ranks) -> int | None:
+    """How many inputs two models both got right; None where nobody knows."""
+    if before is None or after is None or before.answers is None:
+        return None
+    return before.answers.both(after.answers, ranks)
 
 
 def _copied(value: Any) -> Any:

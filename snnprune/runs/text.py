@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..shown import ROWS, cut, largest
+from .judged import worth
 from .times import remarks
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def text_of(report: Report) -> str:
     last = max(18, *(len(row[3]) + 2 for row in rows))
     lines = [f"{'':{first}}{'dense':>12}{'compact':>12}{'':>{last}}".rstrip()]
     lines += [f"{what:{first}}{x:>12}{y:>12}{change:>{last}}".rstrip() for what, x, y, change in rows]
+    lines += worth(report)
     if report.latency is not None:
         lines += remarks(report.latency)
     if report.unpriced:
