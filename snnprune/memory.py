@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def _machine() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows
         return 16 * 2**30
+
+
+def give_back() -> None:
+    """Give the system what was freed and the C library keeps for later (glibc; elsewhere nothing happens).
+
+    After activations of all sizes that may be half of a process. A worker process begins as a copy that shares all
+    of it, and every page that is used anew here then takes memory twice.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library, another system
+        return
 
 
 def check_memory(what: object, size: int, error: type[SnnPruneError], remedy: str) -> None:

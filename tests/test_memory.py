@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
+import torch
 
 from snnprune import memory
 from snnprune.errors import DataError
@@ -90,3 +92,24 @@ def test_the_limits_of_a_container_and_of_a_job_count(groups, own, files, left):
 def test_a_machine_without_control_groups(groups, monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_GROUPS", tmp_path / "none")
     assert memory.available_memory() == 7 * 1024
+
+
+def resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what another C library keeps is its own affair")
+def test_what_was_freed_goes_back_although_something_above_it_is_still_held():
+    taken = [torch.ones(16_000) for _ in range(4000)]  # 64 kB each, below what is mapped on its own
+    last = torch.ones(16_000)
+    del taken
+    before = resident()
+    memory.give_back()
+    assert before - resident() > 150 * 2**20
+    assert last.sum() == 16_000
+
+
+def test_other_c_libraries_are_let_be(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: object())
+    memory.give_back()

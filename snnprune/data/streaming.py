@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
+from ..memory import give_back
 from ..options import CountOrZero, checked
 from ..streams import seed_of
 from .augment import FROM_FILES, Level, transforms
@@ -72,6 +73,8 @@ class StreamLoader(BatchLoader):
         jobs = list(self.steps(epoch, start, part))
         if not jobs:
             return
+        if self.num_workers:
+            give_back()
         # Ours is the generator that workers' seeds come from: the program's own streams stay where they are.
         ahead: Any = DataLoader(
             _Decoded(self, epoch),

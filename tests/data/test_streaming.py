@@ -202,3 +202,11 @@ def test_arrays_are_cropped_at_random_too():
     assert x.shape == (128, 1, 8, 8)
     again = load_data("digits", augment="standard", workers=2).train
     assert torch.equal(x, next(iter(again.batches(0)))[0])
+
+
+@pytest.mark.parametrize(("workers", "times"), [(0, 0), (1, 1)])
+def test_memory_is_given_back_before_workers_begin_as_copies(photos, monkeypatch, workers, times):
+    called = []
+    monkeypatch.setattr("snnprune.data.streaming.give_back", lambda: called.append(True))
+    assert len(list(loaders(photos, augment="standard", workers=workers).train.batches(0))) == 3
+    assert len(called) == times
