@@ -211,7 +211,8 @@ def table() -> str:
 
 def main() -> None:
     """Command line."""
-    made = parser(__doc__ or "", results=RESULTS)
+    made = parser(__doc__ or "")
+    made.set_defaults(results=RESULTS)
     made.add_argument("what", nargs="?", choices=["memory", "rate"])
     made.add_argument("--images", type=int, default=100_000)
     made.add_argument("--classes", type=int, default=1000)

@@ -156,7 +156,8 @@ class BatchLoader:
 
     def normalised(self, images: Tensor) -> Tensor:
         """Bytes (n, channels, height, width) as numbers on the loader's device, with mean 0 and deviation 1."""
-        return (self.send(images).float() / 255 - self._mean) / self._std
+        # In place: each intermediate result would be pages of memory that are asked for anew.
+        return self.send(images).float().div_(255).sub_(self._mean).div_(self._std)
 
     def moved(self, x: Tensor, epoch: int, step: int, size: int, own: slice) -> Tensor:
         """Images of a step shifted and mirrored, as level `light` has it.
