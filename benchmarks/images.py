@@ -44,7 +44,7 @@ from snnprune.memory import available_memory
 
 RESULTS, TABLE = HERE / "images.json", HERE / "images.md"
 _DISTINCT = 200
-_ROUNDS = 3
+_ROUNDS = 9
 
 
 def layout(folder: Path, images: int, classes: int) -> None:
