@@ -39,7 +39,7 @@ def photos(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> dict[str, Any]:
-    """What the cells leave behind; a narrow network, from a file of its weights, stands in for the pretrained one."""
+    """What the cells leave behind; a narrow network, from a file of weights, stands in for the pretrained one."""
     place = tmp_path_factory.mktemp("notebook")
     photos(place / "photos")
     narrow = partial(torchvision.models.mobilenet_v2, width_mult=0.25)
