@@ -72,7 +72,7 @@ def test_notebook_runs_from_photos_to_a_class(ran):
     assert ran["classify"](ran["files"][0]) in CLASSES
 
 
-def test_notebook_prepares_a_photo_as_it_was_learned(ran):
+def test_notebook_prepares_a_photo_as_it_was_learned(ran, monkeypatch):
     """Without PyTorch as with it: the same pixels up to how they are resized, and the network's own answer."""
     test, small = ran["test"], ran["result"].model
     files, images = test.samples.files, test.head(len(test.labels))
@@ -81,7 +81,11 @@ def test_notebook_prepares_a_photo_as_it_was_learned(ran):
         own = ran["prepare"](file)
         assert own.shape == (1, 3, 80, 80)
         assert own.dtype == np.float32
-        assert np.abs(own[0] - image.numpy()).mean() < 0.05
+        with monkeypatch.context() as patch:
+            patch.setitem(ran, "edge", 0.0)
+            whole = ran["prepare"](file)
+        assert np.abs(own[0] - image.numpy()).mean() < 0.1, "2 % of white"
+        assert np.abs(whole[0] - image.numpy()).mean() > 0.3, "the photo with its edge is another"
         with torch.no_grad():
             expected = small(torch.from_numpy(own))
         (logits,) = ran["session"].run(None, {ran["session"].get_inputs()[0].name: own})
