@@ -85,7 +85,7 @@ def test_notebook_prepares_a_photo_as_it_was_learned(ran, monkeypatch):
             patch.setitem(ran, "edge", 0.0)
             whole = ran["prepare"](file)
         assert np.abs(own[0] - image.numpy()).mean() < 0.1, "2 % of white"
-        assert np.abs(whole[0] - image.numpy()).mean() > 0.3, "the photo with its edge is another"
+        assert np.abs(whole[0] - image.numpy()).mean() > 0.2, "the photo with its edge is another"
         with torch.no_grad():
             expected = small(torch.from_numpy(own))
         (logits,) = ran["session"].run(None, {ran["session"].get_inputs()[0].name: own})
