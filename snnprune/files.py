@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
+import itertools
 import json
 import math
 import os
@@ -15,6 +17,7 @@ from typing import Any
 
 from .errors import RunError, SnnPruneError, first_line
 
+_LOOKED_AT = 1000  # names in a folder, for one that was misspelt
 STRUCTURE = "structure.json"  # how a saved model is built; beside its weights
 
 
@@ -108,6 +111,28 @@ def refuse_links(folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             refuse_link(Path(place) / name)
+
+
+def missing(path: Path) -> str:
+    """That there is no such file, and what lies there that was probably meant."""
+    near = nearest(path)
+    return f"there is no file {path}.{f' Did you mean {near}?' if near else ''}"
+
+
+def nearest(path: Path, fits: Callable[[Path], bool] = lambda _: True) -> Path | None:
+    """What lies in the folder of a path that is not there, and is called nearly so.
+
+    Args:
+        path: as it was given.
+        fits: what of it could have been meant.
+    """
+    try:
+        with os.scandir(path.parent) as entries:  # of a folder with a million photos only so many are looked at
+            names = sorted(entry.name for entry in itertools.islice(entries, _LOOKED_AT))
+    except (OSError, ValueError):
+        return None
+    near = difflib.get_close_matches(path.name, names, 3, cutoff=0.8)
+    return next((found for found in map(path.with_name, near) if fits(found)), None)
 
 
 def check_name(path: Path, error: type[SnnPruneError] = RunError) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from . import streams
 from .errors import DataError, ExportError, first_line
 from .feeds import Feed, OnnxModel, rows_in
-from .files import check_name, file_errors, json_of, write_atomically
+from .files import check_name, file_errors, json_of, missing, write_atomically
 from .loaders import bounded, loader_of, reread
 from .options import Count, Share, checked, path_of
 from .protos import finish
@@ -116,7 +116,7 @@ def quantize_onnx(
         loader_of(test, "quantize_onnx()'s test data")
     tolerance, calibration_size, method, engine = check_options(tolerance, calibration_size, method, engine)
     if not source.is_file():
-        raise ExportError(f"there is no file {source}.")
+        raise ExportError(missing(source))
     before = OnnxModel(source, open_session(source))
     proto = _read(source)
     _refuse_other_types(source, proto)

@@ -26,6 +26,7 @@ METADATA = {
     "classes",
     "normalization",
     "input_shape",
+    "crop_ratio",
     "accuracy",
     "metric",
     "quantization",
@@ -81,8 +82,16 @@ def test_every_page_and_example_is_in_the_index():
     text = (ROOT / "docs" / "index.md").read_text()
     for path in PAGES:
         assert path.name == "index.md" or f"({path.name})" in text, path.name
-    for path in (ROOT / "examples").glob("*.py"):
+    for path in (p for p in (ROOT / "examples").iterdir() if p.suffix in (".py", ".ipynb")):
         assert f"../examples/{path.name}" in text, path.name
+
+
+def test_every_entry_of_an_onnx_file_is_explained():
+    source = "".join(path.read_text() for path in (ROOT / "snnprune").rglob("*.py"))
+    written = set(re.findall(r'[{ ]"snnprune\.(\w+)": ', source))
+    assert written == METADATA
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"| `snnprune.{name}` |" in text for name in written)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import RunError
-from snnprune.files import read_json
+from snnprune.files import missing, nearest, read_json
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,15 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             read_json(tmp_path / name)
     with pytest.raises(RunError, match="cannot be read"):
         read_json(Path(tmp_path))
+
+
+def test_what_was_probably_meant_by_a_path_that_is_not_there(tmp_path):
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "models").mkdir()
+    wrong = tmp_path / "modell.pt"
+    assert nearest(wrong) == tmp_path / "model.pt"
+    assert missing(wrong) == f"there is no file {wrong}. Did you mean {tmp_path / 'model.pt'}?"
+    assert nearest(tmp_path / "modls", Path.is_dir) == tmp_path / "models"
+    assert nearest(tmp_path / "modl.pt", Path.is_dir) is None
+    for far in (tmp_path / "weights.bin", tmp_path / "absent" / "model.pt", tmp_path / "model.pt" / "x"):
+        assert missing(far) == f"there is no file {far}."

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, ModelFileError
 from ..feeds import OnnxModel
+from ..files import missing
 from ..graph import layer_shapes
 from ..inputs import first_images
 from ..measures import Evaluation, Measure
@@ -49,7 +50,7 @@ def evaluator(
     """
     if path.suffix == ".onnx":
         if not path.is_file():
-            raise ModelFileError(f"there is no file {path}.")
+            raise ModelFileError(missing(path))
         providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
         session = open_session(path, [*providers, "CPUExecutionProvider"])
         inputs = session.get_inputs()

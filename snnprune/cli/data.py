@@ -83,12 +83,13 @@ def _described(splits: Any) -> list[str]:
     train_size, val_size, test_size = (len(loader.samples) for loader in splits)
     sizes = f"{train_size:,} training, {val_size:,} validation and {test_size:,} test images"
     channels, height, width = info.shape
+    colours = "1 channel" if channels == 1 else f"{channels} channels"
     cut = f", the middle of {round(height / info.crop_ratio)}" if info.crop_ratio not in (None, 1.0) else ""
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (info.mean, info.std))
     anew = [name for name, loader in zip(splits._fields, splits, strict=True) if hasattr(loader, "num_workers")]
     more = f"; read anew whenever they are needed: {', '.join(anew)}" if anew else ""
     return [
         f"{info.name}: {sizes} of {len(info.classes):,} classes",
-        f"images {height}x{width}{cut}, {channels} channels, normalised by mean {mean} and std {std}",
+        f"images {height}x{width}{cut}, {colours}, normalised by mean {mean} and std {std}",
         f"augmentation of training images: {train.augment}{more}",
     ]

@@ -131,7 +131,10 @@ def _looks(files: list[Path]) -> Iterator[tuple[tuple[int, int], bool]]:
 def _classes(path: Path) -> list[str]:
     names = _folders(path)
     if len(names) < 2:
-        raise DataError(f"{path} holds {len(names)} class folders; at least 2 are needed.")
+        raise DataError(
+            f"{path} holds {len(names)} class folder{'s' * (len(names) != 1)}; at least 2 are needed. Put the "
+            "images of each class into a folder of their own, named like the class."
+        )
     return names
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from ..errors import DataError, SnnPruneError, first_line
-from ..files import check_name, file_errors
+from ..files import check_name, file_errors, nearest
 from ..memory import available_memory, check_memory
 from ..options import Count, CountOrZero, Number, Part, Seed, Share, checked, path_of
 from ..registry import load_factory
@@ -209,10 +209,11 @@ def _raw(
         return folder(path, image_size, channels, crop_ratio, progress), "folder"
     if path.suffix == ".npz" and path.is_file():
         return sources.arrays(path), "arrays"
+    known = difflib.get_close_matches(name, sources.NAMES, 1)
+    near = known[0] if known else nearest(path, lambda found: found.is_dir() or found.suffix == ".npz")
+    hint = f" Did you mean {near}?" if near else ""
     if path.suffix == ".npz" or len(path.parts) > 1:
-        raise DataError(f"data set {name!r}: there is no folder or .npz file of that name.")
-    near = difflib.get_close_matches(name, sources.NAMES, 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+        raise DataError(f"data set {name!r}: there is no folder or .npz file of that name.{hint}")
     raise DataError(
         f"data set {name!r} is neither a folder, an .npz file, file.py:function nor a known name "
         f"({', '.join(sources.NAMES)}).{hint}"

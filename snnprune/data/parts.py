@@ -138,18 +138,32 @@ class ImageFiles:
         return ImageFiles(self.path, files, self.side, self.channels, self.crop_ratio, self.progress)
 
     def rows(self, places: Tensor) -> Tensor:
-        """(n, channels, height, width) uint8 of some."""
+        """(n, channels, height, width) uint8 of some.
+
+        Raises:
+            DataError: one cannot be read.
+        """
         if self._kept is not None:
             return self._kept[places]
-        return torch.stack([self.one(place) for place in places.tolist()])
+        try:
+            return torch.stack([self.one(place) for place in places.tolist()])
+        except DataError as error:
+            raise _broken([error], len(self.files)) from error
 
     def one(self, place: int) -> Tensor:
         """One image as a square."""
         return read(self.files[place], self.side, self.channels, self.crop_ratio)[0]
 
     def whole(self, place: int) -> Any:
-        """One image as it is in its file, for transforms."""
-        return decode(self.files[place], self.channels, self.side)[0]
+        """One image as it is in its file, for transforms.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return decode(self.files[place], self.channels, self.side)[0]
+        except DataError as error:
+            raise _broken([error], len(self.files)) from error
 
     def all(self) -> Tensor:
         """All of them as squares, read by several threads.
@@ -205,8 +219,9 @@ def _in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
 
 
 def _broken(errors: list[DataError], total: int) -> DataError:
-    more = f"; so are {len(errors) - 1} more of {total}" if len(errors) > 1 else ""
-    return DataError(f"{errors[0]}{more}. Mend or remove what is broken.")
+    if len(errors) == 1:
+        return DataError(f"{errors[0]}. Mend, replace or remove it.")
+    return DataError(f"{errors[0]}; so are {len(errors) - 1} more of {total}. Mend or remove what is broken.")
 
 
 __all__ = ["Held", "ImageFiles", "Images", "Progress", "workers_here"]

@@ -86,9 +86,7 @@ class StreamLoader(BatchLoader):
         )
         for (step, size, own, places), found in zip(jobs, ahead, strict=True):
             if isinstance(found, str):
-                raise DataError(
-                    f"{found}. Mend or replace it; a run that was stopped by it goes on with --resume."
-                )
+                raise DataError(found)
             x = self.normalised(found)
             if self.augment == "light":
                 x = self.moved(x, epoch, step, size, own)

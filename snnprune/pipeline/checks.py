@@ -41,9 +41,13 @@ def check_classes(model: Callable[[Tensor], Any], images: Tensor, loader: Any) -
     if info is None or info.kind == "arrays":
         return outputs.shape[1]
     if outputs.shape[1] != len(info.classes):
+        classes = len(info.classes)
+        other = f"give --num-classes {outputs.shape[1]}"  # noise has as many as are asked for
+        if info.kind != "fake":
+            other = f"give it a last layer of {classes} outputs and fine-tune it first"
         raise DataError(
-            f"the model has {outputs.shape[1]} outputs, but {info.name} has {len(info.classes)} classes. Use the "
-            "data that the model was trained on, or give --num-classes."
+            f"the model has {outputs.shape[1]} outputs, but {info.name} has {classes} classes. Use the data that "
+            f"the model was trained on, or {other}."
         )
     return outputs.shape[1]
 

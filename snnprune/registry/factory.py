@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelFileError
-from ..files import check_name
+from ..files import check_name, missing
 from .heads import put_head_
 
 
@@ -64,7 +64,7 @@ def load_named(spec: str) -> Any:
 def _load_file(path: Path, spec: str) -> Any:
     check_name(path, ModelFileError)
     if not path.is_file():
-        raise ModelFileError(f"{spec}: there is no file {path}.")
+        raise ModelFileError(f"{spec}: {missing(path)}")
     unique = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     name = f"_snnprune_user_{path.stem}_{unique}"
     module_spec = importlib.util.spec_from_file_location(name, path)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelFileError, first_line
-from ..files import STRUCTURE, check_name
+from ..files import STRUCTURE, check_name, missing
 from ..inputs import unwrap
 from .inside import State, weights_in
 from .kinds import refuse_other_kinds
@@ -34,7 +34,7 @@ def read_model_file(path: Path, *, trust_pickle: bool = False, entry: str | None
     """
     check_name(path, ModelFileError)
     if not path.exists():
-        raise ModelFileError(f"there is no file {path}.")
+        raise ModelFileError(missing(path))
     if path.is_dir():
         raise ModelFileError(
             f"{path} is a folder, but neither a run nor a model file. Name a run folder (one that holds a "

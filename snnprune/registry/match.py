@@ -132,6 +132,14 @@ def find_architecture(state: State, num_classes: int | None = None) -> tuple[str
             "the state dict fits no torchvision classifier. Name its architecture with --arch file.py:function."
         )
     name, wrong = nearest
+    if num_classes is not None:
+        kwargs, unlike = fit(name, state)
+        if not unlike:  # the number is all that keeps it from fitting
+            own = kwargs.get("num_classes", 1000)
+            raise ModelFileError(
+                f"the weights are those of {name} with {own} outputs, not {num_classes} (--num-classes). Leave "
+                "that out, or give a model that has so many."
+            )
     differences = "; ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
     raise ModelFileError(
         f"the state dict fits no torchvision classifier; the nearest is {name}, but {differences}. Name its "

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import ExportError, first_line
-from ..files import check_name, file_errors
+from ..files import check_name, file_errors, missing
 from ..memory import check_memory
 from ..protos import in_form
 from ..runtime import open_session
@@ -73,7 +73,7 @@ def serve_file(source: Path | bytes, serving: Serving, name: str = "") -> Served
         check_name(source, ExportError)
         with file_errors(ExportError):
             if not source.is_file():
-                raise ExportError(f"there is no file {source}.")
+                raise ExportError(missing(source))
     half = _is_half(source)
     settings = _SETTINGS[serving.engine]
     if serving.precision == "fp16" and serving.engine == "tensorrt":  # which converts by itself

@@ -63,13 +63,28 @@ def test_a_folder_without_a_training_part(refused):
 def test_an_image_that_is_none(refused, content):
     write_images("images", 10)
     Path("images/train/c4/1.png").write_bytes(content)
-    refused(*command("digits.pt", "images", *ARCH), says="images/train/c4/1.png is no readable image")
+    refused(
+        *command("digits.pt", "images", *ARCH),
+        says=("images/train/c4/1.png is no readable image", "Mend, replace or remove it."),
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar11", "absent/folder", "absent.npz", "DIGITS", ""])
 def test_an_unknown_data_set(refused, name):
     more = "no folder or .npz file of that name" if "absent" in name else "digits"
     refused(*command("digits.pt", name, *ARCH), says=(f"data set {name!r}", more))
+
+
+@pytest.mark.parametrize("name", ["photo", "./photo"])
+def test_a_folder_whose_name_is_misspelt(refused, name):
+    Path("photos.txt").write_text("no data")
+    Path("photos").mkdir()
+    refused(*command("digits.pt", name, *ARCH), says=(f"data set {name!r}", "Did you mean photos?"))
+
+
+def test_images_that_lie_in_no_folders_of_classes(refused):
+    write_images("images", 10)
+    refused(*command("digits.pt", "images/train/c4", *ARCH), says=("holds 0 class folders", "folder of their own"))
 
 
 @pytest.mark.parametrize("spec", ["absent.py:fn", "no_such_module:fn", "math:nothing", "math:gcd"])
@@ -126,7 +141,8 @@ def test_a_folder_is_read_as_the_model_takes_it(here, capsys, mode, channels):
     captured = capsys.readouterr()
     said = captured.err + captured.out
     assert (
-        f"{channels} channels, normalised by mean {'0.5' if channels == 1 else '0.485, 0.456, 0.406'} and" in said
+        f"{'1 channel' if channels == 1 else '3 channels'}, normalised by "
+        f"mean {'0.5' if channels == 1 else '0.485, 0.456, 0.406'} and" in said
     )
     assert "3 classes" in said
 

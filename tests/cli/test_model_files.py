@@ -28,6 +28,7 @@ class UserNet(nn.Module):
 
 def test_no_such_model(refused):
     refused(*command("absent.pt"), says="there is no file absent.pt")
+    refused(*command("digit.pt"), says="there is no file digit.pt. Did you mean digits.pt?")
     refused(*command("digits.pt/inner"), says="digits.pt/inner")
 
 

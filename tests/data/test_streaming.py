@@ -142,7 +142,7 @@ def test_a_broken_image_ends_the_epoch_by_name(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "train" / "b" / "3.png").write_text("no image")
     for workers in (0, 2):
-        with pytest.raises(DataError, match=r"b/3\.png is no readable image .*--resume"):
+        with pytest.raises(DataError, match=r"b/3\.png is no readable image .*\. Mend, replace or remove it\.$"):
             list(loaders(folder, workers=workers).train)
 
 

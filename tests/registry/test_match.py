@@ -20,7 +20,7 @@ def test_resnet18_is_found_with_another_number_of_classes():
 
 def test_the_number_of_classes_can_be_demanded(small):
     assert find_architecture(small.state_dict(), 7) == (SMALL, {"num_classes": 7})
-    with pytest.raises(ModelFileError, match="fits no torchvision classifier"):
+    with pytest.raises(ModelFileError, match=rf"those of {SMALL} with 7 outputs, not 8 \(--num-classes\)\. Leave"):
         find_architecture(small.state_dict(), 8)
 
 
