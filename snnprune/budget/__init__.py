@@ -7,11 +7,12 @@ from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
 from .target import Budget, Latency, Target, check_drop, parse_drop, parse_latency, parse_target, read_target
 from .times import TimedPart
-from .widths import Widths, read_widths, widths_of
+from .widths import Bounds, Widths, read_widths, widths_of
 
 __all__ = [
     "COUNTED",
     "SLACK",
+    "Bounds",
     "Budget",
     "Columns",
     "CostModel",

@@ -140,6 +140,6 @@ def check_uniform(
             high_text = next(w for w in widths[high] if w.sign != ">=")
             raise ConfigError(
                 f"widths '{low_text}' and '{high_text}' contradict uniform {pattern!r}: of {low} at least {least} "
-                f"of {groups[low].size} neurons would stay, of {high} at most {most} of {groups[high].size}. Leave "
-                "one of them out."
+                f"of {groups[low].size} neurons would stay, of {high} at most {most} of {groups[high].size}. "
+                "Leave one of them out."
             )

@@ -41,7 +41,7 @@ class Display:
 
     def __init__(self, *, percent: bool = False) -> None:
         self.percent = percent
-        self.live = console.is_terminal
+        self.live = console.is_terminal and not console.is_dumb_terminal  # which no line can be drawn anew on
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<18}"),
