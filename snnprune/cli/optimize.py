@@ -156,16 +156,15 @@ def optimize(
     drop = parse_drop(goal)
     if drop is not None and metric is None:
         check_drop(drop, "accuracy")
-    where, own = parse.device(device), parse.metric(metric)
+    where, own, call = parse.device(device), parse.metric(metric), context.obj or Call()
     with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:
             console.quiet = True
         if dry_run:
-            _dry_run(*load(where), config, where, as_json=as_json)
+            _dry_run(*load(where), config, where, call, as_json=as_json)
             return
         folder = find_folder(model, output, resume, ranks)
         display = Display(percent=own is not None and own.info.percent)
-        call = context.obj or Call()
         with display.running(), session(folder, ranks, call, resume=resume) as run:
             if ranks.first and not (resume and (run.work / OPTIONS).exists()):
                 run.work.mkdir(parents=True, exist_ok=True)
@@ -204,11 +203,11 @@ def optimize(
         say(f"wrote {folder} with its page report.html - next: {shown('export', folder, '--onnx')}")
 
 
-def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool) -> None:
+def _dry_run(opened: Any, splits: Any, config: Any, where: str, call: Call, *, as_json: bool) -> None:
     from ..analysis import plan
 
     found = plan(opened.model, splits.train, splits.val, config, device=where)
     if as_json:
         emit(found.to_dict())
-    show_plan(found)
+    show_plan(found, call)
     say("nothing was written")

@@ -146,8 +146,8 @@ def summary(report: Report, run: Path) -> None:
     say_rest(rest)
 
 
-def show_plan(plan: Plan) -> None:
-    """What a run would start from and take."""
+def show_plan(plan: Plan, call: Call) -> None:
+    """What a run would start from and take; `call` asked for it."""
     say("the cut that the search would start from:")
     widths, rest = largest(list(plan.widths.items()), ROWS, "groups", lambda entry: entry[1][0], BY_JSON)
     rows = [(cut(name), str(size), f"{kept} ({kept / size:.0%})") for name, (size, kept) in widths]
@@ -165,7 +165,7 @@ def show_plan(plan: Plan) -> None:
     )
     say(f"memory of a search step: about {human(plan.memory)}B")
     for note in plan.notes:
-        say(note)
+        say(completed(note, call))
 
 
 def _duration(seconds: float) -> str:
