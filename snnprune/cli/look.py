@@ -46,6 +46,7 @@ def inspect(
     """List what can be pruned, what cannot and why, and what a target would leave."""
     from ..analysis.inspecting import inspect_model
 
+    goal = None if target is None else parse.target(target)
     with scripted(as_json):
         display = Display()
         with display.running():
@@ -56,7 +57,7 @@ def inspect(
                 opened,
                 image_size=network.image_size,
                 **patterns.all,
-                target=None if target is None else parse.target(target),
+                target=goal,
                 floor=floor,
                 round_to=round_to,
             )
