@@ -209,7 +209,7 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
         found = terms.most(np.repeat(np.asarray(step, dtype=np.int64), sizes)) / max(1, terms.dense)
         parts = np.split(found, np.cumsum(sizes)[:-1]) if groups else []
         every = [p.max(initial=0.0) if g.loose else 0.0 for g, p in zip(groups, parts, strict=True)]
-        return np.bincount(unit, every)
+        return np.bincount(unit, every).astype(np.float64)
 
     neuron = saved([1] * len(groups))
     loose = np.bincount(unit, [g.loose for g in groups]) > 0

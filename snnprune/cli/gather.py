@@ -18,7 +18,7 @@ def gathered(command: Callable[..., None]) -> Callable[..., None]:
         command: the function.
     """
     hints = get_type_hints(command, include_extras=True)
-    taken = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    taken: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
     parameters = list(_expanded(command, hints, taken))
 
     @functools.wraps(command)

@@ -114,6 +114,6 @@ class Patterns:
     outputs: Annotated[list[str] | None, of("outputs")] = None
 
     @property
-    def all(self) -> dict[str, tuple[str, ...]]:
+    def all(self) -> dict[str, Any]:
         """Each of them as `PruneConfig` takes it."""
         return {name: tuple(getattr(self, name) or ()) for name in ("keep", "width", "uniform", "outputs")}
