@@ -45,9 +45,14 @@ NUMBERS = {place: v for place, v in FIELDS.items() if type(v) in (int, float)}
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
 def test_every_option_is_checked_by_type(kind, name):
     """Also one that is added later: its type has to say what it must be."""
-    allowed = {"target": [None], "patience": [None], "keep": ["x"], "outputs": ["x"], "profile": ["x", None]}.get(
-        name, []
-    )
+    allowed = {
+        "target": [None],
+        "patience": [None],
+        "keep": ["x"],
+        "uniform": ["x"],
+        "outputs": ["x"],
+        "profile": ["x", None],
+    }.get(name, [])
     for value in NEITHER:
         if any(value is one or value == one for one in allowed if type(value) is type(one)):
             continue

@@ -80,13 +80,10 @@ OWNERS = {
         "cli/sensitivity.py",
     },
     "rich": {
-        "cli/bench.py",
-        "cli/look.py",
         "cli/main.py",
-        "cli/profile.py",
         "cli/progress.py",
-        "cli/sensitivity.py",
         "cli/show.py",
+        "cli/tables.py",
     },
     "onnx": {
         "parity.py",

@@ -73,6 +73,7 @@ def inspect_model(
     *,
     image_size: int | None,
     width: Sequence[str] = (),
+    uniform: Sequence[str] = (),
     keep: Sequence[str],
     outputs: Sequence[str] = (),
     target: Target | None,
@@ -85,6 +86,7 @@ def inspect_model(
         opened: the model.
         image_size: side of its images; None: recorded, or found by trying.
         width: under the target, what stays of groups, as for `PruneConfig`.
+        uniform: under the target, patterns whose groups keep the same share, as for `PruneConfig`.
         keep: shell patterns of module names whose channels must stay.
         outputs: paths of the outputs that matter; none for all.
         target: `macs` or `params`, to see what it leaves.
@@ -92,16 +94,16 @@ def inspect_model(
         round_to: keep multiples of this many channels.
 
     Raises:
-        ConfigError: a floor, a rounding or a width that makes no sense.
+        ConfigError: a floor, a rounding, a width or a uniform pattern that makes no sense.
         TargetError: no target of macs or params.
         UnsupportedModelError: no input size fits, or nothing can be pruned.
     """
-    config = PruneConfig(
-        width=tuple(width), keep=tuple(keep), floor=floor, round_to=round_to
-    )  # refuses what makes no sense
+    config = PruneConfig(  # refuses what makes no sense
+        width=tuple(width), uniform=tuple(uniform), keep=tuple(keep), floor=floor, round_to=round_to
+    )
     example = example_for(opened, image_size)
     groups = trace(opened.model, example, keep=keep, outputs=outputs)
-    cost = CostModel(opened.model, groups, example, width=config.width)
+    cost = CostModel(opened.model, groups, example, width=config.width, uniform=config.uniform)
     shares = {}
     for group in groups:
         if group.prunable:

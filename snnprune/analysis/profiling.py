@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..budget import CostModel
+from ..budget import Bounds, CostModel, demands_of, read_widths
 from ..errors import ConfigError, RunError
 from ..files import write_json
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
-from ..options import Names, Part, Place, checked, each
+from ..options import Names, Part, Paths, Place, checked, each
 from ..plain import plain
 from ..proof.tracing import trace
 from ..shown import brief_repr
@@ -76,21 +76,36 @@ class Layers:
     example: Inputs
 
     @classmethod
-    def of(cls, model: nn.Module, example_inputs: Inputs, keep: Sequence[str] = ()) -> Layers:
+    def of(
+        cls,
+        model: nn.Module,
+        example_inputs: Inputs,
+        *,
+        keep: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        width: Sequence[str] = (),
+        uniform: Sequence[str] = (),
+    ) -> Layers:
         """Trace a network.
 
         Args:
             model: the network; it stays as it is.
             example_inputs: what its forward takes, at least two.
             keep: shell patterns of module names whose channels must stay.
+            outputs: paths of the outputs that matter; none for all.
+            width: what stays of groups in real cuts, as `PruneConfig` takes it.
+            uniform: patterns whose groups keep the same share in real cuts.
 
         Raises:
             AttachError: the model has gates attached.
+            ConfigError: an option makes no sense.
             UnsupportedModelError: nothing can be pruned exactly.
         """
         network = copy.deepcopy(unwrap(plain(model, "profile()"))).eval()
-        groups = trace(network, example_inputs, keep=keep)
-        return cls(network, groups, CostModel(network, groups, example_inputs), example_inputs)
+        keep, outputs = checked("keep", keep, Names), checked("outputs", outputs, Paths)
+        groups = trace(network, example_inputs, keep=keep, outputs=outputs)
+        asked = {"width": read_widths(width), "uniform": checked("uniform", uniform, Names)}
+        return cls(network, groups, CostModel(network, groups, example_inputs, **asked), example_inputs)
 
     def profile(self, serving: Serving, *, anew: bool = False, tell: Told | None = None) -> Profile:
         """The times of all parts on this machine."""
@@ -116,7 +131,8 @@ class Layers:
         Args:
             profile: by which their time is predicted.
             serving: what serves them; the profile is of the same.
-            widths: share of every group's neurons that stay, the strongest by the norms of their weights.
+            widths: share of every group's neurons that stay, the strongest by the norms of their weights; where
+                the network was traced with widths, as near to it as they allow.
             limit: seconds for each of the two networks.
             tell: called with the number of cuts done and of all.
 
@@ -127,10 +143,11 @@ class Layers:
         clock, found = SideBySide(self.model, self.example, serving, limit=limit), []
         scores = first_scores(self.model, self.groups, self.cost)
         channels = [name for name, group in self.cost.groups.items() if group.kind == "channel"]
+        bounds = {name: one.bounds for name, one in demands_of(self.cost, "macs", 0.0, 1).items()}
         for done, width in enumerate(widths):
             if tell is not None:
                 tell(done, len(widths))
-            kept = {name: _strongest(scores[name], width) for name in channels}
+            kept = {name: _strongest(scores[name], width, bounds[name]) for name in channels}
             predicted = sum(part.cost(kept) for part in profile.parts)
             compared = clock(cut(self.model, self.groups, kept), predicted_ms=predicted)
             found.append(TimedCut(width, predicted, compared))
@@ -144,6 +161,7 @@ def profile(
     serving: Serving | None = None,
     *,
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     output: str | Path | None = None,
     anew: bool = False,
     on_step: Told | None = None,
@@ -158,6 +176,7 @@ def profile(
         example_inputs: what its forward takes, at least two. Of images the size counts, and nothing else.
         serving: engine, batch size, precision and threads; by default ONNX Runtime with one input per call.
         keep: shell patterns of module names whose channels must stay, as for `trace`; a run needs the same.
+        outputs: paths of the outputs that matter, as for `trace`; a run needs the same.
         output: a file for the times, which `PruneConfig(profile=...)` takes; None writes none.
         anew: also time what is kept from earlier.
         on_step: told (graphs timed, in all).
@@ -180,12 +199,13 @@ def profile(
         True
         >>> config = snnprune.PruneConfig(target={"latency": 0.5}, profile="times.json")
     """
-    serving, keep = _checked(serving), checked("keep", keep, Names)
+    serving = _checked(serving)
     place = None if output is None else checked("output", output, Place)
     if on_step is not None and not callable(on_step):
         raise ConfigError(f"on_step={brief_repr(on_step)} must be a function of (done, in all), or None.")
     check_writable(place)
-    found = Layers.of(model, example_inputs, keep).profile(serving, anew=checked("anew", anew, bool), tell=on_step)
+    layers = Layers.of(model, example_inputs, keep=keep, outputs=outputs)
+    found = layers.profile(serving, anew=checked("anew", anew, bool), tell=on_step)
     if place is not None:
         write_times(found, place)
     return found
@@ -193,7 +213,13 @@ def profile(
 
 @torch.inference_mode(False)
 def profile_script(
-    model: nn.Module, example_inputs: Inputs, serving: Serving, path: str | Path, *, keep: Sequence[str] = ()
+    model: nn.Module,
+    example_inputs: Inputs,
+    serving: Serving,
+    path: str | Path,
+    *,
+    keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> Path:
     """Write a script that times a network's layers on another device, where it needs ONNX Runtime and NumPy alone.
 
@@ -206,6 +232,7 @@ def profile_script(
         serving: what serves on that device: `cpu` or `cuda`, batch size, precision and threads.
         path: of the script.
         keep: shell patterns of module names whose channels must stay, as for `trace`; a run needs the same.
+        outputs: paths of the outputs that matter, as for `trace`; a run needs the same.
 
     Returns:
         The path.
@@ -225,7 +252,7 @@ def profile_script(
     serving, place = _checked(serving), checked("path", path, Place)
     check_writable(place)
     check_scripted(serving)
-    Layers.of(model, example_inputs, checked("keep", keep, Names)).script(serving, place)
+    Layers.of(model, example_inputs, keep=keep, outputs=outputs).script(serving, place)
     return place
 
 
@@ -278,11 +305,11 @@ def _checked(serving: object) -> Serving:
     return found
 
 
-def _strongest(scores: NDArray[np.float64], width: float) -> NDArray[np.bool_]:
-    """Which neurons of a group stay: so large a share, in blocks where the group is wide."""
+def _strongest(scores: NDArray[np.float64], width: float, bounds: Bounds) -> NDArray[np.bool_]:
+    """Which neurons of a group stay: so large a share within bounds, in blocks where the group is wide."""
     size = len(scores)
     block = _BLOCK if size >= 4 * _BLOCK else 1
-    count = min(size, max(block, block * round(width * size / block)))
+    count = min(max(block, bounds.low, block * round(width * size / block)), bounds.high)
     mask = np.zeros(size, dtype=np.bool_)
     mask[np.argsort(-scores, kind="stable")[:count]] = True
     return mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import COUNTED, CostModel, Counted
+from ..budget import COUNTED, CostModel, Counted, read_widths
 from ..errors import ConfigError, TargetError
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
@@ -22,7 +22,7 @@ from ..losses import check_loss
 from ..macs import price
 from ..measures import ACCURACY, Accuracy, Evaluation, MetricInfo, measure_of
 from ..metrics import evaluate
-from ..options import Count, Part, Share, checked, each
+from ..options import Count, Names, Part, Paths, Share, checked, each
 from ..plain import plain
 from ..proof.tracing import trace
 from ..runs.timer import Timer
@@ -84,6 +84,9 @@ def sensitivity(
     cost: Counted = "macs",
     metric: Any = None,
     keep: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    width: Sequence[str] | Mapping[str, float | str] = (),
+    uniform: Sequence[str] = (),
     floor: float = 0.1,
     round_to: int = 1,
     batches: Iterable[Any] | None = None,
@@ -107,6 +110,9 @@ def sensitivity(
         cost: `macs` or `params`. (It was called `metric`; both words are still taken there, until 0.3.)
         metric: what is measured, as `evaluate` takes it; by default the accuracy, with a `loss_fn` its mean.
         keep: shell patterns of module names whose channels must stay, as for `trace`.
+        outputs: paths of the outputs that matter, as for `trace`.
+        width: shares or numbers of neurons that stay in a cut through all, as for `PruneConfig`.
+        uniform: patterns whose groups keep the same share in such a cut, as for `PruneConfig`.
         floor: least kept share of every group in a cut through all.
         round_to: keep multiples of this many channels in such a cut.
         batches: training batches by which neurons are ordered as at the start of a run; without them by the
@@ -135,6 +141,7 @@ def sensitivity(
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         cost, metric = metric, None
     cost, floor = checked("cost", cost, Counted), checked("floor", floor, Share)
+    outputs = checked("outputs", outputs, Paths)
     shares, targets = each("shares", shares, Part), each("targets", targets, Part)
     round_to, time = checked("round_to", round_to, Count), checked("time", time, bool)
     if not isinstance(serving, (Serving, NoneType)):
@@ -150,8 +157,9 @@ def sensitivity(
     example = map_tensors(
         lambda x: x.to(where), first_images(data, 2) if example_inputs is None else example_inputs
     )
-    groups = trace(network, example, keep=keep)
-    costs = CostModel(network, groups, example)
+    groups = trace(network, example, keep=keep, outputs=outputs)
+    uniform = checked("uniform", uniform, Names)
+    costs = CostModel(network, groups, example, width=read_widths(width), uniform=uniform)
     hard = TaskLoss(None, distill=0.0, temperature=1.0, loss_fn=loss_fn).hard
     look = None if batches is None else lambda: batches
     scores = first_scores(network, groups, costs, Options(metric=cost), look=look, loss=hard)
@@ -176,7 +184,7 @@ def sensitivity(
         cuts.append((whole[-1], {n: torch.from_numpy(m) for n, m in kept.items()}))
     served: dict[str, Any] | None = None
     timer = Timer(model, example, serving or Serving(), price(network, example).total) if time else None
-    with switch_neurons(network, groups, costs, Options(scores=None)) as gated:
+    with switch_neurons(network, groups, costs, Options(scores=None, outputs=outputs)) as gated:
         before = evaluate(gated, data, metric=measure)
         for done, (entry, masks) in enumerate(cuts, 1):
             every = {n: torch.ones(g.size) for n, g in costs.groups.items()}

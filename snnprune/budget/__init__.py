@@ -2,15 +2,17 @@
 
 from .blocks import rounding_step
 from .costs import COUNTED, Columns, Counted, Metric
+from .demands import demands_of
 from .model import CostModel, NeuronScores, Selection
 from .selector import SLACK, Selector
 from .target import Budget, Latency, Target, check_drop, parse_drop, parse_latency, parse_target, read_target
 from .times import TimedPart
-from .widths import Widths, bounds_of, read_widths, widths_of
+from .widths import Bounds, Widths, read_widths, widths_of
 
 __all__ = [
     "COUNTED",
     "SLACK",
+    "Bounds",
     "Budget",
     "Columns",
     "CostModel",
@@ -23,8 +25,8 @@ __all__ = [
     "Target",
     "TimedPart",
     "Widths",
-    "bounds_of",
     "check_drop",
+    "demands_of",
     "parse_drop",
     "parse_latency",
     "parse_target",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,19 @@ from ..inputs import Inputs
 from ..layers import attention
 from ..macs import price, warn_of_unpriced
 from ..metrics import count_params
-from .blocks import at_least, parts_of, rounding_step, whole_blocks
+from .blocks import parts_of
 from .costs import COUNTED, Kept, Metric, layer_costs
+from .demands import blocks_of, members_of
 from .lookup import timed_terms
-from .ranking import Members
 from .refusal import too_little
 from .selector import Selector
-from .stairs import stair_steps, widened
+from .stairs import stair_steps
 from .terms import Terms, terms_of
 from .times import TimedPart
-from .widths import Bounds, bounds_of, part_floor, widths_of
+from .uniform import check_uniform, uniform_of
+from .widths import bounds_of, part_floor, widths_of
 
 NeuronScores = Mapping[str, "NDArray[np.floating[Any]] | Tensor"]
-LEAST_SAVING = 0.002  # groups whose removal would save less than this share of the cost stay whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class CostModel:
         groups: its groups.
         example_inputs: what its forward takes.
         width: what is asked of the widths of groups, as `read_widths` gives it; every selection keeps to it.
+        uniform: patterns of module names; groups that one of them names keep the same share in every selection.
 
     Attributes:
         dense: cost of the whole model, by metric: `macs`, `params`, and `latency` in milliseconds if it is known.
@@ -64,20 +65,31 @@ class CostModel:
         parts: group id -> neurons of every layer that holds only some of the group's.
         unpriced: operations that take weights and whose multiply-adds are not counted.
         widths: group id -> the widths that name it.
+        uniform: group id -> the pattern of those that keep the same share.
+        stairs: group id -> neurons in a stair of the time; see `stair_steps`.
+        inputs_of: layer -> its inputs, and which neurons they need.
 
     Raises:
-        ConfigError: widths that no selection can keep to; see `widths_of`.
+        ConfigError: widths or uniform patterns that no selection can keep to; see `widths_of`, `uniform_of`.
         ExactnessError: a layer's multiply-adds as counted and as its sizes say differ.
     """
 
     def __init__(
-        self, model: nn.Module, groups: Sequence[NeuronGroup], example_inputs: Inputs, *, width: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        groups: Sequence[NeuronGroup],
+        example_inputs: Inputs,
+        *,
+        width: Sequence[str] = (),
+        uniform: Sequence[str] = (),
     ) -> None:
-        self.widths = widths_of(groups, width)
+        self.widths, self.uniform = widths_of(groups, width), uniform_of(groups, uniform)
         self.groups = {group.id: group for group in groups if group.prunable}
+        check_uniform(self.groups, self.widths, self.uniform)
         self.parts = {name: parts_of(group) for name, group in self.groups.items()}
         for name in self.widths.keys() & self.parts.keys():
-            part_floor(self.groups[name], self.parts[name], self._bounds(self.groups[name], 1).high, 0.0)
+            most = bounds_of(self.groups[name], self.widths[name], 1).high
+            part_floor(self.groups[name], self.parts[name], most, 0.0)
         with attention.opened(model), streams.kept():
             streams.seed_all(0)  # a network that draws its way takes the same one twice
             counted = price(model, example_inputs)
@@ -85,12 +97,11 @@ class CostModel:
             self.layers = layer_costs(model, groups, example_inputs, counted)
         self.dense: dict[Metric, float] = {"macs": counted.total, "params": count_params(model)}
         self.times: tuple[TimedPart, ...] = ()
-        self._stairs: dict[str, tuple[int, int]] = {}
+        self.stairs: dict[str, tuple[int, int]] = {}
         self.unpriced = counted.unpriced
         warn_of_unpriced(counted)
         # Cost that no group touches: attention products, embeddings, layers outside the groups.
-        self._inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
-        self._savings: dict[tuple[Metric, str], float] = {}
+        self.inputs_of = {layer.name: layer.inputs for layer in self.layers if layer.inputs is not None}
         self._terms: dict[Metric, Terms] = {}
         self._selectors: dict[tuple[Metric, float, int, torch.device], Selector] = {}
         self._rest: dict[Metric, float] = {m: self.dense[m] - self._sum(m, {}) for m in COUNTED}
@@ -128,9 +139,8 @@ class CostModel:
         if not dense > 0:
             raise ConfigError("the times of all parts are 0 ms, so there is nothing to save. Measure them again.")
         self.times, self.dense["latency"], self._rest["latency"] = parts, dense, 0.0
-        self._stairs = stair_steps(parts, self.groups)
+        self.stairs = stair_steps(parts, self.groups)
         self._terms.pop("latency", None)
-        self._savings = {key: found for key, found in self._savings.items() if key[0] != "latency"}
         self._selectors = {key: found for key, found in self._selectors.items() if key[0] != "latency"}
 
     def check_known(self, metric: Metric) -> None:
@@ -204,45 +214,11 @@ class CostModel:
                     if metric == "latency"
                     else terms_of(self.layers, metric, first, self.dense[metric])
                 )
-            members = [self._members(metric, group, first, floor, round_to) for group in self.groups.values()]
+            members = members_of(self, metric, first, floor, round_to)
             finer = (round_to, max(1, round_to // 2), 1)
-            steps = [
-                tuple(self._step(metric, group, r, finer=i) for group in self.groups.values())
-                for i, r in enumerate(finer)
-            ]
-            steps = list(dict.fromkeys(steps))
+            steps = list(dict.fromkeys(blocks_of(self, metric, r, finer=i) for i, r in enumerate(finer)))
             self._selectors[key] = Selector(self._terms[metric], members, steps, floor=floor, device=where)
         return self._selectors[key]
-
-    def _step(self, metric: Metric, group: NeuronGroup, round_to: int, *, finer: int = 0) -> int:
-        """Neurons in a block: as rounding asks, and of times a stair (half of it; the least that counts)."""
-        step = rounding_step(group, round_to)
-        if metric != "latency":
-            return step
-        stair, least = self._stairs[group.id]
-        return widened(step, (stair, max(least, stair // 2), least)[finer], least)
-
-    def _members(
-        self, metric: Metric, group: NeuronGroup, first: Mapping[str, int], floor: float, round_to: int
-    ) -> Members:
-        """What the order has to know of a group; of inputs of an FC layer, which channels they belong to."""
-        reads: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        parts = self.parts[group.id]
-        if group.kind == "input":
-            for member in group.consumers:
-                columns = self._inputs_of[member.module]
-                owners = tuple(part for part in columns.parts if self.groups[part[0]].kind == "channel")
-                if owners or parts:
-                    needs = replace(columns, parts=owners, index=None).gates(first)
-                    inputs = first[group.id] + np.asarray(member.neurons)
-                    reads.append((inputs, needs[list(member.channels)].T))
-        least, most = self._least(metric, group, floor, round_to), self._bounds(group, round_to).high
-        below = part_floor(group, parts, most, floor) if most < group.size and parts else None
-        return Members(group.size, least, parts, reads, most=most, floor=below)
-
-    def _bounds(self, group: NeuronGroup, round_to: int) -> Bounds:
-        """What widths allow of a group."""
-        return bounds_of(group, self.widths.get(group.id, ()), round_to)
 
     def select(
         self, metric: Metric, share: float, scores: NeuronScores, *, floor: float = 0.1, round_to: int = 1
@@ -286,17 +262,6 @@ class CostModel:
         selector = self.selector(metric, floor=floor, round_to=round_to)
         return self.share(metric, self._by_group(selector.floors(self._flat(scores))))
 
-    def _least(self, metric: Metric, group: NeuronGroup, floor: float, round_to: int) -> int:
-        """Neurons that a group must keep: its floor, or all where that saves next to nothing; by its width.
-
-        A network's last few inputs cost accuracy and are worth a thousandth of its MACs; a threshold
-        on scores alone does not know that.
-        """
-        bounds, least = self._bounds(group, round_to), group.size
-        if self._saving(metric, group) >= LEAST_SAVING:
-            least = whole_blocks(at_least(floor, group.size), self._step(metric, group, round_to), group.size)
-        return min(max(least, bounds.low), bounds.high)
-
     def saving_per_neuron(self, metric: Metric, group: str) -> float:
         """Share of the dense cost that goes with one neuron of a group, on average, all else being whole.
 
@@ -308,12 +273,3 @@ class CostModel:
         for gone in (max(1, size // 2), *([3 * size // 4, size - 1] if metric == "latency" and size > 1 else [])):
             found.append((1 - self.share(metric, {group: np.arange(size) >= gone})) / gone)
         return max(found)
-
-    def _saving(self, metric: Metric, group: NeuronGroup) -> float:
-        """Share of the dense cost that goes when only one neuron of the group stays."""
-        key = (metric, group.id)
-        if key not in self._savings:
-            mask = np.zeros(group.size, dtype=bool)
-            mask[0] = True
-            self._savings[key] = 1 - self.share(metric, {group.id: mask})
-        return self._savings[key]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .blocks import at_least
+from .pooling import Member, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Members:
             of all groups, -1 for none. One input stays that belongs to channels which stay.
         most: neurons that may stay; None: all.
         floor: least share that stays of every part, in place of the model's.
+        set: number of the groups that keep the same share (`least` and `most` are then of all alike); None: it is
+            in none.
     """
 
     size: int
@@ -40,6 +43,7 @@ class Members:
     reads: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]] = ()
     most: int | None = None
     floor: float | None = None
+    set: int | None = None
 
     @property
     def highest(self) -> int:
@@ -100,6 +104,7 @@ class Ranking:
         segment = np.repeat(np.arange(len(groups) + 2), [lead, *(g.size for g in groups), 1])
         self._segment = self._put(2 * segment)  # two places a group: what must stay comes before the others
         self._start = self._put(np.stack([self._starts(groups, row, first) for row in rows]))
+        self._pool = self._pooled(groups, rows, first)
         self._places = self._put(np.arange(self.elements))
         self.capped = any(g.highest < g.size for g in groups)
         self._beyond = self._put(self._beyond_most(groups)) if self.capped else None
@@ -119,6 +124,21 @@ class Ranking:
             start = block if opened else np.full(group.size, self.elements - 1)
             found[begin : begin + group.size] = np.where(rank < group.least, 0, start)
         return found
+
+    def _pooled(self, groups: Sequence[Members], rows: Sequence[Row], first: NDArray[np.int64]) -> Pool | None:
+        """What makes groups of a set keep the same share; None where no two are in one."""
+        sets = [group.set for group in groups if group.set is not None]
+        own = [i for i, group in enumerate(groups) if group.set is not None and sets.count(group.set) > 1]
+        if not own:
+            return None
+        blocks = np.full((len(rows), self.elements), -1)
+        for line, row in zip(blocks, rows, strict=True):
+            for i in own:
+                rank = np.arange(groups[i].size)
+                block = np.maximum(rank // row.steps[i] * row.steps[i], groups[i].least)
+                line[first[i] : first[i] + len(rank)] = np.where(rank < groups[i].least, -1, block)
+        members = [Member(groups[i].set or 0, int(first[i]), groups[i].size) for i in own]
+        return Pool(members, blocks, self._device)
 
     def _beyond_most(self, groups: Sequence[Members]) -> NDArray[np.int64]:
         """(elements,) by group and score: what lifts levels beyond all sets, wherever a search begins to count."""
@@ -166,12 +186,17 @@ class Ranking:
             optional = self._optional(order, place)
             segment = segment if optional is None else segment + optional
         rank = torch.sort(segment[order], stable=True)[1]  # by group and score: the place among all
-        levels = rank[self._start]
         element = order[rank]
+        if self._pool is not None:
+            ascending, by = torch.sort(self._pool.scores(ascending[rank]), stable=True)
+            rank = torch.scatter(self._places, 0, by, self._places)
+        levels = rank[self._start]
         if len(levels) > 1:
             levels = torch.cat([torch.searchsorted(ascending, ascending)[levels[:1]], levels[1:]])
         if optional is not None:
             levels = levels * optional[element[self._start[0]]]
+        if self._pool is not None:
+            levels = self._pool.levels(levels)
         if self._beyond is not None:
             levels = levels + self._beyond
         levels = torch.scatter(self._places.expand_as(levels), 1, element.expand_as(levels), levels)

@@ -11,7 +11,9 @@ orders beside the threshold's own: some leave dear groups out, so that the other
 blocks. The threshold's order is taken where it ends within half the slack of the target; else the first that does
 so, or the one that comes closest; one with smaller blocks only where all others end more than the slack below.
 
-All sums are of whole numbers, so the same scores give the same neurons on every device.
+Groups of a set (see `uniform`) are one unit: they are left out together, and a block of each goes at once.
+
+All sums of costs are of whole numbers, so the same scores give the same neurons on every device.
 """
 
 from __future__ import annotations
@@ -200,16 +202,17 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
     a neuron of some group is more than the slack, what is left after a first round is filled by a second.
     """
     sizes = [g.size for g in groups]
+    unit = _units(groups)
 
     def saved(step: Sequence[int]) -> NDArray[np.float64]:
-        """(groups,) share of the dense cost that goes with a block at most."""
+        """(units,) share of the dense cost that goes with a block at most, of all groups of a set together."""
         found = terms.most(np.repeat(np.asarray(step, dtype=np.int64), sizes)) / max(1, terms.dense)
         parts = np.split(found, np.cumsum(sizes)[:-1]) if groups else []
         every = [p.max(initial=0.0) if g.loose else 0.0 for g, p in zip(groups, parts, strict=True)]
-        return np.array(every)
+        return np.bincount(unit, every).astype(np.float64)
 
     neuron = saved([1] * len(groups))
-    loose = np.array([g.loose for g in groups], dtype=bool)
+    loose = np.bincount(unit, [g.loose for g in groups]) > 0
     rows, below = [Row(steps[0], (True,) * len(groups))], [0.0]
     blocks = [saved(step) for step in steps]
     largest = float(blocks[0].max(initial=0.0))
@@ -218,18 +221,25 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
         most = max(3, _ORDERS // (tried * (1 + len(loose) + sum(g.size for g in groups))))
         for number, (step, block) in enumerate(zip(steps[:tried], blocks, strict=False)):
             opened = _open(block, loose, most)
-            rows += [Row(step, o) for o in opened]
+            rows += [Row(step, tuple(o[i] for i in unit)) for o in opened]
             below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
     rounds = 2 if len(rows) > 1 and neuron.max() > SLACK else 1
     return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else sum(sizes))
 
 
+def _units(groups: Sequence[Members]) -> NDArray[np.int64]:
+    """(groups,) numbers from 0 on, the same for groups that only go together."""
+    keys = [(-1, i) if group.set is None else (group.set, 0) for i, group in enumerate(groups)]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return np.array([number[key] for key in keys], dtype=np.int64)
+
+
 def _open(block: NDArray[np.float64], loose: NDArray[np.bool_], most: int) -> list[tuple[bool, ...]]:
-    """Which groups may get more neurons, in the orders to look at: all; then without dear ones.
+    """Which groups or sets of them may get more neurons, in the orders to look at: all; then without dear ones.
 
     Args:
-        block: (groups,) share of the dense cost that a block costs at most.
-        loose: (groups,) whether the group has neurons that may go.
+        block: (units,) share of the dense cost that a block costs at most.
+        loose: (units,) whether it has neurons that may go.
         most: number of orders at most; at least 2.
     """
     dear = [int(i) for i in np.argsort(-block, kind="stable") if block[i] > 0.5 * SLACK]

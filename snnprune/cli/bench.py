@@ -12,21 +12,28 @@ import typer
 
 from ..options import about
 from ..timing.serving import Serving, cores_here
-from .options import Arch, Classes, ImageSize, Json, Trust
+from .gather import gathered
+from .options import Json, Network
+from .paste import shown
 from .show import console, emit, say, scripted
+from .tables import columns, show_table
 
 if TYPE_CHECKING:
     from ..timing.bench import Contender
     from ..timing.latency import Latency
 
 _ABOUT = about(Serving)
-_HEAD = ("file", "engine", "precision", "batch", "ms", "spread", "median-p90", "inputs/s", "speed-up", "spread")
+_HEAD = (
+    "file", "engine", "precision", "batch", "ms", "spread", "median-p90", "inputs/s", "speed-up", "its spread",
+)  # fmt: skip
 
 
+@gathered
 def bench(
     files: Annotated[
         list[Path], typer.Argument(help="ONNX files, run folders or model files; ratios are against the first")
     ],
+    network: Network,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,10 +54,6 @@ def bench(
     ] = None,
     warm_up: Annotated[int, typer.Option(help="calls before those")] = 10,
     provider: Annotated[str | None, typer.Option(help="the old name of --engine", hidden=True)] = None,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    image_size: ImageSize = None,
-    trust_pickle: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Latency of models side by side, on one or more engines.
@@ -76,12 +79,12 @@ def bench(
         if threads == 0:
             _old("--threads 0", f"a number, such as --threads {cores}")
         kinds = {serving.in_torch for serving in servings}
-        contenders = [_contender(path, kinds, arch, num_classes, image_size, trust_pickle) for path in files]
+        contenders = [_contender(path, kinds, network) for path in files]
         found = timed(contenders, servings, limit=limit, spread=spread, calls=calls, warm_up=warm_up)
         if as_json:
             emit([{**dataclasses.asdict(one), "ms": one.ms} for one in found])
         else:
-            _show(found, files)
+            show_table(console, columns(*_HEAD, text=["engine", "precision"]), [_row(one) for one in found])
         _remark(found, auto="auto" in (engines or ["auto"]))
     if all(one.ms is None and one.ratio in (None, 1.0) for one in found):  # of the first 1, whatever it takes
         raise TimingError(
@@ -90,45 +93,29 @@ def bench(
         )
 
 
-def _contender(
-    path: Path, in_torch: set[bool], arch: str | None, num_classes: int | None, image_size: int | None, trust: bool
-) -> Contender:
+def _contender(path: Path, in_torch: set[bool], network: Network) -> Contender:
     """A file or folder in the forms that the engines need."""
     from ..errors import RunError
     from ..runs.examples import example_for
-    from ..runs.folder import ONNX, open_model
+    from ..runs.folder import ONNX
     from ..timing.bench import Contender
 
     if path.suffix in (".onnx", "") and not path.is_dir():
         return Contender(str(path), path)
     onnx = path / ONNX if path.is_dir() else None
     if onnx is not None and False in in_torch and not onnx.is_file():
-        raise RunError(f"{path} holds no {ONNX}. `snnprune export {path} --onnx` makes it of a run folder.")
+        command = shown("export", path, "--onnx")
+        raise RunError(f"{path} holds no {ONNX}. `{command}` makes it of a run folder.")
     if onnx is not None and True not in in_torch:
         return Contender(str(path), onnx)
-    opened = open_model(path, arch=arch, num_classes=num_classes, trust_pickle=trust)
-    return Contender(str(path), onnx, opened.model, example_for(opened, image_size))
+    opened = network.open(path)
+    return Contender(str(path), onnx, opened.model, example_for(opened, network.image_size))
 
 
 def _old(option: str, new: str) -> None:
     """One line on standard error about an option that goes."""
     with scripted(True):
         say(f"warning: {option} goes in 0.3: write {new}", style="yellow")
-
-
-def _show(found: Sequence[Latency], files: Sequence[Path]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    for name in _HEAD:
-        text = name in ("file", "engine", "precision")
-        width = min(20, max(len(str(path)) for path in files)) if name == "file" else None
-        justify = "left" if text else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "file", min_width=width)
-    for one in found:
-        table.add_row(*map(escape, _row(one)))
-    console.print(table)
 
 
 def _row(one: Latency) -> list[str]:

@@ -17,7 +17,8 @@ _LEFT_OUT = {"config_file", "output", "resume", "dry_run", "as_json"}  # where a
 _CODE = ("arch", "data", "metric")  # whose values may be `file.py:function`
 _TYPED = {"trust_pickle"}  # what lets code of others run is asked for in person, or not at all
 _HEAD = (
-    "# What this run was asked for. It is repeated by: snnprune optimize --config THIS_FILE --output NEW_FOLDER\n"
+    "# What this run was asked for. `snnprune optimize --config` with the path of this file repeats it.\n"
+    "# Code that it names (arch, data, metric) has to be named there again.\n"
 )
 
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import parse
+from .options import BatchSize, CropRatio, DataRoot, Mean, Network, Std, ValSplit, Workers
 from .progress import Display
 from .show import say
 
 
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """How data are read."""
+
+    data_root: DataRoot = Path("data")
+    mean: Mean = None
+    std: Std = None
+    crop_ratio: CropRatio = None
+    val_split: ValSplit = 0.1
+    workers: Workers = None
+    batch_size: BatchSize = 128
+
+
 def load_splits(
-    data: str,
-    opened: Any,
-    display: Display,
-    *,
-    root: Path,
-    mean: str | None = None,
-    std: str | None = None,
-    image_size: int | None = None,
-    crop_ratio: float | None = None,
-    **options: Any,
+    data: str, opened: Any, display: Display, network: Network, asked: DataOptions, **options: Any
 ) -> Any:
     """Training, validation and test loaders.
 
@@ -31,18 +37,17 @@ def load_splits(
         data: as given on the command line.
         opened: the model with what is recorded of it in `structure`, or None.
         display: is told while images are read.
-        root: where torchvision's sets lie.
-        mean: as given.
-        std: as given.
-        image_size: as given.
-        crop_ratio: as given.
-        options: further ones of `load_data`.
+        network: what the model was opened with; the size of its images and its classes count.
+        asked: how the data are read.
+        options: further ones of `load_data`, such as `augment`.
     """
     from ..data import BatchLoader, load_data
     from ..data.load import is_folder
     from ..runs.examples import image_channels
 
-    constants: dict[str, Any] = {"mean": parse.numbers(mean, "--mean"), "std": parse.numbers(std, "--std")}
+    image_size, crop_ratio = network.image_size, asked.crop_ratio
+    mean, std = parse.numbers(asked.mean, "--mean"), parse.numbers(asked.std, "--std")
+    constants: dict[str, Any] = {"mean": mean, "std": std}
     recorded = (opened.structure if opened is not None else None) or {}
     known = recorded.get("normalization")
     if isinstance(known, dict) and mean is None and std is None:
@@ -56,11 +61,15 @@ def load_splits(
     display.stage("data")
     splits = load_data(
         data,
-        root,
+        asked.data_root,
         image_size=image_size,
         crop_ratio=crop_ratio,
         channels=channels,
         progress=display.reading,
+        val_fraction=asked.val_split,
+        workers=asked.workers,
+        batch_size=asked.batch_size,
+        num_classes=network.num_classes,
         **constants,
         **options,
     )

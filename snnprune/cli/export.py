@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .data import load_splits
-from .options import Arch, Classes, CropRatio, DataRoot, Entry, ImageSize, Json, Mean, Std, Trust
+from .data import DataOptions, load_splits
+from .gather import gathered
+from .options import Json, Network
 from .progress import Display
 from .show import emit, say, scripted, size
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from ..quantize import Quantized
 
 
+@gathered
 def export(
+    network: Network,
+    asked: DataOptions,
     run: Annotated[
         Path | None,
         typer.Argument(
@@ -44,21 +48,12 @@ def export(
     calibration: Annotated[int, typer.Option(help="training images that --int8 is calibrated on")] = 256,
     calibration_method: Annotated[str, typer.Option(help="minmax, percentile or entropy")] = "minmax",
     engine: Annotated[str, typer.Option(help="that --int8 is for: cpu, cpu-vnni (also ARM) or tensorrt")] = "cpu",
-    data_root: DataRoot = Path("data"),
-    mean: Mean = None,
-    std: Std = None,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    image_size: ImageSize = None,
-    crop_ratio: CropRatio = None,
-    trust_pickle: Trust = False,
-    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Deliver a run's model as a checked ONNX file."""
     from ..errors import ConfigError
     from ..runs.delivery import Form, deliver_onnx, export_file
-    from ..runs.folder import newest_run, open_model
+    from ..runs.folder import newest_run
 
     if not onnx:
         raise ConfigError("say what to export: --onnx.")
@@ -77,28 +72,14 @@ def export(
                 from ..analysis.quantizing import quantize_model
 
                 def splits(opened: Any) -> Any:
-                    return load_splits(
-                        str(data),
-                        opened,
-                        display,
-                        root=data_root,
-                        mean=mean,
-                        std=std,
-                        image_size=image_size,
-                        crop_ratio=crop_ratio,
-                        num_classes=num_classes,
-                        augment="none",
-                    )
+                    return load_splits(str(data), opened, display, network, asked, augment="none")
 
                 made = quantize_model(
                     folder,
                     output,
                     splits,
                     form=form,
-                    arch=arch,
-                    num_classes=num_classes,
-                    trust_pickle=trust_pickle,
-                    entry=entry,
+                    **network.opening,
                     on_stage=display.stage,
                     tolerance=tolerance,
                     calibration_size=calibration,
@@ -108,14 +89,11 @@ def export(
             else:
                 display.stage("export")
                 if folder.is_file():
-                    opened = open_model(
-                        folder, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
-                    )
-                    made = export_file(opened, folder, output, form, image_size=image_size)
+                    opened = network.open(folder)
+                    made = export_file(opened, folder, output, form, image_size=network.image_size)
                 else:
-                    made = deliver_onnx(
-                        folder, output, form, arch=arch, num_classes=num_classes, image_size=image_size
-                    )
+                    known = {name: getattr(network, name) for name in ("arch", "num_classes", "image_size")}
+                    made = deliver_onnx(folder, output, form, **known)
         if as_json:
             emit({**dataclasses.asdict(made), "path": str(made.path), "bytes": made.path.stat().st_size})
         _tell_int8(made) if int8 else _tell(made, fp16)  # type: ignore[arg-type]

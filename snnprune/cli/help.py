@@ -7,6 +7,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from .paste import Call
+
 OWN = "Options"
 GROUPS = {
     "The model": ("arch", "num_classes", "entry", "trust_pickle"),
@@ -14,7 +16,10 @@ GROUPS = {
         "data", "data_root", "mean", "std", "image_size", "crop_ratio", "augment", "val_split", "workers",
         "batch_size", "limit",
     ),
-    "What is cut": ("target", "granularity", "trials", "keep", "width", "outputs", "floor", "round_to", "metric"),
+    "What is cut": (
+        "target", "granularity", "trials", "keep", "width", "uniform", "outputs", "floor",
+        "round_to", "metric",
+    ),
     "Learning": ("epochs", "lr", "seed", "device", "precision", "channels_last", "compile"),
     "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
 }  # fmt: skip
@@ -24,6 +29,12 @@ _FLAGS = {"help_option_names": ["-h", "--help"]}
 
 class GroupedCommand(TyperCommand):
     """A command whose options stand in groups."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it was asked for is noted, for messages that name commands."""
+        if isinstance(ctx.obj, Call):
+            ctx.obj.params = ctx.params
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then the options of each group."""

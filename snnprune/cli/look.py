@@ -8,49 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import parse
-from .data import load_splits
+from .data import DataOptions, load_splits
+from .gather import gathered
 from .options import (
     DEFAULT,
     Arch,
-    BatchSize,
     Classes,
-    CropRatio,
     Data,
-    DataRoot,
     Device,
-    Entry,
     Floor,
     ImageSize,
     Json,
-    Keep,
-    Mean,
     ModelFile,
-    Outputs,
+    Network,
     OwnMetric,
+    Patterns,
     RoundTo,
-    Std,
-    Trust,
-    ValSplit,
-    Width,
-    Workers,
 )
 from .progress import Display
 from .show import console, emit, say, scripted, show_groups, summary
+from .tables import columns, show_table
 
 if TYPE_CHECKING:
     from ..analysis.inspecting import Inspection
 
 
+@gathered
 def inspect(
     model: ModelFile,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    image_size: ImageSize = None,
-    trust_pickle: Trust = False,
-    entry: Entry = None,
-    width: Width = None,
-    keep: Keep = None,
-    outputs: Outputs = None,
+    network: Network,
+    patterns: Patterns,
     target: Annotated[str | None, typer.Option(help="macs=SHARE or params=SHARE, to see what it leaves")] = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
@@ -58,21 +45,19 @@ def inspect(
 ) -> None:
     """List what can be pruned, what cannot and why, and what a target would leave."""
     from ..analysis.inspecting import inspect_model
-    from ..runs.folder import open_model
 
+    goal = None if target is None else parse.target(target)
     with scripted(as_json):
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
+            opened = network.open(model)
             display.stage("trace")
             found = inspect_model(
                 opened,
-                image_size=image_size,
-                width=tuple(width or ()),
-                keep=tuple(keep or ()),
-                outputs=tuple(outputs or ()),
-                target=None if target is None else parse.target(target),
+                image_size=network.image_size,
+                **patterns.all,
+                target=goal,
                 floor=floor,
                 round_to=round_to,
             )
@@ -106,24 +91,15 @@ def _tell(found: Inspection, floor: float) -> None:
         raise TargetError(found.trouble)
 
 
+@gathered
 def evaluate(
     model: Annotated[Path, typer.Argument(help="run folder, model file or .onnx")],
     data: Data,
+    network: Network,
+    asked: DataOptions,
     metric: OwnMetric = None,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    data_root: DataRoot = Path("data"),
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    crop_ratio: CropRatio = None,
-    val_split: ValSplit = 0.1,
     limit: Annotated[int | None, typer.Option(help="test images at most, as many of each class", min=1)] = None,
-    workers: Workers = None,
-    batch_size: BatchSize = 128,
     device: Device = "auto",
-    trust_pickle: Trust = False,
-    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy of a run, a model file or an ONNX file on a test set, or a metric of your own."""
@@ -135,31 +111,9 @@ def evaluate(
         display = Display()
         with display.running():
             display.stage("load")
-            opened, measure = evaluator(
-                model,
-                arch=arch,
-                num_classes=num_classes,
-                trust_pickle=trust_pickle,
-                entry=entry,
-                device=where,
-                metric=own,
-            )
+            opened, measure = evaluator(model, **network.opening, device=where, metric=own)
             recorded = opened if opened is not None else recorded_in(model)
-            splits = load_splits(
-                data,
-                recorded,
-                display,
-                root=data_root,
-                mean=mean,
-                std=std,
-                image_size=image_size,
-                crop_ratio=crop_ratio,
-                val_fraction=val_split,
-                workers=workers,
-                batch_size=batch_size,
-                num_classes=num_classes,
-            )
-            test = splits.test
+            test = load_splits(data, recorded, display, network, asked).test
             if limit is not None:
                 test = some(test, limit)
             display.stage("test")
@@ -188,9 +142,6 @@ def compare(
     Of folders that snnprune.save wrote, the costs of the model before and after; --arch and what follows are
     only for those.
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     from ..analysis.comparing import report_of
     from ..runs.times import marks
     from ..runs.visual import comparison, head, write_comparison, write_page
@@ -205,13 +156,8 @@ def compare(
         if len(found) == 1 and not as_json:
             summary(found[0][1], runs[0])
         else:
-            table = Table()
-            for name in head(found):
-                left = name in ("run", "data", "target", "metric")
-                table.add_column(escape(name), justify="left" if left else "right", overflow="fold")
-            for row in comparison(found):
-                table.add_row(*map(escape, row))
-            console.print(table)
+            heads = columns(*head(found), text=["data", "target", "metric"])
+            show_table(console, heads, comparison(found))
             for sentence in marks([report.latency for _, report in found])[1]:
                 say(sentence)
         bare = [path for path in runs if not (path / REPORT).is_file()]

@@ -24,6 +24,7 @@ from ..errors import SnnPruneError
 from ..files import brief, reason
 from ..shown import cut
 from .app import Stopped, app
+from .paste import Call, completed
 from .show import PlainConsole, Warnings
 
 _LONGEST = 2000
@@ -43,15 +44,15 @@ def run(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     if not debug:
         warnings.simplefilter("ignore")
-    command = typer.main.get_command(app)
+    command, call = typer.main.get_command(app), Call(arguments)
     terminated: list[int] = []
     try:
-        with _terminable(terminated), Warnings():
-            result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=arguments)
+        with _terminable(terminated), Warnings(call):
+            result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=call)
     except SnnPruneError as error:
         if debug:
             raise
-        _complain(console, str(error))
+        _complain(console, completed(str(error), call))
         return 1
     except (KeyboardInterrupt, Stopped) as stop:
         console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")

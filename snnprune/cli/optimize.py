@@ -13,48 +13,39 @@ from . import parse
 from .config import read as read_options
 from .config import refuse_code
 from .config import write as write_options
-from .data import load_splits
+from .data import DataOptions, load_splits
+from .gather import gathered
 from .options import (
     DEFAULT,
-    Arch,
-    BatchSize,
-    Classes,
-    CropRatio,
     Data,
-    DataRoot,
     Device,
     EngineName,
-    Entry,
     Floor,
-    ImageSize,
     Json,
-    Keep,
-    Mean,
     ModelFile,
-    Outputs,
+    Network,
     OwnMetric,
+    Patterns,
     RoundTo,
-    Std,
     ThreadCount,
-    Trust,
-    ValSplit,
-    Width,
-    Workers,
     of,
     served,
 )
+from .paste import Call, shown
 from .progress import Display
 from .serving import serving_for
 from .session import find_folder, session
 from .show import console, emit, say, scripted, show_plan, summary
 
 
+@gathered
 def optimize(
     context: typer.Context,
     model: ModelFile,
     data: Data,
-    arch: Arch = None,
-    num_classes: Classes = None,
+    network: Network,
+    asked: DataOptions,
+    patterns: Patterns,
     target: Annotated[
         str | None,
         typer.Option(
@@ -70,11 +61,6 @@ def optimize(
     lr: Annotated[float, of("lr")] = DEFAULT.lr,
     output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
-    data_root: DataRoot = Path("data"),
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    crop_ratio: CropRatio = None,
     augment: Annotated[
         str,
         typer.Option(
@@ -82,15 +68,9 @@ def optimize(
             "folders of photos, else light"
         ),
     ] = "auto",
-    val_split: ValSplit = 0.1,
-    workers: Workers = None,
-    batch_size: BatchSize = 128,
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
-    width: Width = None,
-    keep: Keep = None,
-    outputs: Outputs = None,
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
@@ -115,8 +95,6 @@ def optimize(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="also write TensorBoard files, into the run folder")
     ] = False,
-    trust_pickle: Trust = False,
-    entry: Entry = None,
     as_json: Json = False,
     config_file: Annotated[
         Path | None,
@@ -129,6 +107,7 @@ def optimize(
     ] = None,
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
+    from ..analysis import plan
     from ..budget import check_drop, parse_drop
     from ..errors import ConfigError
     from ..learner import Callback, PruneConfig
@@ -136,30 +115,13 @@ def optimize(
     from ..pipeline import optimize as run_optimize
     from ..pipeline.arguments import check_timed
     from ..ranks import launched
-    from ..runs.folder import open_model
     from ..runs.places import OPTIONS
 
-    def load(where: str, display: Display | None = None) -> tuple[Any, Any]:
-        display = display or Display()
+    def load(where: str, display: Display) -> tuple[Any, Any]:
         display.stage("load")
-        opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
-        splits = load_splits(
-            data,
-            opened,
-            display,
-            root=data_root,
-            mean=mean,
-            std=std,
-            image_size=image_size,
-            crop_ratio=crop_ratio,
-            augment=augment,
-            val_fraction=val_split,
-            workers=workers,
-            batch_size=batch_size,
-            limit=limit,
-            num_classes=num_classes,
-            seed=seed,
-        )
+        opened = network.open(model)
+        more = {"augment": augment, "limit": limit, "seed": seed}
+        splits = load_splits(data, opened, display, network, asked, **more)
         opened.model.to(where)
         return opened, splits
 
@@ -179,9 +141,7 @@ def optimize(
         trials=DEFAULT.trials if trials is None else trials,
         lr=lr,
         seed=seed,
-        width=tuple(width or ()),
-        keep=tuple(keep or ()),
-        outputs=tuple(outputs or ()),
+        **patterns.all,
         round_to=round_to,
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         channels_last="auto" if channels_last is None else channels_last,
@@ -196,16 +156,24 @@ def optimize(
     drop = parse_drop(goal)
     if drop is not None and metric is None:
         check_drop(drop, "accuracy")
-    where, own = parse.device(device), parse.metric(metric)
+    where, own, call = parse.device(device), parse.metric(metric), context.obj or Call()
     with scripted(as_json), launched(where) as (ranks, where):
         if not ranks.first:
             console.quiet = True
         if dry_run:
-            _dry_run(*load(where), config, where, as_json=as_json)
+            display = Display()
+            with display.running():
+                opened, splits = load(where, display)
+                display.stage("plan")
+                found = plan(opened.model, splits.train, splits.val, config, device=where)
+            if as_json:
+                emit(found.to_dict())
+            show_plan(found, call)
+            say("nothing was written")
             return
         folder = find_folder(model, output, resume, ranks)
         display = Display(percent=own is not None and own.info.percent)
-        with display.running(), session(folder, ranks, resume=resume) as run:
+        with display.running(), session(folder, ranks, call, resume=resume) as run:
             if ranks.first and not (resume and (run.work / OPTIONS).exists()):
                 run.work.mkdir(parents=True, exist_ok=True)
                 write_options(context, run.work / OPTIONS, target=target)
@@ -229,7 +197,7 @@ def optimize(
                     metric=own,
                 )
             run.learned = True
-            result.report.command = shlex.join(["snnprune", *(context.obj or ())])
+            result.report.command = shlex.join(["snnprune", *call.arguments])
             if ranks.first:
                 if opened.arch is not None:
                     result.details["factory"] = {"arch": opened.arch, "kwargs": opened.kwargs}
@@ -240,14 +208,4 @@ def optimize(
             summary(result.report, folder)
             if as_json:
                 emit({"run": str(folder), **result.report.to_dict()})
-        say(f"wrote {folder} with its page report.html - next: snnprune export {folder} --onnx")
-
-
-def _dry_run(opened: Any, splits: Any, config: Any, where: str, *, as_json: bool) -> None:
-    from ..analysis import plan
-
-    found = plan(opened.model, splits.train, splits.val, config, device=where)
-    if as_json:
-        emit(found.to_dict())
-    show_plan(found)
-    say("nothing was written")
+        say(f"wrote {folder} with its page report.html - next: {shown('export', folder, '--onnx')}")

@@ -5,14 +5,18 @@ Options of `PruneConfig` have their help and their defaults from there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from ..learner import PruneConfig
 from ..options import about
 from ..timing.serving import Engine, Serving
+
+if TYPE_CHECKING:
+    from ..runs.folder import Opened
 
 DEFAULT = PruneConfig()
 _ABOUT = about(PruneConfig)
@@ -67,9 +71,6 @@ OwnMetric = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
-Keep = Annotated[list[str] | None, of("keep")]
-Outputs = Annotated[list[str] | None, of("outputs")]
-Width = Annotated[list[str] | None, of("width")]
 EngineName = Annotated[str | None, served("engine", more=f", one of {ENGINES}")]
 ThreadCount = Annotated[int | None, served("threads")]
 Floor = Annotated[float, of("floor")]
@@ -78,3 +79,41 @@ Entry = Annotated[
     str | None, typer.Option(help="of a checkpoint with several sets of weights the one to take: model_ema")
 ]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="load any pickled model, which can run code")]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a model file is opened with."""
+
+    arch: Arch = None
+    num_classes: Classes = None
+    image_size: ImageSize = None
+    trust_pickle: Trust = False
+    entry: Entry = None
+
+    def open(self, path: Path) -> Opened:
+        """The model of a file or a run folder, as `open_model` says."""
+        from ..runs.folder import open_model
+
+        return open_model(path, **self.opening)
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """Arguments of `open_model`."""
+        names = ("arch", "num_classes", "trust_pickle", "entry")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """What is asked of layers and outputs by their names."""
+
+    keep: Annotated[list[str] | None, of("keep")] = None
+    width: Annotated[list[str] | None, of("width")] = None
+    uniform: Annotated[list[str] | None, of("uniform")] = None
+    outputs: Annotated[list[str] | None, of("outputs")] = None
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """Each of them as `PruneConfig` takes it."""
+        return {name: tuple(getattr(self, name) or ()) for name in ("keep", "width", "uniform", "outputs")}

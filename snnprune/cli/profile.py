@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Arch, Classes, EngineName, Entry, ImageSize, Json, Keep, ModelFile, ThreadCount, Trust, served
+from .gather import gathered
+from .options import EngineName, Json, ModelFile, Network, Patterns, ThreadCount, served
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
+from .tables import columns, show_table
 
 if TYPE_CHECKING:
     from ..analysis.profiling import Layers, TimedCut
@@ -22,12 +25,11 @@ _WITHIN = 0.1  # error of a prediction that the search sets right without ado
 _COUNTS = (1, 8, 16, 24, 32)
 
 
+@gathered
 def profile(
     model: ModelFile,
-    arch: Arch = None,
-    num_classes: Classes = None,
-    image_size: ImageSize = None,
-    keep: Keep = None,
+    network: Network,
+    patterns: Patterns,
     engine: EngineName = None,
     batch_size: Annotated[int | None, served("batch")] = None,
     precision: Annotated[str | None, served("precision")] = None,
@@ -48,8 +50,6 @@ def profile(
         typer.Option("--check", help="also time real cuts at 0.75, 0.5 and 0.25 of all widths, and compare"),
     ] = False,
     limit: Annotated[float, typer.Option(help="seconds for each model that --check times at most")] = 20.0,
-    trust_pickle: Trust = False,
-    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Time the layers of a model at several widths, on this machine or by a script on another device."""
@@ -57,7 +57,6 @@ def profile(
     from ..errors import ConfigError
     from ..options import Positive, checked
     from ..runs.examples import example_for
-    from ..runs.folder import open_model
     from ..timing.script import check_scripted
     from ..timing.serving import Serving
 
@@ -77,9 +76,9 @@ def profile(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
+            opened = network.open(model)
             display.stage("trace")
-            layers = Layers.of(opened.model, example_for(opened, image_size), tuple(keep or ()))
+            layers = Layers.of(opened.model, example_for(opened, network.image_size), **patterns.all)
             if script is not None:
                 graphs = layers.script(serving, script)
                 if as_json:
@@ -109,29 +108,21 @@ def _tell_script(script: Path, graphs: int) -> None:
     from .show import size
 
     say(f"wrote {script} ({size(script)}, {graphs} graphs without their weights)")
-    say(
-        f"there, with onnxruntime and numpy: python {script.name} times.json - then here: snnprune optimize ... "
-        "--target latency=0.5 --profile times.json"
-    )
+    say(f"there, with onnxruntime and numpy: {shlex.join(['python', script.name, 'times.json'])}")
+    say("a run here takes what that writes by: --target latency=0.5 --profile times.json")
 
 
 def _show(found: Profile) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     from ..shown import cut, largest
 
-    total = found.predicted_ms
-    table = Table(title="what takes longest", title_justify="left")
-    for name in ("part", "inputs", "outputs", "ms", "of all"):
-        table.add_column(name, justify="left" if name == "part" else "right", overflow="fold")
+    total, rows = found.predicted_ms, []
     parts, rest = largest(found.parts, _SLOWEST, "parts", lambda part: part.dense, BY_JSON)
     for part in sorted(parts, key=lambda part: -part.dense):
         widths = [
             str(side.read) if side is not None and side.parts else "-" for side in (part.inputs, part.outputs)
         ]
-        table.add_row(escape(cut(part.name)), *widths, f"{part.dense:.3g}", f"{part.dense / total:.1%}")
-    console.print(table)
+        rows.append((cut(part.name), *widths, f"{part.dense:.3g}", f"{part.dense / total:.1%}"))
+    show_table(console, columns("part", "inputs", "outputs", "ms", "of all"), rows, title="what takes longest")
     say_rest(rest)
     fixed = sum(part.dense for part in found.parts if not part.reached)
     say(f"what no neuron changes: {fixed:.3g} ms, {fixed / total:.1%}")
@@ -155,30 +146,23 @@ def _show(found: Profile) -> None:
 
 
 def _show_stairs(found: Profile) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="stairs: a layer of so many channels costs as one of", title_justify="left")
-    for name in ("kind of layer", "its", *map(str, _COUNTS)):
-        table.add_column(name, justify="left" if name in ("kind of layer", "its") else "right")
-    for kind, roles in found.steps.items():
-        for role, channels in roles.items():
-            table.add_row(escape(kind), "inputs" if role == "in" else "outputs", *(f"{c:.0f}" for c in channels))
-    console.print(table)
+    rows = [
+        (kind, "inputs" if role == "in" else "outputs", *(f"{count:.0f}" for count in channels))
+        for kind, roles in found.steps.items()
+        for role, channels in roles.items()
+    ]
+    heads = columns("kind of layer", "its", *map(str, _COUNTS), text=["its"])
+    show_table(console, heads, rows, title="stairs: a layer of so many channels costs as one of")
 
 
 def _show_cuts(cuts: Sequence[TimedCut]) -> None:
-    from rich.table import Table
-
     if not cuts:
         return
-    table = Table(title="real cuts", title_justify="left")
-    for name in ("widths", "measured ms", "spread", "predicted ms", "error", "of the dense time"):
-        table.add_column(name, justify="right")
+    rows = []
     for one in cuts:
         both = one.compared
         known = both.compact_ms is not None
-        table.add_row(
+        row = (
             f"{one.width:g}",
             f"{both.compact_ms:.3g}" if known else "?",
             f"{both.compact_spread:.1%}" if known else "?",
@@ -186,7 +170,9 @@ def _show_cuts(cuts: Sequence[TimedCut]) -> None:
             f"{one.error:+.1%}" if one.error is not None else "?",
             f"{both.share:.2f}" if both.share is not None else "?",
         )
-    console.print(table)
+        rows.append(row)
+    heads = columns("widths", "measured ms", "spread", "predicted ms", "error", "of the dense time")
+    show_table(console, heads, rows, title="real cuts")
     for one in cuts:
         if one.compared.refused is not None:
             say(f"? widths {one.width:g}: {one.compared.refused}", style="yellow")
@@ -202,5 +188,6 @@ def _say_use(found: Profile, output: Path | None) -> None:
             style="yellow",
         )
     if output is not None:
-        say(f"wrote {output} - for runs elsewhere: snnprune optimize ... --target latency=0.5 --profile {output}")
-    say("kept on this machine, where a run takes it by itself: snnprune optimize ... --target latency=0.5")
+        given = shlex.join(["--target", "latency=0.5", "--profile", str(output)])
+        say(f"wrote {output}, which a run elsewhere takes by: {given}")
+    say("kept on this machine, where a run takes it by itself: --target latency=0.5")

@@ -27,6 +27,7 @@ _TITLES = {
     "widths": "timing real cuts",
     "cuts": "measuring cuts",
     "export": "exporting to ONNX",
+    "plan": "tracing groups, taking a few steps",
     "int8": "calibrating, measuring int8",
     "save": "timing and exporting to ONNX",
 }
@@ -41,7 +42,7 @@ class Display:
 
     def __init__(self, *, percent: bool = False) -> None:
         self.percent = percent
-        self.live = console.is_terminal
+        self.live = console.is_terminal and not console.is_dumb_terminal  # which no line can be drawn anew on
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<18}"),

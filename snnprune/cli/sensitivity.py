@@ -9,66 +9,38 @@ from typing import Annotated
 import typer
 
 from . import parse
-from .data import load_splits
-from .options import (
-    Arch,
-    BatchSize,
-    Classes,
-    CropRatio,
-    Data,
-    DataRoot,
-    Device,
-    Entry,
-    ImageSize,
-    Json,
-    Keep,
-    Mean,
-    ModelFile,
-    OwnMetric,
-    Std,
-    Trust,
-    ValSplit,
-    Workers,
-)
+from .data import DataOptions, load_splits
+from .gather import gathered
+from .options import Data, Device, Floor, Json, ModelFile, Network, OwnMetric, Patterns, RoundTo
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
+from .tables import columns, show_table
 
 
+@gathered
 def sensitivity(
     model: ModelFile,
     data: Data,
-    arch: Arch = None,
-    num_classes: Classes = None,
+    network: Network,
+    asked: DataOptions,
+    patterns: Patterns,
     cost: Annotated[str, typer.Option(help="of the whole model's curve: macs or params")] = "macs",
     metric: OwnMetric = None,
-    data_root: DataRoot = Path("data"),
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    crop_ratio: CropRatio = None,
-    val_split: ValSplit = 0.1,
-    workers: Workers = None,
-    batch_size: BatchSize = 128,
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
-    keep: Keep = None,
+    floor: Floor = 0.1,
+    round_to: RoundTo = 1,
     time: Annotated[
         bool, typer.Option("--time", help="also time the cuts of the whole model in ONNX Runtime, seconds each")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page with the curves")] = None,
-    trust_pickle: Trust = False,
-    entry: Entry = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy, or your own metric, against the kept share of every group and of all, before any training."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from ..analysis import sensitivity as measure
     from ..budget import COUNTED, Counted
     from ..errors import ConfigError
     from ..options import checked
-    from ..runs.folder import open_model
     from ..runs.times import served_by, speed_up
     from ..runs.visual import write_sensitivity
     from ..shown import ROWS, cut, largest
@@ -85,29 +57,18 @@ def sensitivity(
         display = Display()
         with display.running():
             display.stage("load")
-            opened = open_model(model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry)
-            splits = load_splits(
-                data,
-                opened,
-                display,
-                root=data_root,
-                mean=mean,
-                std=std,
-                image_size=image_size,
-                crop_ratio=crop_ratio,
-                val_fraction=val_split,
-                workers=workers,
-                batch_size=batch_size,
-                num_classes=num_classes,
-            )
+            opened = network.open(model)
+            splits = load_splits(data, opened, display, network, asked)
             display.stage("trace")
-            val = list(itertools.islice(splits.val, max(1, -(-limit // batch_size))))
+            val = list(itertools.islice(splits.val, max(1, -(-limit // asked.batch_size))))
             found = measure(
                 opened.model.to(where),
                 val,
                 cost=checked("cost", cost, Counted),
                 metric=own,
-                keep=tuple(keep or ()),
+                **patterns.all,
+                floor=floor,
+                round_to=round_to,
                 batches=list(itertools.islice(splits.train, 4)),
                 time=time,
                 on_step=display.cuts,
@@ -115,18 +76,14 @@ def sensitivity(
         if as_json:
             emit({"model": str(model), "data": data, **found.to_dict()})
         text = found.metric.text
-        table = Table(
-            title=f"{escape(str(model))}: {escape(found.metric.name)} without recovery", title_justify="left"
-        )
-        table.add_column("group", overflow="fold")
         shares = [point["kept"] / found.groups[0]["size"] for point in found.groups[0]["points"]]
-        for name in ("neurons", *(f"{share:.0%} kept" for share in shares)):
-            table.add_column(name, justify="right")
+        heads = columns("group", "neurons", *(f"{share:.0%} kept" for share in shares))
         groups, rest = largest(found.groups, ROWS, "groups", lambda group: group["size"], BY_JSON)
-        for group in groups:
-            values = [text(point["value"]) for point in group["points"]]
-            table.add_row(escape(cut(group["id"])), str(group["size"]), *values)
-        console.print(table)
+        rows = [
+            (cut(group["id"]), str(group["size"]), *(text(point["value"]) for point in group["points"]))
+            for group in groups
+        ]
+        show_table(console, heads, rows, title=f"{model}: {found.metric.name} without recovery")
         say_rest(rest)
         say(f"dense: {text(found.value)} on {found.count} validation images of {data}")
         for point in found.whole:

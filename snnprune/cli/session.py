@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .paste import Call, going_on
 from .show import say
 
 if TYPE_CHECKING:
@@ -63,8 +64,14 @@ def find_folder(model: Path, output: Path | None, resume: bool, ranks: Ranks) ->
 
 
 @contextmanager
-def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
+def session(folder: Path, ranks: Ranks, call: Call, *, resume: bool) -> Iterator[Session]:
     """Hold a run's folder; whatever ends the block, what was learned stays, and the user hears how to go on.
+
+    Args:
+        folder: of the run.
+        ranks: the processes that share it.
+        call: what began it.
+        resume: whether it goes on with an earlier one.
 
     Raises:
         RunError: another process holds it.
@@ -87,15 +94,13 @@ def session(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[Session]:
             yield run
         except (KeyboardInterrupt, LostRankError) as stop:
             if has_checkpoint(folder):
-                raise type(stop)(
-                    f"{stop} Go on with: the same command, --output {folder} --resume".strip()
-                ) from None
+                raise type(stop)(f"{stop} Go on with: {going_on(call, folder)}".strip()) from None
             remove_partial(folder)
             raise
         except BaseException as error:
             kept = has_checkpoint(folder) and not isinstance(error, ConfigError)
             if has_checkpoint(folder) and (run.learned or (kept and not begun)):
-                say(f"what was learned is kept. Go on with: the same command, --output {folder} --resume")
+                say(f"what was learned is kept. Go on with: {going_on(call, folder)}")
             elif not kept and not begun and ranks.first:
                 remove_partial(folder)
             raise

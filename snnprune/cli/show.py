@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
 from ..graph import NeuronGroup
@@ -21,13 +19,15 @@ from ..runs.judged import worth
 from ..runs.report import Report, finite, human
 from ..runs.times import remarks
 from ..shown import ROWS, cut, first, largest, visible
+from .paste import Call, completed
+from .tables import Cell, Column, Styled, columns, show_table
 
 if TYPE_CHECKING:
     from ..analysis import Plan
 
 
-_WIDE = 140  # columns of tables that go into a file or a pipe
-_NAME, _WORDS = 100, 32  # characters of a name, and names in one sentence
+_WIDE = 140  # columns of tables that go into a file or a pipe; wider ones become records
+_WORDS = 32  # names in one sentence
 _READABLE = 2**20  # characters of JSON
 BY_JSON = "--json prints all"
 
@@ -81,7 +81,14 @@ class Warnings(logging.Handler):
     """Shows the library's warnings while it is entered, one line each.
 
     Groups that fail their proof are left out: tables show them with the reason.
+
+    Args:
+        call: the command that runs, by which commands in warnings are made whole.
     """
+
+    def __init__(self, call: Call | None = None) -> None:
+        super().__init__()
+        self.call = Call() if call is None else call
 
     def __enter__(self) -> None:
         log = logging.getLogger("snnprune")
@@ -104,21 +111,16 @@ class Warnings(logging.Handler):
         if record.levelno == logging.INFO and record.name.startswith("snnprune.registry"):
             say(record.getMessage())
         if record.levelno >= logging.WARNING and record.name != "snnprune.proof.verify":
-            say(f"warning: {record.getMessage()}", style="yellow")
+            say(f"warning: {completed(record.getMessage(), self.call)}", style="yellow")
 
 
 def summary(report: Report, run: Path) -> None:
     """The table at the end of a run."""
-    how = f"  ({escape(cut(report.data))}, {report.seconds:.0f} s)" if report.data else ""
-    table = Table(title=f"{escape(str(run))}{how}", title_justify="left")
-    for name, justify in (("", "left"), ("dense", "right"), ("compact", "right"), ("", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in report.rows():
-        table.add_row(*map(escape, row))
-    onnx = run / "model.onnx"
+    how = f"  ({cut(report.data)}, {report.seconds:.0f} s)" if report.data else ""
+    rows, onnx = report.rows(), run / "model.onnx"
     if onnx.is_file():
-        table.add_row("ONNX file", "", size(onnx), "")
-    console.print(table)
+        rows.append(("ONNX file", "", size(onnx), ""))
+    show_table(console, columns("", "dense", "compact", ""), rows, title=f"{run}{how}")
     for sentence in worth(report):
         say(sentence)
     for sentence in remarks(report.latency) if report.latency is not None else ():
@@ -130,33 +132,29 @@ def summary(report: Report, run: Path) -> None:
     if parts:
         say(f"exactness (max difference / spread of outputs): {', '.join(parts)}")
     names, rest = first(list(report.odd_widths), _WORDS, "groups of odd widths")
-    odd = ", ".join(f"{cut(name, _NAME)} ({report.odd_widths[name]})" for name in names)
+    odd = ", ".join(f"{cut(name)} ({report.odd_widths[name]})" for name in names)
     if odd:
-        unit = cut(report.config.get("round_to", ""), _NAME)
+        unit = cut(report.config.get("round_to", ""))
         say(f"no multiple of {unit}, so that the target is met within 0.01: {odd}")
         say_rest(rest)
     if report.unpriced:
         names, rest = first(report.unpriced, _WORDS, "operations")
-        costs = ", ".join(cut(name, _NAME) for name in names)
+        costs = ", ".join(cut(name) for name in names)
         say(f"not in the MACs, because what they cost is unknown: {costs}")
         say_rest(rest)
     whole = [kept for kept in report.kept_whole if kept["reason"] != "it is an output of the model"]
     whole, rest = first(whole, ROWS, "groups kept whole")
     for kept in whole:
-        console.print(f"[dim]kept whole: {escape(cut(kept['id'], _NAME))}: {escape(cut(kept['reason']))}[/]")
+        say(f"kept whole: {cut(kept['id'])}: {cut(kept['reason'])}", style="dim")
     say_rest(rest)
 
 
-def show_plan(plan: Plan) -> None:
-    """What a run would start from and take."""
+def show_plan(plan: Plan, call: Call) -> None:
+    """What a run would start from and take; `call` asked for it."""
     say("the cut that the search would start from:")
-    table = Table()
-    for name in ("group", "size", "kept"):
-        table.add_column(name, justify="left" if name == "group" else "right")
     widths, rest = largest(list(plan.widths.items()), ROWS, "groups", lambda entry: entry[1][0], BY_JSON)
-    for name, (size, kept) in widths:
-        table.add_row(escape(cut(name, _NAME)), str(size), f"{kept} ({kept / size:.0%})")
-    console.print(table)
+    rows = [(cut(name), str(size), f"{kept} ({kept / size:.0%})") for name, (size, kept) in widths]
+    show_table(console, columns("group", "size", "kept"), rows)
     say_rest(rest)
     timed = f", and takes {plan.start['latency']:.1%} of the time" if "latency" in plan.start else ""
     say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params{timed}")
@@ -170,7 +168,7 @@ def show_plan(plan: Plan) -> None:
     )
     say(f"memory of a search step: about {human(plan.memory)}B")
     for note in plan.notes:
-        say(note)
+        say(completed(note, call))
 
 
 def _duration(seconds: float) -> str:
@@ -181,34 +179,27 @@ def _duration(seconds: float) -> str:
 
 def show_counts(report: Report) -> None:
     """Print kept, weakened and strengthened neurons per group."""
-    table = Table()
-    for name in ("group", "size", "kept", "weakened", "strengthened"):
-        table.add_column(name, justify="left" if name == "group" else "right")
     groups, rest = largest(report.groups, ROWS, "groups", lambda g: g["size"])
+    rows = []
     for g in groups:
         kept = f"{g['kept']} ({g['kept'] / g['size']:.0%})"
-        name = escape(cut(g["id"], _NAME))
-        table.add_row(name, str(g["size"]), kept, str(g["weakened"]), str(g["strengthened"]))
-    console.print(table)
+        rows.append((cut(g["id"]), str(g["size"]), kept, str(g["weakened"]), str(g["strengthened"])))
+    show_table(console, columns("group", "size", "kept", "weakened", "strengthened"), rows)
     say_rest(rest)
 
 
 def show_groups(groups: Sequence[NeuronGroup], shares: dict[str, tuple[float, float]]) -> None:
     """Print the groups of a model, with what each one's removal would save at most."""
-    table = Table()
-    for name in ("group", "kind", "neurons", "layers", "MACs", "params", ""):
-        right = name in ("neurons", "layers", "MACs", "params")
-        table.add_column(
-            name, justify="right" if right else "left", overflow="fold", no_wrap=right, ratio=None if right else 1
-        )
+    heads = [*columns("group", "kind", "neurons", "layers", "MACs", "params", text=["kind"])]
+    rows: list[tuple[Cell, ...]] = []
     groups, rest = largest(groups, ROWS, "groups", lambda g: g.size, BY_JSON)
     for g in groups:
         macs, params = shares.get(g.id, (0.0, 0.0))
-        state = escape(cut(g.note)) if g.prunable else f"[yellow]kept: {escape(cut(g.reason))}[/]"
+        state = cut(g.note) if g.prunable else Styled(f"kept: {cut(g.reason)}", "yellow")
         cost = (f"{macs:.1%}", f"{params:.1%}") if g.prunable else ("", "")
-        kind, name = "heads" if g.heads else g.kind, escape(cut(g.id, _NAME))
-        table.add_row(name, kind, str(g.size), str(len(g.members)), *cost, state)
-    console.print(table)
+        kind = "heads" if g.heads else g.kind
+        rows.append((cut(g.id), kind, str(g.size), str(len(g.members)), *cost, state))
+    show_table(console, [*heads, Column("", sentence=True)], rows)
     say_rest(rest)
 
 

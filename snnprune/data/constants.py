@@ -48,7 +48,9 @@ def constants_of(
     if len(values) == 1:
         values = values * channels
     if len(values) != channels:
-        raise DataError(f"--{what} has {len(values)} values for images of {channels} channels.")
+        raise DataError(
+            f"--{what} has {len(values)} values for images of {channels} channel{'s' * (channels != 1)}."
+        )
     return values
 
 

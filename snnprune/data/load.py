@@ -146,7 +146,9 @@ def load_data(
     train, val, test = (resized(part, image_size) for part in (train, val, test))
     shape = train[0].shape
     if channels is not None and channels != shape[0]:
-        raise DataError(f"{name} has images of {shape[0]} channels; channels={channels} is for folders of images.")
+        raise DataError(
+            f"{name} has images of {shape[0]} channel{'s' * (shape[0] != 1)}; channels={channels} is for folders of images."
+        )
     info = DataInfo(
         name,
         shape,

@@ -111,6 +111,13 @@ class PruneConfig:
         '`{"layer1.*": 0.75, "layer2": "<=48"}`. Shares become multiples of `round_to` where they leave one; a '
         "width is stronger than `floor`.",
     )
+    uniform: Names = option(
+        (),
+        "under a budget, patterns (as of `keep`) whose groups keep the same number of neurons, each pattern for "
+        "itself: `layer1.*`. The scores decide how many, the mean of those that have the same place in their "
+        "groups. Groups that are not equally wide keep the same share, rounded up to whole blocks of each. A "
+        "group belongs to the first pattern that names it, single inputs to none.",
+    )
     keep: Names = option(
         (),
         "shell patterns of module names whose channels (or connections) must stay. A pattern names a module, or "
@@ -143,9 +150,11 @@ class PruneConfig:
             if not isinstance(getattr(self, name), kind):
                 given = type(getattr(self, name)).__name__
                 raise ConfigError(f"{name} is {given}; give a {kind.__name__}, or a mapping of its options.")
-        if self.width and (self.target is None or self.granularity == "connection"):
-            what = "connections" if self.granularity == "connection" else "the free mode"
-            raise ConfigError(f"width={list(self.width)} has no meaning for {what}; give a target of neurons.")
+        for name in ("width", "uniform"):
+            given = getattr(self, name)
+            if given and (self.target is None or self.granularity == "connection"):
+                what = "connections" if self.granularity == "connection" else "the free mode"
+                raise ConfigError(f"{name}={list(given)} has no meaning for {what}; give a target of neurons.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']} cannot be met by switching connections, which saves no "
@@ -194,7 +203,7 @@ class PruneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
-        values |= {name: list(values[name]) for name in ("width", "keep", "outputs")}
+        values |= {name: list(values[name]) for name in ("width", "uniform", "keep", "outputs")}
         values["target"] = None if self.target is None else dict(self.target)
         values["profile"] = None if self.profile is None else str(self.profile)
         return values

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..budget import bounds_of, rounding_step
+from ..budget import demands_of, rounding_step
 from ..data import info_of
 from ..errors import first_line
 from ..macs import MacCount, price
@@ -129,11 +129,11 @@ def _odd_widths(job: Job) -> dict[str, int]:
 
 
 def _asked(job: Job, name: str, count: int) -> bool:
-    """Whether a width asks for this number."""
-    cost = job.setting.cost
-    if name not in cost.widths:
+    """Whether a width asks for this number, of this group or of one that is to keep the same."""
+    cost, config = job.setting.cost, job.config
+    if name not in cost.widths and name not in cost.uniform:
         return False
-    bounds = bounds_of(cost.groups[name], cost.widths[name], job.config.round_to)
+    bounds = demands_of(cost, "macs", config.floor, config.round_to)[name].bounds
     return count in (bounds.low, bounds.high)
 
 

@@ -201,7 +201,8 @@ class Setting:
     @functools.cached_property
     def cost(self) -> CostModel:
         """What each of its neurons costs."""
-        return CostModel(self.dense, self.groups, self.example, width=self.config.width)
+        width, uniform = self.config.width, self.config.uniform
+        return CostModel(self.dense, self.groups, self.example, width=width, uniform=uniform)
 
     @functools.cached_property
     def timer(self) -> Timer:

@@ -23,7 +23,7 @@ def refuse_other_kinds(path: Path) -> None:
     """
     if path.suffix.lower() == ".onnx":
         raise ModelFileError(
-            f"{path} is an ONNX file, {_SOURCE}. `snnprune evaluate` and `snnprune bench` take ONNX files."
+            f"{path} is an ONNX file, {_SOURCE}. The commands evaluate and bench take ONNX files."
         )
     try:
         with zipfile.ZipFile(path) as archive:

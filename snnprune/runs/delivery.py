@@ -92,7 +92,7 @@ def deliver_onnx(
     refuse_unfinished(run)
     if not (run / STRUCTURE).is_file():
         what = f"is no finished run folder (it has no {STRUCTURE})" if run.exists() else "is not there"
-        raise RunError(f"{run} {what}. Name a run folder, or run `snnprune optimize` first.")
+        raise RunError(f"{run} {what}. Name a run folder; `snnprune optimize -h` says how to make one.")
     target = output if output is not None else path_inside(run, _name_of(form))
     structure = read_structure(run)
     recorded = _probe(run) if (run / PROBE).is_file() else None

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..files import STRUCTURE, brief, check_name, file_errors, reason, remove_le
 from ..inputs import Inputs, tensors_in
 from ..memory import check_memory
 from ..registry import LoadedModel, build, load_model, torchvision_names
-from .places import CHECKPOINT, ONNX, PROBE, check_work, has_checkpoint, partial_of, remove_checkpoint
+from .places import CHECKPOINT, ONNX, OPTIONS, PROBE, check_work, has_checkpoint, partial_of, remove_checkpoint
 from .report import Report
 from .saving import WEIGHTS, digest, load, read_structure, write_model, write_tensors
 from .visual import write_page
@@ -130,7 +131,10 @@ def _write_run(
     try:
         write_page(work)
     except Exception as error:  # the model is what matters, and it is proved and on file
-        logger.warning("the page of %s could not be drawn (%s); see `snnprune compare`", folder, first_line(error))
+        again = shlex.join(["snnprune", "compare", str(folder)])
+        logger.warning(
+            "the page of %s could not be drawn (%s); `%s` tries again", folder, first_line(error), again
+        )
     written = [
         STRUCTURE,
         WEIGHTS,
@@ -195,9 +199,11 @@ def refuse_unfinished(path: Path) -> None:
     name = path.parent / path.name.removesuffix(".partial")
     inside = path != name and path.is_dir() and not (path / REPORT).is_file()
     if inside or (not path.exists() and has_checkpoint(path)):
-        raise RunError(
-            f"{path} is a run that has not ended. Go on with: the same command, --output {name} --resume"
-        )
+        options, more = partial_of(name) / OPTIONS, ["--output", str(name), "--resume"]
+        how = f"the command that began it and {shlex.join(more)}"
+        if options.is_file():
+            how = shlex.join(["snnprune", "optimize", "--config", str(options), *more])
+        raise RunError(f"{path} is a run that has not ended. Go on with: {how}")
 
 
 def is_run(path: Path) -> bool:
@@ -220,7 +226,7 @@ def newest_run(root: str | Path = "runs") -> Path:
                 found[path] = (path / REPORT).stat().st_mtime_ns
     if not found:
         raise RunError(
-            f"there is no finished run in {root}/. Name a run folder, or run `snnprune optimize` first."
+            f"there is no finished run in {root}/. Name a run folder; `snnprune optimize -h` says how to make one."
         )
     return max(found, key=lambda path: found[path])
 

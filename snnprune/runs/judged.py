@@ -11,7 +11,6 @@ from ..shown import cut
 if TYPE_CHECKING:
     from .report import Report
 
-_NAME = 100  # characters of a name
 _PARTS = {"val": "validation", "test": "test", "given": "given", "train": "training"}
 
 
@@ -32,7 +31,7 @@ def worth(report: Report) -> list[str]:
     if before is None or after is None or not count:
         return []
     metric, interval = report.metric, interval_of(report)
-    found = f"{cut(metric.name, _NAME)}: {metric.change(before, after)} on {_inputs(report, report.split)}"
+    found = f"{cut(metric.name)}: {metric.change(before, after)} on {_inputs(report, report.split)}"
     if interval is not None:
         low, high = map(metric.difference, interval)
         found += f"; 95 % interval of the change: {low} to {high}"
@@ -72,4 +71,4 @@ def _amount(report: Report, value: float) -> str:
 def _inputs(report: Report, part: str) -> str:
     """How many inputs of which part."""
     count = report.inputs[part]
-    return f"{count:,} {_PARTS.get(part, cut(part, _NAME))} input{'s' * (count != 1)}"
+    return f"{count:,} {_PARTS.get(part, cut(part))} input{'s' * (count != 1)}"

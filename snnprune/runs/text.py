@@ -11,8 +11,6 @@ from .times import remarks
 if TYPE_CHECKING:
     from .report import Report
 
-_NAME = 100  # characters of a name
-
 
 def text_of(report: Report) -> str:
     """A table of both models, what has to be known of it, and a table of the groups."""
@@ -29,9 +27,10 @@ def text_of(report: Report) -> str:
     if not report.groups:
         return "\n".join(lines)
     lines.append("")
-    lines.append(f"{'group':32}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
     groups, rest = largest(report.groups, ROWS, "groups", lambda g: g["size"], "its attribute groups holds all")
+    wide = max(32, *(len(cut(g["id"])) + 1 for g in groups))
+    lines.append(f"{'group':{wide}}{'size':>7}{'kept':>7}{'weaker':>8}{'stronger':>9}")
     for g in groups:
         counts = f"{g['size']:>7}{g['kept']:>7}{g['weakened']:>8}{g['strengthened']:>9}"
-        lines.append(f"{cut(g['id'], _NAME):32}{counts}")
+        lines.append(f"{cut(g['id']):{wide}}{counts}")
     return "\n".join([*lines, rest] if rest else lines)

@@ -17,7 +17,7 @@ from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..losses import LossFunction, check_loss, own_loss
 from ..metrics import count_params
-from ..options import Count, Paths, Seed, Share, checked
+from ..options import Count, Names, Paths, Seed, Share, checked
 from ..plain import plain
 from ..proof import trace
 from .connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections, switched_layers
@@ -43,6 +43,7 @@ class Options:
         floor: least kept share of every group.
         round_to: keep multiples of this many channels.
         width: of groups, as `read_widths` gives it; a cost model that is given knows them already.
+        uniform: patterns whose groups keep the same share; a cost model that is given knows them already.
         keep: shell patterns of layers whose connections stay.
         outputs: paths of the outputs that matter; none for all.
         trust: how strongly the start leans on what the loss depends on, against the norm's 1.
@@ -59,6 +60,7 @@ class Options:
     floor: float = 0.1
     round_to: int = 1
     width: Sequence[str] = ()
+    uniform: Sequence[str] = ()
     keep: Sequence[str] = ()
     outputs: Sequence[str] = ()
     trust: float = 0.5
@@ -95,7 +97,8 @@ def switch_neurons(
     Raises:
         TargetError: the budget is below what the floors allow.
     """
-    cost = cost if isinstance(cost, CostModel) else CostModel(model, groups, cost, width=options.width)
+    if not isinstance(cost, CostModel):
+        cost = CostModel(model, groups, cost, width=options.width, uniform=options.uniform)
     budget, floor, round_to = options.budget, options.floor, options.round_to
     if budget is not None:
         cost.select(budget.metric, budget.share, alike(cost), floor=floor, round_to=round_to)
@@ -197,6 +200,7 @@ def attach(
     floor: float = 0.1,
     round_to: int = 1,
     width: Sequence[str] | Mapping[str, float | str] = (),
+    uniform: Sequence[str] = (),
     keep: Sequence[str] = (),
     outputs: Sequence[str] = (),
     input_neurons: bool = True,
@@ -222,6 +226,7 @@ def attach(
         round_to: keep multiples of this many channels.
         width: under a budget, shares or numbers of neurons that stay of the groups that patterns name, as for
             `PruneConfig`: `{"layer1.*": 0.75, "layer2": "<=48"}`.
+        uniform: under a budget, patterns whose groups keep the same number of neurons, as for `PruneConfig`.
         keep: shell patterns of module names whose channels must stay, as for `trace`.
         outputs: paths of the outputs that matter, as for `trace`.
         input_neurons: also switch single inputs of fully connected layers.
@@ -268,6 +273,7 @@ def attach(
         floor=floor,
         round_to=round_to,
         width=read_widths(width),
+        uniform=checked("uniform", uniform, Names),
         seed=seed,
         outputs=checked("outputs", outputs, Paths),
     )

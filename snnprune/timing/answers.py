@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,9 +96,8 @@ def read_answers(path: Path) -> tuple[dict[str, Any], Answers]:
         raise TimingError(f"{error}") from error
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise TimingError(
-            f"{path} holds no times of a device ({why}). Write it anew by `snnprune profile`."
-        ) from error
+        again = shlex.join(["snnprune", "profile", "--output", str(path)])
+        raise TimingError(f"{path} holds no times of a device ({why}). Write it anew by `{again}`.") from error
     return key, {name: None if ms is None else float(ms) for name, ms in answers.items()}
 
 

@@ -13,6 +13,7 @@ from budget.test_selector import READS_BACK, Launched, by_group, chain, drawn, n
 from budget.timed import part, products, stairs
 from snnprune.budget import SLACK, Columns
 from snnprune.budget import selector as module
+from snnprune.budget.demands import block_of
 from snnprune.budget.lookup import timed_terms
 from snnprune.errors import TargetError
 
@@ -161,7 +162,7 @@ def test_no_set_of_the_threshold_and_more_comes_closer(seed, wide):
     shares = np.array([cost.share("latency", {"0": m[:6], "1": m[6:]}) for m in masks])
     levels = {}  # of every block that of its best neuron; of the first of every group none is higher
     for name, own in scores.items():
-        step, order = cost._step("latency", cost.groups[name], 1), np.argsort(-own, kind="stable")
+        step, order = block_of(cost, "latency", cost.groups[name], 1), np.argsort(-own, kind="stable")
         levels[name] = np.empty(len(own))
         levels[name][order] = np.where(
             np.arange(len(own)) < step, np.inf, own[order][np.arange(len(own)) // step * step]

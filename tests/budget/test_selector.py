@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from snnprune.budget import SLACK, CostModel
 from snnprune.budget import selector as module
+from snnprune.budget.demands import demands_of
 from snnprune.graph.records import Member, NeuronGroup
 from snnprune.proof.tracing import trace
 
@@ -81,9 +82,7 @@ def by_group(cost, mask):
 def lowest(cost, metric, share, scores, floor):
     """The masks of the lowest threshold that fits, by trying all; None where the floors alone cost too much."""
     order = {n: np.argsort(-s, kind="stable") for n, s in scores.items()}
-    least = {
-        n: cost._members(metric, g, dict.fromkeys(cost.groups, 0), floor, 1).least for n, g in cost.groups.items()
-    }
+    least = {n: one.low for n, one in demands_of(cost, metric, floor, 1).items()}
 
     def above(threshold):
         kept = {n: s > threshold for n, s in scores.items()}

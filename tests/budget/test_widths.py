@@ -11,9 +11,9 @@ from test_floors import Branches
 from torch import nn
 
 import snnprune
-from snnprune.budget import CostModel, bounds_of, read_widths
+from snnprune.budget import CostModel, read_widths
 from snnprune.budget import selector as module
-from snnprune.budget.widths import read_width
+from snnprune.budget.widths import bounds_of, read_width
 from snnprune.errors import ConfigError, TargetError
 from snnprune.graph import Member, NeuronGroup
 

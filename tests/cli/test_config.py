@@ -21,11 +21,13 @@ def given(here: Path, content: object) -> list[str]:
 def test_a_run_folder_holds_what_repeats_it(here):
     """Every option as it was asked for, defaults too; another one on the command line goes before it."""
     first = command("digits.pt", "digits", *ARCH, "--keep", "hidden", "--keep", "features.0", "--no-time")
+    first += ["--uniform", "features.3"]
     assert run([*first, "--lr", "0.02", "--output", "a"]) == 0
     kept = yaml.safe_load((here / "a" / "run.yaml").read_text())
     assert kept["model"] == "digits.pt"
     assert kept["target"] == "macs=0.5"
     assert kept["keep"] == ["hidden", "features.0"]
+    assert kept["uniform"] == ["features.3"]
     assert (kept["epochs"], kept["lr"], kept["time"], kept["batch-size"]) == (1.0, 0.02, False, 128)
     assert not {"output", "resume", "json", "config", "trust-pickle"} & set(kept)
     assert run(["optimize", "--config", "a/run.yaml", *ARCH, "--output", "b"]) == 0

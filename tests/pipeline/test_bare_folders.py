@@ -102,9 +102,13 @@ def test_an_unfinished_run_is_named_by_every_command(here, said):
             ["export", name, "--onnx"],
             ["compare", name],
         ):
-            assert f"{name} is a run that has not ended. Go on with: the same command, --output out" in said(
-                run(command)
+            told = said(run(command))
+            assert (
+                f"{name} is a run that has not ended. Go on with: the command that began it and --output" in told
             )
+    Path("out.partial/run.yaml").write_text("model: m.pt\n")
+    told = said(run(["inspect", "out"]))
+    assert "Go on with: snnprune optimize --config out.partial/run.yaml --output out --resume" in told
 
 
 def test_sizes_compare_the_same_format(finished):

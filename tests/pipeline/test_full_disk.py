@@ -79,7 +79,7 @@ def test_a_full_disk_at_the_end_keeps_what_was_learned(made, model, capsys, monk
     assert code == 1
     assert "cannot be written" in captured.err
     assert "File too large" in captured.err
-    assert "what was learned is kept. Go on with: the same command, --output out --resume" in captured.out
+    assert "what was learned is kept. Go on with: snnprune optimize --output out --resume " in captured.out
     with monkeypatch.context() as patch:
         patch.setattr(RecoverStage, "train_step", lambda *_: pytest.fail("it was learned already"))
         assert optimize(model, *SHORT, "--output", "out", "--resume") == 0
