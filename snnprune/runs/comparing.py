@@ -87,7 +87,7 @@ def compare(
         data="",
         split="given",
         inputs={} if found[0] is None else {"given": found[0].count},
-        both_right=both_right(*found, Ranks()),
+        both_right=both_right(found[0], found[1], Ranks()),
         metric=ACCURACY if measure is None else measure.info,
         seconds=0.0,
         device=device_name(device),
