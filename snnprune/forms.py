@@ -37,8 +37,8 @@ def malformed(report: Any) -> str | None:
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
         "config": lambda v: type(v) is dict,
-        **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
-        **dict.fromkeys(("odd_widths", "steps"), lambda v: all(map(is_count, v.values()))),
+        **dict.fromkeys(("command", "data", "split", "device", "date"), lambda v: type(v) is str),
+        **dict.fromkeys(("odd_widths", "steps", "images"), lambda v: all(map(is_count, v.values()))),
         **dict.fromkeys(("curve", "history"), lambda v: _every(v, is_point)),
     }
     return next((name for name, fits in forms.items() if not _fits(getattr(report, name), fits)), None)

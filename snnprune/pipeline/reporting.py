@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from ..runs.sparse import stored_bytes
 from .delivered import check_delivered
 from .found import Found
 from .job import Job
+from .prospects import count_of
 from .setting import Setting
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ def result_of(
         odd_widths=_odd_widths(job),
         unpriced=list(setting.price.unpriced or after.unpriced),
         stored={"dense": stored_bytes(setting.dense), "compact": stored_bytes(compact, found.sparse)},
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        images=_images(train=setting.train, val=setting.val),
         steps={**asdict(job.steps), "search": found.searched},
     )
     details: dict[str, Any] = {
@@ -100,6 +104,12 @@ def result_of(
 
 def _figures(model: nn.Module, measured: Evaluation | None, priced: MacCount, found: Found) -> ModelFigures:
     return figures_of(measured, priced.total, count_params(model), count_nonzero(model) if found.sparse else None)
+
+
+def _images(**parts: Iterable[Any] | None) -> dict[str, int]:
+    """How many inputs each part holds, where its loader tells."""
+    counts = {name: count_of(loader) for name, loader in parts.items() if loader is not None}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _odd_widths(job: Job) -> dict[str, int]:

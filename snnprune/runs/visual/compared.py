@@ -10,13 +10,15 @@ from ...measures import ACCURACY, MetricInfo
 from ...shown import cut
 from ..report import Report, goal
 from ..times import digits, marks, per_second, speed_up
-from . import figures, html
+from . import charts, html
+from .charts import enough
 from .drawings import capital
 from .render import style, svg
+from .words import when
 
 _NAME = 60  # characters of a metric's name
 _FIRST = ("run", "data", "target", "dense ms", "ms", "inputs/s", "speed-up")
-_LAST = ("MACs kept", "params kept")
+_LAST = ("MACs kept", "parameters kept")
 
 
 def head(runs: Sequence[tuple[str, Report]]) -> tuple[str, ...]:
@@ -71,7 +73,8 @@ def write_comparison(runs: Sequence[tuple[str, Report]], path: Path) -> Path:
     """
     signs, said = marks([r.latency for _, r in runs])
     table = html.table(head(runs), comparison(runs))
-    parts = ["<h1>Runs side by side</h1>", table, *map(html.note, said)]
+    dates = [f"{name}: {when(r.date)}" for name, r in runs if r.date]
+    parts = ["<h1>Runs side by side</h1>", html.note("; ".join(dates)), table, *map(html.note, said)]
     with style():
         for at, metric in enumerate(dict.fromkeys(r.metric for _, r in runs)):
             chosen = [(name, r, r.compact.value) for name, r in runs if r.metric == metric]
@@ -86,17 +89,20 @@ def _drawn(runs: Sequence[tuple[str, Report, float]], metric: MetricInfo, mark: 
     """Sections on runs that were judged by one metric, whose names in the page have a mark of their own."""
     parts, name = [], capital(cut(metric.name, _NAME))
     times = [
-        (run, r.latency["share"], value)
+        (run, r.latency["share"], value, r.dense.value)
         for run, r, value in runs
         if r.latency is not None and r.latency["share"] is not None
     ]
-    if times and timed:
-        drawing = svg(figures.trade_off(times, "time, as a share of the dense model's", metric), f"time{mark}")
-        caption = f"{name} over the measured time, as a share of the dense model's."
-        parts.append(html.section("What it takes", html.figure(drawing, caption)))
-    if runs:
-        points = [(run, r.compact.macs / r.dense.macs, value) for run, r, value in runs]
-        drawing = svg(figures.trade_off(points, "MACs kept", metric), f"trade-off{mark}")
-        caption = f"{name} over the share of MACs kept."
-        parts.append(html.section("What it costs", html.figure(drawing, caption)))
+    costs = [(run, r.compact.macs / r.dense.macs, value, r.dense.value) for run, r, value in runs]
+    for title, points, cost, file in (
+        ("What it takes", times if timed else [], "share of the dense time", "time"),
+        ("What it costs", costs, "share of the MACs kept", "trade-off"),
+    ):
+        dense = list(dict.fromkeys(value for *_, value in points if value is not None))
+        if not enough([*points, *dense]):
+            continue
+        shown = [point[:3] for point in points]
+        drawing = svg(charts.trade_off(shown, cost, metric, dense), f"{file}{mark}")
+        caption = f"{name} over the {cost}; a cross at 100% is a dense model."
+        parts.append(html.section(title, html.figure(drawing, caption)))
     return parts

@@ -10,7 +10,7 @@ from ...files import write_atomically
 from ...measures import MetricInfo
 from ...shown import cut, largest
 from ..times import served_by
-from . import figures, html
+from . import charts, html
 from .drawings import BARS, capital
 from .render import style, svg
 
@@ -37,16 +37,16 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
         timed = [point for point in found["whole"] if point.get("latency") is not None]
         if timed:
             cost = "time, as a share of the dense model's"
-            drawing = svg(figures.value_curve(timed, dense, "latency", cost, metric), "time")
+            drawing = svg(charts.value_curve(timed, dense, "latency", cost, metric), "time")
             served = served_by(found["served"])
             caption = f"{name_of_metric} against the measured time of the cuts through all groups: {served}."
             parts.append(html.section("The whole model: time", html.figure(drawing, caption)))
         if found["whole"]:
-            drawing = svg(figures.value_curve(found["whole"], dense, kept, f"{kept} kept", metric), "whole")
+            drawing = svg(charts.value_curve(found["whole"], dense, kept, f"{kept} kept", metric), "whole")
             caption = f"{name_of_metric} against the share of {kept} that one cut through all groups keeps."
             parts.append(html.section("The whole model", html.figure(drawing, caption)))
         groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")
-        drawing = svg(figures.lost_grid(groups, dense, metric), "groups")
+        drawing = svg(charts.lost_grid(groups, dense, metric), "groups")
         lost = f"Points of {cut(metric.name, 60)} lost" if metric.percent else f"Worse {cut(metric.name, 60)}"
         caption = f"{lost} when only so many of one group's neurons are kept. {rest}".rstrip()
         parts.append(html.section("Group by group", html.figure(drawing, caption)))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 INK = "#1f2a37"  # lines and letters; in a page whatever its text has
 PRUNED, WEAKENED, STRENGTHENED = "#9aa3ad", "#3b8ed0", "#e07b2a"  # told apart also by the colour-blind
 KINDS = {"pruned": PRUNED, "weakened": WEAKENED, "strengthened": STRENGTHENED}
+HATCHES = {"pruned": "", "weakened": "////", "strengthened": "...."}  # and by those who see no colours
 
 
 @contextmanager
@@ -33,8 +34,10 @@ def style() -> Iterator[None]:
                 "savefig.facecolor": "none",
                 "axes.spines.top": False,
                 "axes.spines.right": False,
-                "font.size": 8,
-                "axes.titlesize": 8,
+                "font.size": 9,
+                "axes.titlesize": 9,
+                "axes.labelsize": 9,
+                "hatch.linewidth": 0.6,
                 "legend.frameon": False,
                 "svg.fonttype": "none",
                 "text.parse_math": False,  # names may hold any sign
@@ -54,11 +57,12 @@ def svg(figure: Figure, name: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would hold for the whole page
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
 
 
 def png(figure: Figure) -> bytes:
     """PNG on white."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
