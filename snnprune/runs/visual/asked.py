@@ -91,7 +91,9 @@ def _drop_got(report: Report) -> str:
     best = min(passed, key=lambda t: t[cost])
     share = f"{kept_share(report, cost):.1%} of the {COSTS[cost]}"
     lost = best.get("drop")
-    return f"{amount(lost, report.metric)} lost, with {share}" if is_number(lost) else share
+    if not is_number(lost):
+        return share
+    return f"{amount(abs(lost), report.metric)} {'gained' if lost < 0 else 'lost'}, with {share}"
 
 
 def _floor(report: Report) -> Iterator[Row]:
@@ -144,7 +146,7 @@ def _speed(report: Report) -> Iterator[Row]:
 
 
 def _computed(values: Mapping[str, Any]) -> str:
-    words = [cut(values.get("precision", ""), _NAME)]
+    words = [f"precision {cut(values.get('precision', ''), _NAME)}"]
     for name, what in (("channels_last", "channels last"), ("compile", "compiled")):
         value = values.get(name)
         words.append({True: what, False: f"not {what}"}.get(value, f"{what} {cut(value, _NAME)}"))  # type: ignore[arg-type]

@@ -52,6 +52,8 @@ def course(
         metric: what the epochs were judged by.
         dense: the dense model's value and a word on what it is of; None where there is none.
     """
+    from matplotlib.ticker import MaxNLocator
+
     begins = {"search": steps.get("probe", 0)}
     begins["recover"] = begins["search"] + steps.get("search", 0)
     judged, budget = epochs_judged(history), [p for p in curve if p.get("budget") is not None]
@@ -95,6 +97,7 @@ def course(
             _dense(found[-1], *dense)
         _values(found[-1], metric)
     found[-1].set_xlabel("training step")
+    found[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     found[-1].xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
     _legend(figure, found)
     return figure
@@ -142,11 +145,20 @@ def trade_off(
     cost: str,
     metric: MetricInfo,
     dense: Sequence[float] = (),
+    places: Sequence[int] | None = None,
 ) -> Figure:
-    """Runs as points: (name, share of the cost that is kept, value of the metric); `dense` are values at 100 %."""
+    """Runs as points.
+
+    Args:
+        points: (name, share of the cost that is kept, value of the metric).
+        cost: what the share is of.
+        metric: what the values mean.
+        dense: values of dense models, at a share of 1.
+        places: of the runs among all, by which they have the same mark in every figure.
+    """
     figure = blank(2.7 + 0.19 * (len(points) + bool(dense)))
     axis = figure.subplots()
-    for number, (name, share, value) in enumerate(points):
+    for number, (name, share, value) in zip(places or range(len(points)), points, strict=True):
         mark, color = _MARKS[number % len(_MARKS)], f"C{number % _COLORS}"
         axis.plot([share], [value], mark, color=color, label=short(name, _NAME))
     for at, value in enumerate(dict.fromkeys(dense)):

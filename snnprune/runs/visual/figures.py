@@ -164,6 +164,12 @@ def pixel_map(planes: Tensor) -> Figure:
     return figure
 
 
+def _over(axis: Axes, text: str) -> None:
+    """Text above a picture, which may be longer than that is wide; a title would push its neighbours away."""
+    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axis.annotate(text, (0, 1), (0, 3), annotation_clip=False, **place).set_in_layout(False)
+
+
 def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
     """An input, and what pruned and strengthened kernels of some layers make of it."""
     rows = [name for name in pictures if name != "input"]
@@ -176,8 +182,8 @@ def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
     first = figure.add_subplot(grid[:2, :2])
     image = pictures["input"].permute(1, 2, 0).numpy()
     first.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
-    first.set(xticks=[], yticks=[], title="input")
-    first.title.set_in_layout(False)
+    first.set(xticks=[], yticks=[])
+    _over(first, "input")
     for row, name in enumerate(rows):
         layer, kind = name.rsplit("|", 1)
         for column, plane in enumerate(pictures[name]):
@@ -187,5 +193,5 @@ def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
             for spine in axis.spines.values():
                 spine.set(visible=True, color=KINDS.get(kind, INK), linewidth=1.5)
             if column == 0:
-                axis.set_title(f"{short(layer)}: {kind}", loc="left", pad=3).set_in_layout(False)
+                _over(axis, f"{short(layer)}: {kind}")
     return figure

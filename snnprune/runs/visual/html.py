@@ -30,7 +30,8 @@ p { margin: .3rem 0 .8rem; max-width: 46rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
-th { font-weight: 600; overflow-wrap: normal; }
+th { font-weight: 600; }
+th, table:not(.words) td:not(:first-child) { overflow-wrap: break-word; }
 .words td:first-child { min-width: 6.5rem; }
 th:last-child, td:last-child { padding-right: 0; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
@@ -52,7 +53,7 @@ summary { cursor: pointer; }
   .long thead { display: none; }
   .long tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
   .long td, .long td:first-child { display: flex; gap: 1rem; justify-content: space-between; padding: 0;
-    border: 0; text-align: right; }
+    border: 0; text-align: right; overflow-wrap: anywhere !important; }
   .long td::before { content: attr(data-head); color: var(--dim); text-align: left;
     flex: 0 1 auto; min-width: 8rem; }
   .long td:empty { display: none; }

@@ -39,7 +39,7 @@ _TRIAL = {
     "val_loss": ("validation loss", ""),
     "passed": ("good enough", ""),
     "why": ("why it failed", ""),
-    "latency": ("time, share of the dense", "time"),
+    "latency": ("share of the dense time", "time"),
     "dense_ms": ("dense time", "ms"),
     "compact_ms": ("compact time", "ms"),
     "predicted_ms": ("predicted time", "ms"),
