@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...measures import MetricInfo
-from .figures import blank, short
+from .figures import before_axis, blank, short
 from .render import INK, PRUNED, STRENGTHENED, WEAKENED
 from .words import COSTS, metric_of, named
 
@@ -239,6 +239,6 @@ def lost_grid(groups: Sequence[Mapping[str, Any]], dense: float, metric: MetricI
         axis.text(column, row, text, ha="center", va="center", color="white" if dark else "#000001")
     shares = [f"{p['kept'] / groups[0]['size']:.0%}" for p in groups[0]["points"]]
     axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="neurons kept")
-    axis.set(yticks=range(len(groups)), yticklabels=[short(g["id"]) for g in groups])
+    axis.set(yticks=range(len(groups)), yticklabels=[before_axis(g["id"]) for g in groups])
     axis.tick_params(length=0)
     return figure
