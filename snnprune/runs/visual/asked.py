@@ -142,7 +142,7 @@ def _speed(report: Report) -> Iterator[Row]:
     config, speed = report.config, report.speed
     if speed is None or "precision" not in config:
         return
-    yield "computed in", _computed(config), _computed(speed)
+    yield "computing", _computed(config), _computed(speed)
 
 
 def _computed(values: Mapping[str, Any]) -> str:
