@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 INK = "#1f2a37"  # lines and letters; in a page whatever its text has
 PRUNED, WEAKENED, STRENGTHENED = "#9aa3ad", "#3b8ed0", "#e07b2a"  # told apart also by the colour-blind
 KINDS = {"pruned": PRUNED, "weakened": WEAKENED, "strengthened": STRENGTHENED}
-HATCHES = {"pruned": "", "weakened": "////", "strengthened": "...."}  # and by those who see no colours
+# And by those who see no colours; dots would make a page four times as large.
+HATCHES = {"pruned": "", "weakened": "////", "strengthened": "\\\\\\\\"}
 
 
 @contextmanager

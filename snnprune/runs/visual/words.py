@@ -25,7 +25,7 @@ SERVED = {
     "version": "version",
     "device": "device",
     "batch": "inputs in a call",
-    "precision": "numbers computed in",
+    "precision": "number format",
     "threads": "CPU threads",
 }
 _NAME = 60  # characters
