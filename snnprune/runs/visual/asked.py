@@ -90,14 +90,14 @@ def _drop_got(report: Report) -> str:
         return ""
     best = min(passed, key=lambda t: t[cost])
     share = f"{kept_share(report, cost):.1%} of the {COSTS[cost]}"
-    lost = best.get("drop")
+    lost: Any = best.get("drop")
     if not is_number(lost):
         return share
     return f"{amount(abs(lost), report.metric)} {'gained' if lost < 0 else 'lost'}, with {share}"
 
 
 def _floor(report: Report) -> Iterator[Row]:
-    floor = report.config.get("floor")
+    floor: Any = report.config.get("floor")
     if report.target is None or not is_number(floor) or not report.groups or _connections(report):
         return
     least = min(report.groups, key=lambda g: g["kept"] / g["size"])

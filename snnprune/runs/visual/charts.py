@@ -108,7 +108,7 @@ def epochs_judged(history: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
     return [h for h in history if h.get("val_value") is not None]
 
 
-def _legend(figure: Figure, axes: Iterable[Axes], columns: int = 4, loc: str = "outside upper left") -> None:
+def _legend(figure: Figure, axes: Iterable[Axes], columns: int = 4, loc: Any = "outside upper left") -> None:
     """What is drawn on any of the axes, outside of them, where it covers nothing."""
     drawn = [artist for axis in axes for artist in zip(*axis.get_legend_handles_labels(), strict=True)]
     once = {name: handle for handle, name in reversed(drawn)}

@@ -179,7 +179,7 @@ def pixel_map(planes: Tensor) -> Figure:
 
 def _over(axis: Axes, text: str) -> None:
     """Text above a picture, which may be longer than that is wide; a title would push its neighbours away."""
-    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     axis.annotate(text, (0, 1), (0, 3), annotation_clip=False, **place).set_in_layout(False)
 
 
