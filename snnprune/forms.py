@@ -37,7 +37,7 @@ def malformed(report: Any) -> str | None:
         "versions": lambda v: all(type(x) is str for x in v.values()),
         "seed": lambda v: type(v) is int,
         "config": lambda v: type(v) is dict,
-        **dict.fromkeys(("command", "data", "split", "device"), lambda v: type(v) is str),
+        **dict.fromkeys(("command", "data", "split", "device", "date"), lambda v: type(v) is str),
         "both_right": lambda v: v is None or is_count(v),
         **dict.fromkeys(("odd_widths", "steps", "inputs"), lambda v: all(map(is_count, v.values()))),
         **dict.fromkeys(("curve", "history"), lambda v: _every(v, is_point)),

@@ -107,7 +107,7 @@ OWNERS = {
     },
     "sklearn": {"data/sources.py"},
     "yaml": {"cli/config.py"},
-    "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
+    "matplotlib": {"runs/visual/charts.py", "runs/visual/figures.py", "runs/visual/render.py"},
 }
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..graph import NeuronGroup
 from ..runs.judged import worth
-from ..runs.report import Report, finite, human
+from ..runs.report import Report, finite, size_of
 from ..runs.times import remarks
 from ..shown import ROWS, cut, first, largest, visible
 from .paste import Call, completed
@@ -166,7 +166,7 @@ def show_plan(plan: Plan, call: Call) -> None:
     say(
         f"time: about {_duration(plan.seconds['in all'])} of learning on {plan.device}, if nothing else runs there"
     )
-    say(f"memory of a search step: about {human(plan.memory)}B")
+    say(f"memory of a search step: about {size_of(plan.memory)}")
     for note in plan.notes:
         say(completed(note, call))
 
@@ -211,4 +211,4 @@ def say_rest(sentence: str) -> None:
 
 def size(path: Path) -> str:
     """Size of a file for humans."""
-    return human(path.stat().st_size) + "B"
+    return size_of(path.stat().st_size)

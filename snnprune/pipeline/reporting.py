@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from torch import Tensor, nn
@@ -83,6 +84,7 @@ def result_of(
         odd_widths=_odd_widths(job),
         unpriced=list(setting.price.unpriced or after.unpriced),
         stored={"dense": stored_bytes(setting.dense), "compact": stored_bytes(compact, found.sparse)},
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
         steps={**asdict(job.steps), "search": found.searched},
     )
     details: dict[str, Any] = {

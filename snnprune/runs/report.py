@@ -93,6 +93,8 @@ class Report:
         command: the command line that made the run; empty where there was none.
         trials: under a `drop` target, what each trial kept, and how much of the metric it lost on validation data;
             under a `latency` target, what each cut kept and took, and last the final model.
+        date: when both models had been measured, in the form of ISO 8601 with the offset from UTC, such as
+            `2026-11-27T13:45:00+00:00`; empty where there was no run, and in reports of older versions.
         versions: of Python and of the packages that matter.
 
     Example:
@@ -126,6 +128,7 @@ class Report:
     metric: MetricInfo = ACCURACY
     speed: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    date: str = ""
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,14 +194,14 @@ class Report:
         if a.loss is not None and b.loss is not None:
             found.append((f"loss ({split})", f"{a.loss:.4f}", f"{b.loss:.4f}", f"{b.loss - a.loss:+.4f}"))
         macs = "MACs (in part)" if self.unpriced else "MACs"
-        for name, x, y in ((macs, a.macs, b.macs), ("params", a.params, b.params)):
+        for name, x, y in ((macs, a.macs, b.macs), ("parameters", a.params, b.params)):
             found.append((name, human(x), human(y), f"{y / x:.1%} kept"))
         if a.nonzero and b.nonzero is not None:
             kept = f"{b.nonzero / a.params:.1%} of all"
-            found.append(("params that are not 0", human(a.nonzero), human(b.nonzero), kept))
+            found.append(("parameters that are not 0", human(a.nonzero), human(b.nonzero), kept))
         if self.stored:
             x, y = self.stored["dense"], self.stored["compact"]
-            found.append(("weights as stored", f"{human(x)}B", f"{human(y)}B", f"{y / x:.1%} kept"))
+            found.append(("weights as stored", size_of(x), size_of(y), f"{y / x:.1%} kept"))
         return found
 
     def __str__(self) -> str:
@@ -221,6 +224,12 @@ def human(number: float) -> str:
     return f"{number:.0f}"
 
 
+def size_of(count: float) -> str:
+    """Bytes with their unit, such as `218 kB`."""
+    text = human(count)
+    return f"{text} B" if text[-1].isdigit() else f"{text[:-1]} {text[-1]}B"
+
+
 def versions() -> dict[str, str]:
     """Versions of what matters, those that are installed."""
     found = {"python": platform.python_version()}
@@ -236,7 +245,8 @@ def device_name(device: torch.device) -> str:
     """What a reader needs to know about the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({platform.machine()}, {threads} thread{'s' * (threads != 1)})"
 
 
 def figures_of(measured: Evaluation | None, macs: int, params: int, nonzero: int | None) -> ModelFigures:

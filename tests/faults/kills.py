@@ -106,7 +106,7 @@ def check(run: Path, reference: Path) -> list[str]:
     wrong += [
         f"report: {k}"
         for k in reports[0]
-        if k not in ("seconds", "command") and reports[0][k] != reports[1].get(k)
+        if k not in ("seconds", "command", "date") and reports[0][k] != reports[1].get(k)
     ]
     structures = [json.loads((p / "structure.json").read_text()) for p in (run, reference)]
     if structures[0]["weights_sha256"] != structures[1]["weights_sha256"]:

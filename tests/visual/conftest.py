@@ -36,11 +36,13 @@ def report(**changes) -> Report:
                 "val_value": 0.8,
                 "counts": {"conv": [4, 2, 2], "fc:in": [16, 8, 8]},
             },
+            {"stage": "search", "step": 3, "val_value": 0.7, "counts": {"conv": [4, 3, 1], "fc:in": [12, 8, 4]}},
             {"stage": "search", "step": 4, "val_value": 0.7, "counts": {"conv": [3, 2, 1], "fc:in": [9, 4, 5]}},
             {"stage": "recover", "step": 6, "val_value": 0.88},
         ],
         "curve": [
             {"stage": "search", "step": 1, "loss": 0.5, "budget": 0.9, "cost": "macs"},
+            {"stage": "search", "step": 2, "loss": 0.6, "budget": 0.6, "cost": "macs"},
             {"stage": "search", "step": 4, "loss": 0.7, "budget": 0.4, "cost": "macs"},
             {"stage": "recover", "step": 6, "loss": 0.3},
         ],
@@ -48,6 +50,8 @@ def report(**changes) -> Report:
         "kept_whole": [{"id": "head", "reason": "it is an output of the model"}],
         "command": "snnprune optimize model.pt",
         "config": {"lr": 0.05},
+        "date": "2026-11-27T13:45:10+00:00",
+        "inputs": {"train": 1293, "val": 144},
     }
     return Report(**{**values, **changes})
 

@@ -16,7 +16,7 @@ import snnprune
 from snnprune.errors import RunError
 from snnprune.files import write_json
 from snnprune.measures import ACCURACY
-from snnprune.runs.visual import figures, write_page
+from snnprune.runs.visual import charts, write_page
 from visual.conftest import report
 
 ALL = {"groups", "course", "counts", "scales", "pixels", "maps"}
@@ -64,7 +64,7 @@ def test_all_that_is_on_file_is_on_the_page(folder):
     assert read.tags.count("figure") == len(ALL)
     for words in (
         "88.00%", "-2.00 points", "40.0%", "of the MACs kept", "1.0e-16", "not checked", "3 of 4", "9 of 16",
-        "snnprune optimize model.pt", "probe 2, search 4, recover 6", "it is an output of the model", "lr",
+        "snnprune optimize model.pt", "probe 2, search 4, recovery 6", "it is an output of the model", "lr",
     ):  # fmt: skip
         assert words in read.words, words
 
@@ -140,7 +140,7 @@ def test_a_run_without_figures_of_accuracy_or_scales(folder):
     write_json(folder / "report.json", content)
     read = Reader(write_page(folder).read_text())
     assert drawn(folder) == {"groups"}
-    assert "free mode" in read.words
+    assert "free: the switcher alone decides" in read.words
     assert "1.0%" in read.words
 
 
@@ -176,7 +176,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 def test_what_cannot_be_drawn_is_one_error_and_leaves_the_page_before(folder):
     before = write_page(folder).read_bytes()
-    far = [{"stage": "search", "step": step, "loss": loss} for step, loss in enumerate((-1.7e308, 1.7e308))]
+    far = [{"stage": "search", "step": step, "loss": loss} for step, loss in enumerate((-1.7e308, 1.7e308, 0.0))]
     report(curve=far).to_json(folder / "report.json")
     with pytest.raises(RunError, match="cannot be drawn"):
         write_page(folder)
@@ -198,13 +198,12 @@ def test_keys_of_a_newer_version_are_passed_over(folder):
 
 
 def test_the_cost_drawn_for_the_recovery_is_the_compact_models():
-    figure = figures.course(
-        [{"stage": "search", "step": 4, "loss": 0.7, "budget": 0.8, "cost": "macs"}],  # ended before the ramp did
-        [],
-        {"search": 4, "recover": 6},
-        {"macs": 0.4, "params": 0.5},
-        ACCURACY,
-    )
-    (line,) = next(a for a in figure.axes if a.get_ylabel() == "share of macs").get_lines()[1:]
-    assert list(line.get_xdata()) == [4, 10]
-    assert list(line.get_ydata()) == [0.4, 0.4]
+    steps = [(1, 0.95), (2, 0.9), (4, 0.8)]  # ended before the ramp did
+    curve = [{"stage": "search", "step": step, "loss": 0.7, "budget": b, "cost": "macs"} for step, b in steps]
+    figure = charts.course(curve, [], {"search": 4, "recover": 6}, {"macs": 0.4, "params": 0.5}, ACCURACY)
+    axis = next(a for a in figure.axes if a.get_title("left") == "share of the MACs")
+    search, recovery, dense = axis.get_lines()
+    assert list(search.get_ydata()) == [0.95, 0.9, 0.8]
+    assert list(recovery.get_xdata()) == [4, 10]
+    assert list(recovery.get_ydata()) == [0.4, 0.4]
+    assert list(dense.get_ydata()) == [1.0, 1.0]

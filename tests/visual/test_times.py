@@ -12,7 +12,7 @@ from PIL import Image
 from snnprune.files import write_json
 from snnprune.measures import ACCURACY
 from snnprune.runs.report import ModelFigures
-from snnprune.runs.visual import comparison, figures, write_comparison, write_page, write_sensitivity
+from snnprune.runs.visual import charts, comparison, write_comparison, write_page, write_sensitivity
 from snnprune.runs.visual.compared import head
 from snnprune.runs.visual.drawings import drawings
 from snnprune.runs.visual.material import read_material
@@ -70,7 +70,7 @@ def test_without_times_nothing_is_said_of_them(folder):
 def test_a_spread_that_is_not_known(folder):
     read = page_of(folder, latency=compared(spread=float("inf"), load="").to_dict())
     assert "share of the dense time spread unknown" in read.words
-    assert "loadnot known" in read.words
+    assert "load of the machinenot known" in read.words
     assert "inf" not in read.words
 
 
@@ -91,9 +91,9 @@ def test_trials_are_drawn_against_time_and_cost(folder):
     assert drawn(folder) == ALL | {"trials"}
     assert "Accuracy against time and cost" in read.words
     assert "Trials without a time that can be believed are missing" in read.words
-    assert "0.7" in read.words
+    assert "70.0%" in read.words
     assert "it varies" in read.words
-    assert "0.750.90True??it varies" in read.words, "a refused time in the table of trials"
+    assert "75.0%90.00%0 pointsyes??it varies" in read.words, "a refused time in the table of trials"
     with Image.open(folder / "plots" / "trials.png") as image:
         assert max(image.size) < 2000
 
@@ -110,7 +110,7 @@ def test_the_points_are_the_trials(folder):
     report(target={"drop": 0.01}, trials=TRIALS).to_json(folder / "report.json")
     (drawing,) = [d for d in drawings(read_material(folder)) if d.name == "trials"]
     found = points(drawing.draw())
-    time, macs = found["time, share of the dense model's"], found["MACs kept"]
+    time, macs = found["share of the dense time"], found["share of the MACs kept"]
     assert time[0] == [(0.7, 0.88), (0.8, 0.895), (1.0, 0.9)]
     assert macs[0] == [(0.5, 0.88), (0.625, 0.895), (0.75, 0.9), (1.0, 0.9)]
     assert (time[1], time[2]) == ([(0.8, 0.895)], [(0.7, 0.88)])
@@ -121,10 +121,13 @@ def test_the_points_are_the_trials(folder):
 def test_without_times_trials_are_drawn_against_the_cost_alone(folder):
     bare = [{k: v for k, v in t.items() if k != "latency"} for t in TRIALS]
     for trials, label in (
-        (bare, "MACs kept"),
-        ([{**t, "latency": None} for t in TRIALS], "MACs kept"),
-        ([{**t, "latency": "fast"} for t in TRIALS], "MACs kept"),
-        ([{"params" if k == "macs" else k: v for k, v in t.items()} for t in bare], "params kept"),
+        (bare, "share of the MACs kept"),
+        ([{**t, "latency": None} for t in TRIALS], "share of the MACs kept"),
+        ([{**t, "latency": "fast"} for t in TRIALS], "share of the MACs kept"),
+        (
+            [{"params" if k == "macs" else k: v for k, v in t.items()} for t in bare],
+            "share of the parameters kept",
+        ),
     ):
         report(target={"drop": 0.01}, trials=trials).to_json(folder / "report.json")
         (drawing,) = [d for d in drawings(read_material(folder)) if d.name == "trials"]
@@ -169,8 +172,11 @@ def test_runs_side_by_side_show_their_times(tmp_path):
     read = Reader(write_comparison(runs, tmp_path / "all.html").read_text())
     assert "timed with cpu (onnxruntime 1.31.1), batch 1" in read.words
     assert "comparable" not in read.words
+    assert read.tags.count("figure") == 1, "the time of one run beside the dense model's is no chart"
+    runs.append(("four", report(latency=compared(4.0, 3.0).to_dict())))
+    read = Reader(write_comparison(runs, tmp_path / "all.html").read_text())
     assert read.tags.count("figure") == 2
-    assert "as a share of the dense model" in read.words
+    assert "share of the dense time" in read.words
 
 
 def test_runs_of_other_devices_are_marked_and_not_drawn_together(tmp_path):
@@ -189,7 +195,7 @@ def test_runs_of_other_devices_are_marked_and_not_drawn_together(tmp_path):
 
 
 def test_trade_offs_are_drawn_at_their_places():
-    axis = figures.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time", ACCURACY).axes[0]
+    axis = charts.trade_off([("one", 0.5, 0.88), ("two", 1.2, 0.7)], "time", ACCURACY).axes[0]
     assert [tuple(map(float, line.get_xydata()[0])) for line in axis.get_lines()] == [(0.5, 0.88), (1.2, 0.7)]
     assert axis.get_xlabel() == "time"
 
@@ -208,11 +214,11 @@ def found(*latencies: float | None) -> dict:
 
 
 def test_a_sensitivity_analysis_is_drawn_against_time_too(tmp_path):
-    read = Reader(write_sensitivity("model", found(0.6, None), tmp_path / "s.html").read_text())
+    read = Reader(write_sensitivity("model", found(0.6, 0.4, None), tmp_path / "s.html").read_text())
     assert read.tags.count("figure") == 3
     assert "cpu (onnxruntime 1.31.1), batch 1, fp32, 1 CPU thread, Some CPU" in read.words
-    assert read.words.index("The whole model: time") < read.words.index("share of macs")
-    for nothing in (found(None), {**found(), "served": None}):
+    assert read.words.index("The whole model: time") < read.words.index("share of the MACs")
+    for nothing in (found(None, None), {**found(), "served": None}):
         read = Reader(write_sensitivity("model", nothing, tmp_path / "s.html").read_text())
         assert read.tags.count("figure") == 1 + bool(nothing["whole"])
         assert "time" not in read.words.lower()
@@ -220,7 +226,7 @@ def test_a_sensitivity_analysis_is_drawn_against_time_too(tmp_path):
 
 def test_the_dense_model_is_at_one_and_slower_cuts_are_seen():
     points = [{"latency": 1.3, "value": 0.8}, {"latency": 0.5, "value": 0.6}]
-    axis = figures.value_curve(points, 0.9, "latency", "time", ACCURACY).axes[0]
+    axis = charts.value_curve(points, 0.9, "latency", "time", ACCURACY).axes[0]
     assert [tuple(map(float, p)) for p in axis.get_lines()[0].get_xydata()] == [(0.5, 0.6), (1, 0.9), (1.3, 0.8)]
     assert axis.get_xlim()[1] > 1.3
 

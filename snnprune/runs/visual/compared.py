@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...files import write_atomically
@@ -10,12 +10,23 @@ from ...measures import ACCURACY, MetricInfo
 from ...shown import cut
 from ..report import Report, goal
 from ..times import digits, marks, per_second, speed_up
-from . import figures, html
+from . import charts, html
+from .asked import target_words
+from .charts import enough
 from .drawings import capital
 from .render import style, svg
+from .words import when
 
+Row = tuple[str, ...]
 _NAME = 60  # characters of a metric's name
 _FIRST = ("run", "data", "target", "dense ms", "ms", "inputs/s", "speed-up")
+_WORDS = {
+    "dense ms": "dense time (ms)",
+    "ms": "time (ms)",
+    "inputs/s": "inputs a second",
+    "target": "asked",
+    "params kept": "parameters kept",
+}
 _LAST = ("MACs kept", "params kept")
 
 
@@ -28,8 +39,8 @@ def head(runs: Sequence[tuple[str, Report]]) -> tuple[str, ...]:
     return (*_FIRST, f"dense {name}", name, metric.unit, *_LAST)
 
 
-def comparison(runs: Sequence[tuple[str, Report]]) -> list[tuple[str, ...]]:
-    """One row per run, in the order of `head`.
+def comparison(runs: Sequence[tuple[str, Report]], asked: Callable[[Report], str] | None = None) -> list[Row]:
+    """One row per run, in the order of `head`; a target is as on the command line, or as `asked` says it.
 
     Times that are not to be compared with each other have different marks, of which `marks` says what they mean.
     """
@@ -37,7 +48,7 @@ def comparison(runs: Sequence[tuple[str, Report]]) -> list[tuple[str, ...]]:
     mixed = _common(runs) is None
     for (name, r), sign in zip(runs, signs, strict=True):
         # By compare() there was no run, and no target.
-        wanted = "" if not r.groups and r.split == "given" else goal(r.target)
+        wanted = "" if not r.groups and r.split == "given" else goal(r.target) if asked is None else asked(r)
         a, b, metric = r.dense.value, r.compact.value, r.metric
         named = cut(metric.name, _NAME) if mixed else None
         judged = ("", "", "")
@@ -70,33 +81,39 @@ def write_comparison(runs: Sequence[tuple[str, Report]], path: Path) -> Path:
         RunError: the file cannot be written.
     """
     signs, said = marks([r.latency for _, r in runs])
-    table = html.table(head(runs), comparison(runs))
-    parts = ["<h1>Runs side by side</h1>", table, *map(html.note, said)]
+    heads = [_WORDS.get(name, name) for name in head(runs)]
+    table = html.table(heads, comparison(runs, target_words))
+    dates = [f"{name}: {when(r.date)}" for name, r in runs if r.date]
+    parts = ["<h1>Runs side by side</h1>", html.note("; ".join(dates)), table, *map(html.note, said)]
     with style():
-        for at, metric in enumerate(dict.fromkeys(r.metric for _, r in runs)):
-            chosen = [(name, r, r.compact.value) for name, r in runs if r.metric == metric]
-            judged = [(name, r, value) for name, r, value in chosen if value is not None]
-            parts += _drawn(judged, metric, str(at or ""), timed=not any(signs))
+        for number, metric in enumerate(dict.fromkeys(r.metric for _, r in runs)):
+            judged = [at for at, (_, r) in enumerate(runs) if r.metric == metric and r.compact.value is not None]
+            parts += _drawn(runs, judged, metric, str(number or ""), timed=not any(signs))
     content = html.page("Runs side by side: snnprune", *parts)
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
     return path
 
 
-def _drawn(runs: Sequence[tuple[str, Report, float]], metric: MetricInfo, mark: str, *, timed: bool) -> list[str]:
-    """Sections on runs that were judged by one metric, whose names in the page have a mark of their own."""
+def _drawn(
+    runs: Sequence[tuple[str, Report]], chosen: Sequence[int], metric: MetricInfo, mark: str, *, timed: bool
+) -> list[str]:
+    """Sections on the chosen runs, all judged by one metric, whose names in the page have a mark of their own."""
     parts, name = [], capital(cut(metric.name, _NAME))
-    times = [
-        (run, r.latency["share"], value)
-        for run, r, value in runs
-        if r.latency is not None and r.latency["share"] is not None
-    ]
-    if times and timed:
-        drawing = svg(figures.trade_off(times, "time, as a share of the dense model's", metric), f"time{mark}")
-        caption = f"{name} over the measured time, as a share of the dense model's."
-        parts.append(html.section("What it takes", html.figure(drawing, caption)))
-    if runs:
-        points = [(run, r.compact.macs / r.dense.macs, value) for run, r, value in runs]
-        drawing = svg(figures.trade_off(points, "MACs kept", metric), f"trade-off{mark}")
-        caption = f"{name} over the share of MACs kept."
-        parts.append(html.section("What it costs", html.figure(drawing, caption)))
+    takes = {at: times["share"] for at in chosen if timed and (times := runs[at][1].latency) is not None}
+    costs = {at: runs[at][1].compact.macs / runs[at][1].dense.macs for at in chosen}
+    for title, shares, cost, file in (
+        ("What it takes", takes, "share of the dense time", "time"),
+        ("What it costs", costs, "share of the MACs kept", "trade-off"),
+    ):
+        points = {
+            at: (runs[at][0], share, value)
+            for at, share in shares.items()
+            if share is not None and (value := runs[at][1].compact.value) is not None
+        }
+        values = (runs[at][1].dense.value for at in points)
+        dense = list(dict.fromkeys(value for value in values if value is not None))
+        if enough([*points, *dense]):
+            figure = charts.trade_off(list(points.values()), cost, metric, dense, list(points))
+            caption = f"{name} over the {cost}; a cross at 100% is a dense model."
+            parts.append(html.section(title, html.figure(svg(figure, f"{file}{mark}"), caption)))
     return parts

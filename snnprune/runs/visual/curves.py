@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from ...files import write_atomically
 from ...measures import MetricInfo
 from ...shown import cut, largest
 from ..times import served_by
-from . import figures, html
+from . import charts, html
+from .charts import enough
 from .drawings import BARS, capital
 from .render import style, svg
+from .words import COSTS
 
 
 def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
@@ -35,21 +37,33 @@ def write_sensitivity(name: str, found: Mapping[str, Any], path: Path) -> Path:
     parts = [f"<h1>{html.text(name)}</h1><p>{html.text(note)}</p>"]
     with style():
         timed = [point for point in found["whole"] if point.get("latency") is not None]
-        if timed:
-            cost = "time, as a share of the dense model's"
-            drawing = svg(figures.value_curve(timed, dense, "latency", cost, metric), "time")
+        if enough([dense, *timed]):
+            drawing = svg(charts.value_curve(timed, dense, "latency", "share of the dense time", metric), "time")
             served = served_by(found["served"])
             caption = f"{name_of_metric} against the measured time of the cuts through all groups: {served}."
             parts.append(html.section("The whole model: time", html.figure(drawing, caption)))
-        if found["whole"]:
-            drawing = svg(figures.value_curve(found["whole"], dense, kept, f"{kept} kept", metric), "whole")
-            caption = f"{name_of_metric} against the share of {kept} that one cut through all groups keeps."
+        cost = COSTS[kept]
+        if enough([dense, *found["whole"]]):
+            share = f"share of the {cost} kept"
+            drawing = svg(charts.value_curve(found["whole"], dense, kept, share, metric), "whole")
+            caption = f"{name_of_metric} against the share of the {cost} that one cut through all groups keeps."
             parts.append(html.section("The whole model", html.figure(drawing, caption)))
+        elif found["whole"]:
+            parts.append(html.section("The whole model", _whole(found["whole"], cost, kept, metric)))
         groups, rest = largest(found["groups"], BARS, "groups", lambda g: g["size"], "--json prints all")
-        drawing = svg(figures.lost_grid(groups, dense, metric), "groups")
+        drawing = svg(charts.lost_grid(groups, dense, metric), "groups")
         lost = f"Points of {cut(metric.name, 60)} lost" if metric.percent else f"Worse {cut(metric.name, 60)}"
         caption = f"{lost} when only so many of one group's neurons are kept. {rest}".rstrip()
         parts.append(html.section("Group by group", html.figure(drawing, caption)))
     content = html.page(f"{name}: sensitivity", *parts)
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
     return path
+
+
+def _whole(points: Sequence[Mapping[str, Any]], cost: str, key: str, metric: MetricInfo) -> str:
+    """Cuts through all groups that are too few for a chart."""
+    rows = [
+        (f"{p[key]:.1%}", metric.text(p["value"]), "" if p.get("latency") is None else f"{p['latency']:.1%}")
+        for p in points
+    ]
+    return html.table((f"{cost} kept", cut(metric.name, 60), "share of the dense time"), rows)

@@ -11,8 +11,12 @@ from torch import Tensor
 from ...forms import is_number
 from ...measures import MetricInfo
 from ...shown import cut, first, largest, last, spread
-from . import figures
+from ..report import Report
+from . import charts, figures
+from .asked import kept_share
+from .charts import enough, epochs_judged
 from .material import Material
+from .words import COSTS, SPLITS, STAGES, metric_of, named
 
 if TYPE_CHECKING:
     from .figures import Figure
@@ -48,7 +52,10 @@ def drawings(material: Material) -> Iterator[Drawing]:
     report = material.report
     if report.groups:
         groups, rest = largest(report.groups, BARS, "groups", lambda g: g["size"])
-        text = "Share of every group's neurons that was removed, weakened (scale below 1) and strengthened."
+        text = (
+            "Share of every group's neurons that was pruned, weakened (scale below 1) and strengthened (scale of "
+            "1 or more), and how many were kept."
+        )
         yield _drawing("groups", "Neurons by group", [text, rest], lambda: figures.group_bars(groups))
     yield from _trials(material)
     yield from _course(material)
@@ -58,8 +65,9 @@ def drawings(material: Material) -> Iterator[Drawing]:
         names = sorted(material.scales, key=lambda n: place.get(n, len(place)))
         names, rest = largest(names, _PANELS, "groups", lambda n: len(material.scales[n]), "the rest is on file")
         text = (
-            "Distribution of the scales at compaction. The grey bar is those of exactly 0; single inputs "
-            "that go with their channel are not among them."
+            "How many neurons of a group have which scale at compaction. The bar on its own is those of exactly "
+            "0; single inputs that go with their channel are not among them. In the dense model all scales are 1, "
+            "at the stroke."
         )
         scales = {name: material.scales[name] for name in names}
         yield _drawing("scales", "Scales", [text, rest], lambda: figures.histograms(scales))
@@ -73,28 +81,48 @@ def _drawing(name: str, title: str, sentences: Sequence[str], draw: Callable[[],
 
 def _course(material: Material) -> Iterator[Drawing]:
     report, sentences = material.report, []
-    text = (
-        "Over the training steps: the search, then the recovery. The share of the cost is what the budget allows "
-        "in the search, and what the compact model has in the recovery."
-    )
+    metric = report.metric
 
     def thinned(entries: Sequence[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
         for stage in ("search", "recover"):
             own = [entry for entry in entries if entry["stage"] == stage]
-            own, rest = spread(own, _POINTS, f"{what} of the stage {stage}")
+            own, rest = spread(own, _POINTS, f"{what} of the stage {named(stage, STAGES)}")
             found += own
             sentences.append(rest)
         return found
 
     curve = thinned(report.curve, "points")
-    history = thinned([h for h in report.history if h.get("val_value") is not None], "epochs")
-    if curve or history:
-        a, b = report.dense, report.compact
-        alive = b.params if b.nonzero is None else b.nonzero
-        kept = {"macs": b.macs / a.macs, "params": alive / a.params}
-        draw = lambda: figures.course(curve, history, report.steps, kept, report.metric)  # noqa: E731
-        yield _drawing("course", "Course of the run", [text, *sentences], draw)
+    history = thinned(epochs_judged(report.history), "epochs")
+    if not enough(curve) and not enough(history):
+        return
+    text = "Over the training steps: the search, then the recovery."
+    if enough([point for point in curve if point.get("budget") is not None]):
+        text += (
+            " The share of the cost is what the budget allows in the search, and what the compact model has in "
+            "the recovery."
+        )
+    dense = _dense_value(report)
+    if enough(history) and dense is not None:
+        text += f" The dense model's {cut(metric.name, _NAME)} is that on the {dense[0]} part."
+        dense = "dense", dense[1]
+    kept = {cost: kept_share(report, cost) for cost in ("macs", "params")}
+    draw = lambda: charts.course(curve, history, report.steps, kept, metric, dense)  # noqa: E731
+    yield _drawing("course", "Course of the run", [text, *sentences], draw)
+
+
+def _dense_value(report: Report) -> tuple[str, float] | None:
+    """The dense model's value to draw beside those of epochs, and what part it is of.
+
+    That on validation data where it was measured: for the trials of a `drop` target, or where there are no test
+    data. Elsewhere it is that on test data.
+    """
+    if report.target is not None and "drop" in report.target:
+        for trial in report.trials:
+            if (point := _point(trial, "macs" if "macs" in trial else "params", report.metric)) is not None:
+                return SPLITS["val"], point["dense"]
+    value = _within(report.dense.value, -_FAR, _FAR)
+    return None if value is None else (named(report.split, SPLITS), value)
 
 
 def _trials(material: Material) -> Iterator[Drawing]:
@@ -107,15 +135,21 @@ def _trials(material: Material) -> Iterator[Drawing]:
     if not found or not isinstance(allowed, (int, float)):
         return
     found, rest = last(found, _TRIALS, "trials")
-    costs = {"latency": "time, share of the dense model's"} if any(p["latency"] for p in found) else {}
-    costs[kept] = f"{kept.replace('macs', 'MACs')} kept"
+    timed = [p for p in found if p["latency"] is not None]
+    costs = {"latency": "share of the dense time"} if enough([None, *timed]) else {}
+    if enough([None, *found]):  # the dense model is a point too
+        costs[kept] = f"share of the {COSTS[kept]} kept"
+    if not costs:
+        return
     best = found[-1]["dense"]
     name = cut(metric.name, _NAME)
-    text = f"Validation {name} of the trials over what they kept; the dense model is the point at 100 %."
-    if "latency" in costs and any(p["latency"] is None for p in found):
+    judged = metric_of("val", metric)
+    text = f"The {judged} of the trials over what they kept; the cross at 100% is the dense model."
+    if "latency" in costs and len(timed) < len(found):
         text += " Trials without a time that can be believed are missing over the time."
-    draw = lambda: figures.trials(found, costs, metric, best, metric.worse(best, allowed))  # noqa: E731
-    yield _drawing("trials", f"{capital(name)} against time and cost", [text, rest], draw)
+    draw = lambda: charts.trials(found, costs, metric, best, metric.worse(best, allowed))  # noqa: E731
+    over = "time and cost" if "latency" in costs else "cost"
+    yield _drawing("trials", f"{capital(name)} against {over}", [text, rest], draw)
 
 
 def capital(name: str) -> str:
@@ -145,14 +179,14 @@ def _within(value: Any, low: float, high: float) -> float | None:
 
 def _counts(material: Material) -> Iterator[Drawing]:
     seen = list(enumerate((h["counts"] for h in material.report.history if "counts" in h), 1))
-    if len(seen) < 2:  # one epoch's are those of the groups
+    if not enough(seen):  # the last epoch's are those of the groups
         return
     seen, thinned = spread(seen, _EPOCHS, "epochs")
     names = [g["id"] for g in material.report.groups if all(g["id"] in counts for _, counts in seen)]
     sizes = {g["id"]: g["size"] for g in material.report.groups}
     names, rest = largest(names, _PANELS, "groups", lambda n: sizes[n])
     if names:
-        text = "How many neurons of a group were off, weakened, strengthened."
+        text = "How many neurons of a group were off, weakened and strengthened; the dense model has them all."
         chosen = {name: sizes[name] for name in names}
         draw = lambda: figures.counts(dict(seen), chosen)  # noqa: E731
         yield _drawing("counts", "Counts per epoch of the search", [text, rest, thinned], draw)

@@ -2,50 +2,87 @@
 
 Their subjects are those of arXiv 2110.05954: patterns of pruned, weakened and strengthened neurons (figures 4
 left and 5), their numbers per epoch (figure 4 right), and feature maps of pruned against strengthened kernels
-(figure 3).
+(figure 3). Kinds differ in their hatching as well as in their colour.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from ...measures import MetricInfo
 from ...shown import cut
-from .render import INK, KINDS, PRUNED, STRENGTHENED, WEAKENED
+from .render import HATCHES, INK, KINDS, PRUNED, STRENGTHENED, WEAKENED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 7.2  # inches
+WIDTH = 5.6  # inches: of letters that can be read on a phone, and are no larger than the text on a wide screen
+SMALL = 8  # points
+_COLUMNS = 3  # of small multiples
+_TITLE = 18  # columns of the title of one of them
+_LONGEST = 1000  # characters of a name that are looked at
+_HATCHED = {"edgecolor": "#ffffff80", "linewidth": 0}
 
 
-def _figure(height: float) -> Figure:
+def blank(height: float) -> Figure:
+    """A figure of the page's width and so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _short(name: str, length: int = 34) -> str:
-    return cut(name, length, front=1 / 3)
+def breadth(text: str) -> int:
+    """How wide a text is in columns, of which letters of the East take two."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def short(name: str, length: int = 26) -> str:
+    """A name of at most so many columns.
+
+    The parts of a module's name shrink to their first letter and their digits, the first ones first, so that
+    layers of one kind can still be told apart.
+    """
+    parts = cut(name, _LONGEST).split(".")
+    for at, part in enumerate(parts[:-1]):
+        if breadth(".".join(parts)) <= length:
+            break
+        if part and not part.isdigit():
+            parts[at] = part[0] + "".join(c for c in part[1:] if c.isdigit())
+    text = ".".join(parts)
+    for most in range(length, 1, -1):
+        found = cut(text, most, front=1 / 3)
+        if breadth(found) <= length:
+            return found
+    return ""
+
+
+def before_axis(name: str) -> str:
+    """A short name that stands to the left of an axis, with spaces for what letters of the East need more.
+
+    The font by which figures are laid out lacks them, and its sign for that is narrower. A page shows no such
+    spaces.
+    """
+    text = short(name)
+    return " " * math.ceil(1.3 * (breadth(text) - len(text))) + text
 
 
 def _legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=c, label=n) for n, c in KINDS.items()]
+    handles = [Patch(facecolor=c, label=n, hatch=HATCHES[n], **_HATCHED) for n, c in KINDS.items()]
     figure.legend(handles=handles, ncols=3, loc="outside upper left")
 
 
 def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
     """Per group, the shares of its neurons that are pruned, weakened and strengthened."""
-    figure = _figure(0.55 + 0.2 * len(groups))
+    figure = blank(0.6 + 0.2 * len(groups))
     axis = figure.subplots()
     rows = np.arange(len(groups))
     sizes = np.array([g["size"] for g in groups], float)
@@ -53,12 +90,15 @@ def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
     for kind, color in KINDS.items():
         counts = [g["size"] - g["kept"] if kind == "pruned" else g[kind] for g in groups]
         share = np.array(counts, float) / sizes
-        axis.barh(rows, share, left=left, color=color, height=0.75)
+        axis.barh(rows, share, left=left, facecolor=color, height=0.75, hatch=HATCHES[kind], **_HATCHED)
         left += share
     for row, g in enumerate(groups):
-        axis.text(1.01, row, f"{g['kept']} of {g['size']}", va="center", fontsize=7)
+        axis.text(1.01, row, f"{g['kept']:,} of {g['size']:,}", va="center", fontsize=SMALL)
     axis.set(
-        yticks=rows, yticklabels=[_short(g["id"]) for g in groups], xlim=(0, 1), ylim=(-0.6, len(groups) - 0.4)
+        yticks=rows,
+        yticklabels=[before_axis(g["id"]) for g in groups],
+        xlim=(0, 1),
+        ylim=(-0.6, len(groups) - 0.4),
     )
     axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     axis.tick_params(axis="y", length=0)
@@ -68,85 +108,23 @@ def group_bars(groups: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def course(
-    curve: Sequence[Mapping[str, Any]],
-    history: Sequence[Mapping[str, Any]],
-    steps: Mapping[str, int],
-    kept: Mapping[str, float],
-    metric: MetricInfo,
-) -> Figure:
-    """Loss, cost and the metric on validation data over the training steps of both stages.
-
-    The cost is what the budget allows in the search, and in the recovery what the compact model has: its share
-    of each cost is `kept`.
-    """
-    begins = {"search": steps.get("probe", 0)}
-    begins["recover"] = begins["search"] + steps.get("search", 0)
-    judged = [h for h in history if h.get("val_value") is not None]
-    budget = [p for p in curve if p.get("budget") is not None]
-    rows = [bool(curve), bool(budget), bool(judged)]
-    figure = _figure(0.4 + 1.35 * sum(rows))
-    axes = iter(np.atleast_1d(figure.subplots(sum(rows), 1, sharex=True)))
-
-    def at(entry: Mapping[str, Any]) -> float:
-        return begins.get(entry["stage"], 0) + entry["step"]
-
-    def draw(label: str, entries: Sequence[Mapping[str, Any]], key: str, **marks: Any) -> Axes:
-        axis = next(axes)
-        for stage, color in (("search", STRENGTHENED), ("recover", WEAKENED)):
-            chosen = [e for e in entries if e["stage"] == stage]
-            alone = {"marker": "."} if len(chosen) == 1 else {}
-            axis.plot(
-                [at(e) for e in chosen],
-                [math.nan if e.get(key) is None else e[key] for e in chosen],
-                color=color,
-                label=stage,
-                **{**marks, **alone},
-            )
-        axis.set_ylabel(label)
-        axis.grid(axis="y", alpha=0.25)
-        return axis
-
-    found = []
-    if curve:
-        found.append(draw("training loss", curve, "loss", lw=1.2))
-    if budget:
-        named = (p.get("cost", p.get("metric")) for p in budget)  # until 0.2 it was called a metric
-        cost = next((str(name) for name in named if name), "cost")
-        ends = [0, steps.get("recover", 0)] if cost in kept else []
-        held = [{"stage": "recover", "step": step, "budget": kept[cost]} for step in ends]
-        found.append(draw(f"share of {cost}", [*budget, *held], "budget", lw=1.2))
-        found[-1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    if judged:
-        found.append(draw(f"val {_short(metric.name)}", judged, "val_value", lw=1.2, marker="."))
-        _values(found[-1], metric)
-    found[-1].set_xlabel("training step")
-    found[0].legend(ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    return figure
-
-
-def _values(axis: Axes, metric: MetricInfo) -> None:
-    """Let the axis of a metric's values show them as what they are."""
-    if metric.percent:
-        axis.yaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
-
-
 def counts(seen: Mapping[int, Mapping[str, Sequence[int]]], sizes: Mapping[str, int]) -> Figure:
     """Neurons of every group that are off, weakened and strengthened, over some epochs of the search."""
-    figure, panels = _panels(len(sizes), height=1.15)
+    figure, panels = _panels(len(sizes))
     epochs = list(seen)
     for axis, name in zip(panels, sizes, strict=True):
         kept, weak, strong = (np.array([c[name][i] for c in seen.values()], float) for i in range(3))
         parts = [sizes[name] - kept, weak, strong]
-        axis.stackplot(epochs, parts, colors=list(KINDS.values()))
-        axis.set(title=_short(name, 24), xticks=[epochs[0], epochs[-1]])
+        hatches = [HATCHES[kind] for kind in KINDS]
+        axis.stackplot(epochs, parts, colors=list(KINDS.values()), hatch=hatches, **_HATCHED)
+        axis.set(title=short(name, _TITLE), xticks=[epochs[0], epochs[-1]])
     _legend(figure)
     return figure
 
 
 def histograms(scales: Mapping[str, Tensor]) -> Figure:
-    """Scales of every group; those of exactly 0 as their own bar."""
-    figure, panels = _panels(len(scales), height=1.15)
+    """Scales of every group; those of exactly 0 as their own bar, and a stroke at 1, the dense model's."""
+    figure, panels = _panels(len(scales))
     for axis, (name, scale) in zip(panels, scales.items(), strict=True):
         values = scale.float().numpy()
         alive = values[values > 0]
@@ -154,25 +132,31 @@ def histograms(scales: Mapping[str, Tensor]) -> Figure:
         reach = max(top - low, 1e-3)
         edges = np.linspace(low, low + reach, 25)
         heights, _ = np.histogram(alive, edges)
-        colors = [WEAKENED if (a + b) / 2 < 1 else STRENGTHENED for a, b in itertools.pairwise(edges)]
-        axis.bar(edges[:-1], heights, np.diff(edges), align="edge", color=colors)
+        below = [(a + b) / 2 < 1 for a, b in itertools.pairwise(edges)]
+        colors = [WEAKENED if weak else STRENGTHENED for weak in below]
+        hatches = [HATCHES["weakened" if weak else "strengthened"] for weak in below]
+        axis.bar(edges[:-1], heights, np.diff(edges), align="edge", facecolor=colors, hatch=hatches, **_HATCHED)
+        if low <= 1 <= low + reach:
+            axis.axvline(1, color=INK, lw=0.8, ls=(0, (4, 2)))
         zero = low - 0.2 * reach
         axis.bar([zero], [int((values == 0).sum())], 0.1 * reach, color=PRUNED)
         ticks = [zero, low, low + reach]
-        axis.set(title=_short(name, 24), xticks=ticks, xticklabels=["0", *(f"{v:.2f}" for v in ticks[1:])])
+        axis.set(title=short(name, _TITLE), xticks=ticks, xticklabels=["0", *(f"{v:.2f}" for v in ticks[1:])])
     _legend(figure)
     return figure
 
 
-def _panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
-    columns = min(4, count)
-    rows = math.ceil(count / columns)
-    figure = _figure(height * rows + 0.35)
-    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel().tolist()
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.ticker import MaxNLocator
+
+    rows = math.ceil(count / _COLUMNS)
+    figure = blank(1.2 * rows + 0.35)
+    axes = np.atleast_1d(figure.subplots(rows, _COLUMNS, squeeze=False)).ravel().tolist()
     for spare in axes[count:]:
         spare.set_visible(False)
     for axis in axes:
-        axis.tick_params(labelsize=6)
+        axis.tick_params(labelsize=SMALL)
+        axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure, axes[:count]
 
 
@@ -180,7 +164,7 @@ def pixel_map(planes: Tensor) -> Figure:
     """Which pixels are read and how: pruned, weakened, strengthened; and their scales, a plane a row."""
     from matplotlib.colors import ListedColormap
 
-    figure = _figure(2.6 if len(planes) == 1 else 1.7 * len(planes))
+    figure = blank(2.6 if len(planes) == 1 else 1.7 * len(planes))
     axes = figure.subplots(len(planes), 2, squeeze=False)
     for row, plane in zip(axes, planes.float().numpy(), strict=True):
         kinds = np.where(plane == 0, 0, np.where(plane < 1, 1, 2))
@@ -193,16 +177,26 @@ def pixel_map(planes: Tensor) -> Figure:
     return figure
 
 
+def _over(axis: Axes, text: str) -> None:
+    """Text above a picture, which may be longer than that is wide; a title would push its neighbours away."""
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axis.annotate(text, (0, 1), (0, 3), annotation_clip=False, **place).set_in_layout(False)
+
+
 def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
     """An input, and what pruned and strengthened kernels of some layers make of it."""
     rows = [name for name in pictures if name != "input"]
     columns = max(len(pictures[name]) for name in rows)
-    figure = _figure(0.75 * len(rows) + 0.2)
+    height = 0.75 * len(rows) + 0.25
+    figure = blank(height)
+    # Titles are longer than their pictures are wide: they have room above, and move nothing.
+    figure.set_layout_engine("constrained", h_pad=0.1, rect=(0, 0, 1, 1 - 0.12 / height))
     grid = figure.add_gridspec(len(rows), columns + 2)
     first = figure.add_subplot(grid[:2, :2])
     image = pictures["input"].permute(1, 2, 0).numpy()
     first.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
-    first.set(xticks=[], yticks=[], title="input")
+    first.set(xticks=[], yticks=[])
+    _over(first, "input")
     for row, name in enumerate(rows):
         layer, kind = name.rsplit("|", 1)
         for column, plane in enumerate(pictures[name]):
@@ -212,88 +206,5 @@ def feature_maps(pictures: Mapping[str, Tensor]) -> Figure:
             for spine in axis.spines.values():
                 spine.set(visible=True, color=KINDS.get(kind, INK), linewidth=1.5)
             if column == 0:
-                axis.set_title(f"{_short(layer)}: {kind}", loc="left")
-    return figure
-
-
-def trade_off(points: Sequence[tuple[str, float, float]], cost: str, metric: MetricInfo) -> Figure:
-    """Runs as points: (name, share of the cost that is kept, value of the metric)."""
-    figure = _figure(3.2)
-    axis = figure.subplots()
-    for number, (name, share, value) in enumerate(points):
-        axis.plot([share], [value], "o", color=f"C{number % 10}")
-        axis.annotate(_short(name, 28), (share, value), (5, 4), textcoords="offset points", fontsize=7)
-    axis.set(xlabel=cost, ylabel=_short(metric.name))
-    axis.xaxis.set_major_formatter(lambda v, _: f"{v:.1%}")
-    _values(axis, metric)
-    axis.margins(0.15)
-    axis.grid(alpha=0.25)
-    return figure
-
-
-def value_curve(
-    points: Sequence[Mapping[str, Any]], dense: float, key: str, cost: str, metric: MetricInfo
-) -> Figure:
-    """The metric over the kept share of a cost, which is under `key` in a point; the dense model at 1."""
-    figure = _figure(2.6)
-    axis = figure.subplots()
-    xs, ys = zip(*sorted([(1.0, dense), *((p[key], p["value"]) for p in points)]), strict=True)
-    axis.plot(xs, ys, marker="o", color=WEAKENED)
-    axis.axhline(dense, color=PRUNED, lw=0.8)
-    axis.set(xlabel=cost, ylabel=_short(metric.name), xlim=(0, 1.02 * max(xs)))
-    axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    _values(axis, metric)
-    axis.grid(alpha=0.25)
-    return figure
-
-
-def trials(
-    points: Sequence[Mapping[str, Any]],
-    costs: Mapping[str, str],
-    metric: MetricInfo,
-    dense: float,
-    allowed: float,
-) -> Figure:
-    """The metric of trials over what they kept of each cost, the dense model at 1.
-
-    Args:
-        points: `value`, `passed`, and shares by the keys of `costs`, None where one is not known.
-        costs: key -> name of a cost, at least one.
-        metric: what the values mean.
-        dense: value of the dense model.
-        allowed: value that is just good enough.
-    """
-    figure = _figure(2.6)
-    for axis, (key, cost) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
-        shown = [p for p in points if p[key] is not None]
-        curve = sorted([(1.0, dense), *((p[key], p["value"]) for p in shown)])
-        axis.plot(*zip(*curve, strict=True), color=PRUNED, lw=0.8)
-        for passed, color, label in ((True, WEAKENED, "enough"), (False, STRENGTHENED, "too little")):
-            chosen = [p for p in shown if p["passed"] is passed]
-            axis.plot([p[key] for p in chosen], [p["value"] for p in chosen], "o", color=color, label=label)
-        axis.axhline(allowed, color=PRUNED, lw=0.8, ls="--", label="allowed")
-        axis.set(xlabel=cost, ylabel=f"val {_short(metric.name)}")
-        axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-        _values(axis, metric)
-        axis.grid(alpha=0.25)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=3, loc="outside upper left")
-    return figure
-
-
-def lost_grid(groups: Sequence[Mapping[str, Any]], dense: float, metric: MetricInfo) -> Figure:
-    """Per group and kept share, how much worse the metric is, as numbers on a shade; fractions in points."""
-    unit, most = (100, 1.0) if metric.percent else (1, 1e-9)
-    lost = np.array([[unit * metric.lost(dense, p["value"]) for p in g["points"]] for g in groups])
-    top = max(most, float(lost.max()))
-    figure = _figure(0.6 + 0.2 * len(groups))
-    axis = figure.subplots()
-    axis.imshow(lost, cmap="Oranges", vmin=0, vmax=top, aspect="auto")
-    for (row, column), value in np.ndenumerate(lost):
-        dark, text = value > 0.6 * top, f"{value:.1f}" if metric.percent else f"{value:.3g}"
-        axis.text(column, row, text, ha="center", va="center", color="white" if dark else "#000001")
-    shares = [f"{p['kept'] / groups[0]['size']:.0%}" for p in groups[0]["points"]]
-    axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="neurons kept")
-    axis.set(yticks=range(len(groups)), yticklabels=[_short(g["id"]) for g in groups])
-    axis.tick_params(length=0)
+                _over(axis, f"{short(layer)}: {kind}")
     return figure

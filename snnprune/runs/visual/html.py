@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Sequence
 
 from ...shown import cut
 
-_CELL = 300  # characters
+_CELL, _SHORT = 300, 4  # characters, and columns that there is room for anywhere
 _CSS = """
 :root { color-scheme: light dark;
   --ink: #1f2a37; --dim: #5b6673; --paper: #fff; --card: #f5f7f9; --line: #d9dee4; }
@@ -15,31 +16,49 @@ _CSS = """
   :root { --ink: #e4e8ec; --dim: #9aa5b1; --paper: #14181d; --card: #1c2229; --line: #343d47; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; margin: 0; overflow-wrap: anywhere; }
+body { margin: 0 auto; max-width: 54rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; line-height: 1.3; margin: 0 0 .2rem; }
 h2 { font-size: 1.05rem; margin: 2.2rem 0 .3rem; }
 p { margin: .3rem 0 .8rem; max-width: 46rem; }
 .dim { color: var(--dim); }
-.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.tile { flex: 1 1 9rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
-  padding: .7rem .9rem; }
+.facts { margin: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .8rem;
+  margin: 1.2rem 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.5rem; font-weight: 600; line-height: 1.25; }
-.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
+th, table:not(.words) td:not(:first-child) { overflow-wrap: break-word; }
+.words td:first-child { min-width: 6.5rem; }
+th:last-child, td:last-child { padding-right: 0; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { min-width: 5rem; overflow-wrap: anywhere; }
 pre, code { font: 13px/1.5 ui-monospace, monospace; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+  white-space: pre-wrap; }
 figure { margin: .4rem 0; }
-figure svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 56rem; }
-figcaption { color: var(--dim); }
+figure svg { display: block; width: 100%; height: auto; max-width: 44rem; margin-top: .3rem; }
+figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
+figcaption { color: var(--dim); max-width: 46rem; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; }
+@media (max-width: 32rem) {
+  .tiles { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+  th, td { padding-right: .6rem; }
+}
+@media (max-width: 56rem) {
+  .long, .long tbody, .long tr, .long td { display: block; }
+  .long thead { display: none; }
+  .long tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  .long td, .long td:first-child { display: flex; gap: 1rem; justify-content: space-between; padding: 0;
+    border: 0; text-align: right; overflow-wrap: anywhere !important; }
+  .long td::before { content: attr(data-head); color: var(--dim); text-align: left;
+    flex: 0 1 auto; min-width: 8rem; }
+  .long td:empty { display: none; }
+  .long td:first-child { font-weight: 600; }
+}
 """.strip()
 
 
@@ -54,18 +73,32 @@ def note(sentence: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, words: bool = False) -> str:
-    """A table; the first column to the left and the others to the right, or all to the left for words."""
-    top = (
-        f"<thead><tr>{''.join(f'<th scope=col>{text(h, _CELL)}</th>' for h in head)}</tr></thead>" if head else ""
-    )
-    body = "".join(f"<tr>{''.join(f'<td>{text(cell, _CELL)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table{" class=words" if words else ""}>{top}<tbody>{body}</tbody></table></div>'
+    """A table; the first column to the left and the others to the right, or all to the left for words.
+
+    One of many columns becomes, where there is no room for it, a list of its rows, whose cells have the names in
+    the head.
+    """
+    heads = [text(h, _CELL) for h in head]
+    top = f"<thead><tr>{''.join(f'<th scope=col>{h}</th>' for h in heads)}</tr></thead>" if head else ""
+    kinds = [kind for kind, holds in (("words", words), ("long", len(head) > _SHORT)) if holds]
+    names = [f' data-head="{h}"' for h in heads] if "long" in kinds else [""] * len(heads)
+    body = "".join(f"<tr>{''.join(itertools.starmap(_cell, _with(row, names)))}</tr>" for row in rows)
+    marked = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<table{marked}>{top}<tbody>{body}</tbody></table>"
+
+
+def _with(row: Sequence[object], names: Sequence[str]) -> Iterable[tuple[object, str]]:
+    return itertools.zip_longest(row, names[: len(row)], fillvalue="")
+
+
+def _cell(value: object, name: str) -> str:
+    return f"<td{name}>{text(value, _CELL)}</td>"
 
 
 def figure(svg: str, caption: str) -> str:
     """A drawing with what it shows, for the eye and for a screen reader."""
     head = f'<figure role="group" aria-label="{text(caption)}"><figcaption>{text(caption)}</figcaption>'
-    return f'{head}<div class="wide">{svg}</div></figure>'
+    return f"{head}{svg}</figure>"
 
 
 def section(title: str, *parts: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -30,6 +32,9 @@ class Material:
         pictures: `input` (channels, height, width), and for some layers `<layer>|pruned` and
             `<layer>|strengthened`, (maps, height, width); all uint8.
         input_shape: of one input, where it is one tensor.
+        network: what it is called, as the architecture or else the class; empty where it is not on file.
+        classes: of the data; 0 where that is not known.
+        widths: layer -> its outputs in the compact model.
     """
 
     name: str
@@ -37,6 +42,9 @@ class Material:
     scales: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
+    network: str = ""
+    classes: int = 0
+    widths: dict[str, int] = field(default_factory=dict)
 
     def pixels(self) -> tuple[str, tuple[int, int, int]] | None:
         """The group whose neurons are the values of the input image, and the image's shape."""
@@ -58,7 +66,8 @@ def read_material(folder: Path, report: Report | None = None) -> Material:
     if not (folder / REPORT).is_file():
         raise RunError(f"{folder} is no finished run folder (it has no {REPORT}).")
     structure = read_json(folder / STRUCTURE) if (folder / STRUCTURE).is_file() else {}
-    shape = structure.get("input_shape") if isinstance(structure, dict) else None
+    structure = structure if isinstance(structure, dict) else {}
+    shape, classes = structure.get("input_shape"), structure.get("classes")
     plain = isinstance(shape, list) and all(type(v) is int and 0 < v < 2**16 for v in shape)
     return Material(
         folder.resolve().name.removesuffix(".partial"),
@@ -66,7 +75,28 @@ def read_material(folder: Path, report: Report | None = None) -> Material:
         _tensors(folder / SCALES, dims=1, fits=_are_scales, what="finite numbers of at least 0"),
         _tensors(folder / PICTURES, dims=3, fits=_are_bytes, what="bytes"),
         tuple(shape) if plain and shape else (),
+        _network(structure),
+        len(classes) if isinstance(classes, list) else 0,
+        _widths(structure.get("layers")),
     )
+
+
+def _network(structure: Mapping[str, Any]) -> str:
+    """`resnet18` of an architecture of that name, `function` of `file.py:function`; else the class."""
+    factory = structure.get("factory")
+    arch = factory.get("arch") if isinstance(factory, dict) else None
+    name = arch if isinstance(arch, str) else structure.get("class")
+    return re.split(r"[:.]", name)[-1].strip() if isinstance(name, str) else ""
+
+
+def _widths(layers: Any) -> dict[str, int]:
+    """Outputs of layers, as far as a structure file tells."""
+    found: dict[str, int] = {}
+    for name, sizes in layers.items() if isinstance(layers, dict) else ():
+        out = sizes.get("out") if isinstance(sizes, dict) else None
+        if type(out) is int:
+            found[name] = out
+    return found
 
 
 def _tensors(path: Path, *, dims: int, fits: Callable[[Tensor], bool], what: str) -> dict[str, Tensor]:

@@ -10,13 +10,16 @@ from typing import Any
 
 from ...errors import RunError, first_line
 from ...files import file_errors, path_inside, write_atomically
-from ...shown import ROWS, cut, first, last
-from ..report import Report, goal
-from ..times import CONDITIONS, OPEN, digits, per_second, speed_up, varies
-from . import html
+from ...shown import ROWS, cut, first, largest, last
+from ..judged import worth
+from ..report import Report
+from ..times import CONDITIONS, OPEN, digits, varies
+from . import asked, html, tops
+from .charts import enough, epochs_judged
 from .drawings import drawings
 from .material import REPORT, Material, read_material
 from .render import png, style, svg
+from .words import CHECKS, SERVED, STAGES, metric_of, named, plain, steps_of, trial_cell, trial_head
 
 PAGE, PLOTS = "report.html", "plots"
 _COLUMNS, _WORDS = 16, 32  # of the table of trials, and of an enumeration
@@ -69,57 +72,30 @@ def write_page(folder: Path, report: Report | None = None) -> Path:
 def _page(material: Material, drawn: Sequence[str]) -> str:
     report = material.report
     parts = [
-        _header(material),
-        _tiles(material),
+        tops.header(material),
+        tops.tiles(material),
+        html.section(
+            "Asked and got",
+            html.table(("", "asked", "got"), asked.rows(material), words=True),
+            *(f"<p>{html.text(sentence)}</p>" for sentence in worth(report)),
+        ),
         *([] if report.latency is None else [html.section("Time", _time(report.latency))]),
         html.section("Before and after", _before_after(material)),
         *drawn,
+        *_few_epochs(report),
     ]
     parts.append(html.section("Can it be trusted?", _exactness(material)))
     if report.trials:
-        trials, rest = last(report.trials, ROWS, "trials")  # under a target of latency the last is the final model
-        keys = dict.fromkeys(key for trial in trials for key in trial if key not in ("val_metric", "val_accuracy"))
-        names, more = first(list(keys), _COLUMNS, "columns")
-        heads = [f"val {report.metric.name}" if name == "val_value" else name for name in names]
-        rows = [[_trial_cell(trial, name) for name in names] for trial in trials]
-        parts.append(html.section("Trials", html.table(heads, rows), html.note(rest), html.note(more)))
+        parts.append(html.section("Trials", *_trials(report)))
+    if report.groups:
+        parts.append(html.section("Groups", *_groups(report)))
     if report.kept_whole:
         groups, rest = first(report.kept_whole, ROWS, "groups")
         kept = [(k["id"], k["reason"]) for k in groups]
         table = html.table(("group", "reason"), kept, words=True)
         parts.append(html.section("Kept whole", table, html.note(rest)))
     parts.append(html.section("How it was made", _making(material)))
-    return html.page(f"{material.name}: snnprune", *parts)
-
-
-def _header(material: Material) -> str:
-    report = material.report
-    wanted = "free mode" if report.target is None else goal(report.target)
-    data, device = cut(report.data), cut(report.device)
-    line = f"{data} · target {wanted} · seed {report.seed} · {report.seconds:.0f} s on {device}"
-    return f'<h1>{html.text(material.name)}</h1><p class="dim">{html.text(line)}</p>'
-
-
-def _tiles(material: Material) -> str:
-    a, b, times = material.report.dense, material.report.compact, material.report.latency
-    tiles = []
-    if times is not None:
-        dense, compact = (digits(times[f"{model}_ms"], " ms") for model in ("dense", "compact"))
-        slow, fast = (digits(per_second(times, model)) for model in ("dense", "compact"))
-        batch = cut(times["batch"])
-        tiles.append((speed_up(times), f"as fast, {cut(times['engine'], _NAME)} at batch size {batch}"))
-        tiles.append((compact, f"a call, dense {dense}"))
-        tiles.append((fast, f"inputs a second, dense {slow}"))
-    if a.value is not None and b.value is not None:
-        metric = material.report.metric
-        what = f"{cut(material.report.split, _NAME)} {cut(metric.name, _NAME)}"
-        tiles.append((metric.text(b.value), f"{what}, {metric.change(a.value, b.value)}"))
-    tiles.append((f"{b.macs / a.macs:.1%}", "of the MACs kept"))
-    tiles.append((f"{b.params / a.params:.1%}", "of the parameters kept"))
-    if b.nonzero is not None:
-        tiles.append((f"{b.nonzero / a.params:.1%}", "of the parameters are not 0"))
-    inner = "".join(f'<div class="tile"><b>{html.text(x)}</b>{html.text(what)}</div>' for x, what in tiles)
-    return f'<div class="tiles">{inner}</div>'
+    return html.page(f"{tops.title(material)}: snnprune", *parts)
 
 
 def _time(times: Mapping[str, Any]) -> str:
@@ -130,69 +106,102 @@ def _time(times: Mapping[str, Any]) -> str:
         ("compact time", "compact_spread"),
     ]
     words = ", ".join(f"{what} {varies(times[key])}" for what, key in spreads)
-    rows = [(name, times[name]) for name in CONDITIONS]
-    rows += [("spread", words), ("load", times["load"] or "not known")]
+    rows = [(SERVED[name], times[name]) for name in CONDITIONS]
+    rows += [("spread", words), ("load of the machine", times["load"] or "not known")]
     if times["predicted_ms"] is not None:
         rows.append(("predicted by parts", digits(times["predicted_ms"], " ms")))
+    text = "Both models were timed side by side, call by call, as they are served."
     if times["refused"] is not None:
-        rows.append(("why there is a ?", times["refused"]))
-    text = "Both models were timed side by side, call by call, as they are served. What cannot be trusted is a ?."
+        rows.append((f"why there is a {OPEN}", times["refused"]))
+        text += f" What cannot be trusted is a {OPEN}."
     return f"<p>{text}</p>{html.table((), rows, words=True)}"
 
 
 def _before_after(material: Material) -> str:
-    return html.table(("", "dense", "compact", "change"), material.report.rows())
+    rows = html.table(("", "dense", "compact", "change"), material.report.rows())
+    return f"{rows}{html.note('MACs are multiply-adds for one input.')}"
+
+
+def _few_epochs(report: Report) -> list[str]:
+    """The metric of one or two epochs, of which there is no chart."""
+    judged = epochs_judged(report.history)
+    if not judged or enough(judged):
+        return []
+    heads = ("stage", "training step", metric_of("val", report.metric), "validation loss")
+    rows = [
+        (
+            named(h["stage"], STAGES),
+            f"{h['step']:,}",
+            report.metric.text(h["val_value"]),
+            "" if h.get("val_loss") is None else f"{h['val_loss']:.4f}",
+        )
+        for h in judged
+    ]
+    return [html.section("Epochs", html.table(heads, rows))]
 
 
 def _exactness(material: Material) -> str:
-    meanings = {
-        "fold": "scales folded into weights against the model with gates, float64",
-        "remove": "neurons removed against the model with gates, float64",
-        "onnx": "ONNX Runtime against PyTorch, final model, float32",
-    }
     found = material.report.exactness
     rows = [
         (name, "not checked" if found.get(name) is None else f"{found[name]:.1e}", meaning)
-        for name, meaning in meanings.items()
+        for name, meaning in CHECKS.items()
     ]
     note = "Largest difference of the outputs on real inputs, over their standard deviation."
     return f"<p>{note}</p>{html.table(('check', 'difference', 'of what'), rows, words=True)}"
 
 
+def _trials(report: Report) -> list[str]:
+    trials, rest = last(report.trials, ROWS, "trials")  # under a target of latency the last is the final model
+    keys = dict.fromkeys(key for trial in trials for key in trial if key not in ("val_metric", "val_accuracy"))
+    names, more = first(list(keys), _COLUMNS, "columns")
+    heads = [trial_head(name, report.metric) for name in names]
+    rows = [[trial_cell(trial, name, report.metric) for name in names] for trial in trials]
+    return [html.table(heads, rows), html.note(rest), html.note(more)]
+
+
+def _groups(report: Report) -> list[str]:
+    groups, rest = largest(report.groups, ROWS, "groups", lambda g: g["size"])
+    heads = ("group", "neurons", "kept", "share kept", "weakened", "strengthened")
+    rows = [
+        (
+            cut(g["id"]),
+            *(f"{g[name]:,}" for name in ("size", "kept")),
+            f"{g['kept'] / g['size']:.1%}",
+            *(f"{g[name]:,}" for name in ("weakened", "strengthened")),
+        )
+        for g in groups
+    ]
+    whole = f"<details><summary>All {len(report.groups):,} groups in numbers</summary>{html.table(heads, rows)}"
+    return [f"{whole}{html.note(rest)}</details>"]
+
+
 def _making(material: Material) -> str:
     report = material.report
-    steps, versions = (
-        ", ".join(
-            f"{cut(name, _NAME)} {cut(value, _NAME)}" for name, value in itertools.islice(table.items(), _WORDS)
-        )
-        for table in (report.steps, report.versions)
+    versions = ", ".join(
+        f"{cut(name, _NAME)} {cut(value, _NAME)}"
+        for name, value in itertools.islice(report.versions.items(), _WORDS)
     )
     command = f"<pre>{html.text(report.command, _COMMAND)}</pre>" if report.command else ""
     chosen, rest = first(list(_options(report.config)), ROWS, "options")
     table = html.table((), [(name, _cell(value)) for name, value in chosen], words=True)
     options = f"<details><summary>All options</summary>{table}{html.note(rest)}</details>" if chosen else ""
-    lines = [f"Training steps: {steps}."] if steps else []
-    lines.append(f"Versions: {versions}.")
+    lines = [f"Training steps: {steps_of(report.steps)}."] if report.steps else []
+    lines.append(f"Seed {report.seed}. Versions: {versions}.")
     return f"{command}{''.join(f'<p>{html.text(line, _COMMAND)}</p>' for line in lines)}{options}"
 
 
 def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Options by name, those of a group behind the group's name; a run of before 0.2 has no groups."""
     for name, value in config.items():
-        if name in ("search", "recovery") and isinstance(value, dict):
+        if name in ("search", "recovery", "serving") and isinstance(value, dict):
             yield from ((f"{name}.{inner}", one) for inner, one in value.items())
         else:
             yield name, value
 
 
-def _trial_cell(trial: Mapping[str, Any], name: str) -> str:
-    refused = trial.get("refused") is not None and name in ("latency", "dense_ms", "compact_ms")
-    return OPEN if refused and trial.get(name) is None else _cell(trial.get(name))
-
-
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
+    if value is None or value in ([], {}):
+        return "none"
     if isinstance(value, (dict, list)):  # of which the text could be as long as a file
         return _BRIEF.repr(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return plain(value)
