@@ -147,8 +147,8 @@ def load_data(
     shape = train[0].shape
     if channels is not None and channels != shape[0]:
         raise DataError(
-            f"{name} has images of {shape[0]} channel{'s' * (shape[0] != 1)}; channels={channels} is for folders of "
-            "images."
+            f"{name} has images of {shape[0]} channel{'s' * (shape[0] != 1)}; channels={channels} is for folders "
+            "of images."
         )
     info = DataInfo(
         name,
