@@ -268,7 +268,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     ),
     "bert-small": (
         "BertForSequenceClassification",
-        {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048, "num_hidden_layers": 4, "vocab_size": 1000},
+        {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048, "vocab_size": 1000, **_FOUR},
         ("tokens", 1000, 32),
     ),
 }  # fmt: skip
