@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import copy
 import datetime
+import gc
 import json
 import multiprocessing
 import os
@@ -191,6 +192,7 @@ def _in_process(context: Any, args: argparse.Namespace, family: str, name: str) 
 
 def _tell(sender: Any, family: str, name: str, size: int | None, onnx: bool) -> None:
     """Send a model's row, or what it failed with."""
+    gc.freeze()  # a million objects of what is imported need not be searched for garbage again and again
     try:
         row = examine(family, name, size, onnx)
     except Exception as error:
