@@ -323,7 +323,7 @@ def build_other(family: str, name: str, size: int | None) -> tuple[Callable[[], 
     if family == "ultralytics":
         side = size or 128
         return lambda: _ultralytics(name), torch.rand(2, 3, side, side), {"input": side}
-    side = size or (224 if name.startswith("dpt") else 96)
+    side = size or (224 if name.startswith("dpt") else 128 if name.startswith("pan") else 96)
     return lambda: _smp(*SMP[name]), torch.randn(2, 3, side, side), {"input": side}
 
 

@@ -41,6 +41,12 @@ def _cell(row: dict[str, Any], step: str, key: str) -> str:
     return f"{row[key]:.0e}" if key in row else state.split(":")[0]
 
 
+def _seconds(row: dict[str, Any]) -> str:
+    """Seconds for the groups, with the proof, and for all; a dash where they were not taken as the others were."""
+    taken = row["graph_seconds"] is not None
+    return f"{row['graph_seconds']}, {row['trace_seconds']} | {row['seconds']:.0f}" if taken else "- | -"
+
+
 def _measured(rows: list[dict[str, Any]]) -> str:
     """When, with what and on what the rows of a family were measured."""
     done = [r for r in rows if "error" not in r]
@@ -98,7 +104,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"| {row['name']} | {row['input']} | {row['prunable']}{heads} | {_why(row['kept'])} "
                 f"| {row['prunable_macs']:.0%} | {row['params_removed']:.0%}, {row['macs_removed']:.0%} "
                 f"| {row['exact']:.0e} | {_cell(row, 'learn', 'learned')} | {_cell(row, 'onnx', 'onnx_error')} "
-                f"| {row['graph_seconds']}, {row['trace_seconds']} | {row['seconds']:.0f} "
+                f"| {_seconds(row)} "
                 f"| {row['graph_mb']}, {row['peak_mb']} |"
             )
         failed = [(r["name"], k, v) for r in mine if "error" not in r for k, v in r["steps"].items() if v != "ok"]
