@@ -1,9 +1,10 @@
-"""Every model of torchvision (and a choice of timm's): what can be pruned, is it exact, does it export?
+"""Every model of torchvision (and a choice of others): what can be pruned, is it exact, does it export?
 
 Each model runs in a process of its own, with random weights, random norm statistics and float64 where
 exactness is claimed. Results go to `zoo.json`; `--table` writes `zoo.md` from it. Nothing is downloaded.
 
     python benchmarks/zoo.py --family classification        # or: names of models
+    python benchmarks/zoo.py --family others                # what `pip install ".[others]"` brings
     python benchmarks/zoo.py --table
 """
 
@@ -13,22 +14,26 @@ import argparse
 import contextlib
 import copy
 import datetime
+import gc
 import json
+import multiprocessing
+import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from zoo_models import FAMILIES, build, detection_inputs, names
+from zoo_others import OTHERS, package
 from zoo_table import table
 
 import snnprune
 from snnprune.budget import CostModel
+from snnprune.errors import first_line
 from snnprune.files import write_atomically, write_json
 from snnprune.graph import find_groups
 from snnprune.inputs import call, tensors_in, to_dtype
@@ -38,6 +43,8 @@ from snnprune.switching.proving import prove_neurons
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE = HERE / "zoo.json", HERE / "zoo.md"
+# What every process needs is imported once, in the server that they are forked from.
+IMPORTED = ("torch._dynamo", "torch.onnx", "torchvision", "networkx", "onnxscript", "onnxruntime", "snnprune")
 
 
 def loss_of(output: Any) -> Tensor:
@@ -61,11 +68,11 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
     generator = torch.Generator().manual_seed(0)
     model = randomize_norms_(factory().eval(), generator)
     row |= {"family": family, "name": name, "params": sum(p.numel() for p in model.parameters())}
-    began, before = time.monotonic(), peak_mb()
+    began, before = time.process_time(), peak_mb()
     groups = find_groups(model, example)
-    row["graph_seconds"], row["graph_mb"] = round(time.monotonic() - began, 1), round(peak_mb() - before)
+    row["graph_seconds"], row["graph_mb"] = round(time.process_time() - began, 1), round(peak_mb() - before)
     groups = verify_groups(model, groups, example)
-    row["trace_seconds"], row["trace_mb"] = round(time.monotonic() - began, 1), round(peak_mb())
+    row["trace_seconds"], row["trace_mb"] = round(time.process_time() - began, 1), round(peak_mb())
     prunable = [g for g in groups if g.prunable]
     row["prunable"], row["heads"] = len(prunable), sum(bool(g.heads) for g in prunable)
     row["kept"] = [{"id": g.id, "size": g.size, "reason": g.reason} for g in groups if not g.prunable]
@@ -100,10 +107,11 @@ def examine(family: str, name: str, size: int | None, onnx: bool) -> dict[str, A
             with _step(row, "onnx"), tempfile.TemporaryDirectory() as folder:
                 check = snnprune.export_onnx(compact, Path(folder) / "m.onnx", example)
                 row["onnx_error"] = check.relative_error
-    row["seconds"], row["peak_mb"] = round(time.monotonic() - began, 1), round(peak_mb())
+    row["seconds"], row["peak_mb"] = round(time.process_time() - began, 1), round(peak_mb())
     row |= {
         "date": datetime.date.today().isoformat(),
-        "versions": versions(),
+        "versions": versions()
+        | ({package(family): metadata.version(package(family))} if family in OTHERS else {}),
         "device": device_name(torch.device("cpu")),
     }
     return row
@@ -151,29 +159,45 @@ def _step(row: dict[str, Any], name: str) -> Any:
 
 def run_all(wanted: list[tuple[str, str]], args: argparse.Namespace) -> None:
     """One process per model; the rows of the file are replaced as results come in."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    context = multiprocessing.get_context("forkserver")
+    packages = {OTHERS[family] for family, _ in wanted if family in OTHERS}
+    context.set_forkserver_preload([*IMPORTED, *sorted(packages)])
     for family, name in wanted:
-        command = [sys.executable, "-W", "ignore", __file__, "--one", family, name]
-        command += ["--size", str(args.size)] if args.size else []
-        command += ["--no-onnx"] if args.no_onnx else []
         began = time.monotonic()
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)
-            lines = done.stdout.strip().splitlines()
-            row = (
-                json.loads(lines[-1]) if done.returncode == 0 else {"error": _last(done.stderr) or done.returncode}
-            )
-        except subprocess.TimeoutExpired:
-            row = {"error": f"not done after {args.timeout} s"}
-        row = {"family": family, "name": name, **row}
+        row = {"family": family, "name": name, **_in_process(context, args, family, name)}
         rows = json.loads(args.results.read_text()) if args.results.exists() else []
         rows = [r for r in rows if (r["family"], r["name"]) != (family, name)] + [row]
         write_json(args.results, sorted(rows, key=lambda r: (FAMILIES.index(r["family"]), r["name"])))
         print(f"{name}: {row.get('error') or summary(row)} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def _last(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def _in_process(context: Any, args: argparse.Namespace, family: str, name: str) -> dict[str, Any]:
+    """What a process of its own finds out about a model within the time."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(sender, family, name, args.size, not args.no_onnx))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(args.timeout):
+            return {"error": f"not done after {args.timeout} s"}
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        return {"error": f"the process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _tell(sender: Any, family: str, name: str, size: int | None, onnx: bool) -> None:
+    """Send a model's row, or what it failed with."""
+    gc.freeze()  # a million objects of what is imported need not be searched for garbage again and again
+    try:
+        row = examine(family, name, size, onnx)
+    except Exception as error:
+        row = {"error": f"{type(error).__name__}: {first_line(error)}"[:300]}
+    sender.send(row)
 
 
 def summary(row: dict[str, Any]) -> str:
@@ -190,21 +214,21 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names; by default the whole family")
-    parser.add_argument("--family", choices=[*FAMILIES, "all"], default="classification")
+    parser.add_argument("--family", choices=[*FAMILIES, "all", "others"], default="classification")
     parser.add_argument("--size", type=int, help="side of the input images")
     parser.add_argument("--timeout", type=int, default=1200, help="seconds per model")
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--missing", action="store_true", help="only models that are not in the results yet")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help=f"write {TABLE.name} from the results")
-    parser.add_argument("--one", nargs=2, metavar=("FAMILY", "NAME"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(examine(*args.one, args.size, not args.no_onnx)))
-        return
     if not args.table:
-        families = FAMILIES if args.family == "all" else (args.family,)
-        wanted = [(f, n) for f in families for n in (args.models or names(f))]
+        ours = tuple(f for f in FAMILIES if f not in OTHERS)
+        families = {"all": ours, "others": tuple(OTHERS)}.get(args.family, (args.family,))
+        wanted = [(f, n) for f in families for n in names(f) if not args.models or n in args.models]
+        if lost := [n for n in args.models if n not in {known for _, known in wanted}]:
+            parser.error(f"--family {args.family} has no {', '.join(lost)}")
+        wanted.sort(key=lambda w: args.models.index(w[1]) if args.models else 0)
         if args.missing and args.results.exists():
             have = {(r["family"], r["name"]) for r in json.loads(args.results.read_text()) if "error" not in r}
             wanted = [w for w in wanted if w not in have]

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo_others import OTHERS, build_other, other_names
 
-FAMILIES = ("classification", "segmentation", "detection", "video", "timm")
+FAMILIES = ("classification", "segmentation", "detection", "video", "timm", *OTHERS)
 TIMM = (
     "resnet26d", "resnetv2_50", "seresnext26d_32x4d", "res2net50_26w_4s", "dla34", "hrnet_w18_small", "repvgg_a0",
     "cspresnet50", "ese_vovnet19b_dw", "skresnet18", "resnest14d", "dm_nfnet_f0", "efficientnet_lite0",
@@ -21,6 +22,8 @@ TIMM = (
 
 def names(family: str) -> list[str]:
     """Models of a family."""
+    if family in OTHERS:
+        return other_names(family)
     if family == "timm":
         return list(TIMM)
     import torchvision
@@ -31,6 +34,8 @@ def names(family: str) -> list[str]:
 
 def build(family: str, name: str, size: int | None) -> tuple[Callable[[], nn.Module], Any, dict[str, Any]]:
     """(factory, example inputs, what to say of them)."""
+    if family in OTHERS:
+        return build_other(family, name, size)
     if family == "timm":
         import timm
 

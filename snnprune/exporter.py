@@ -23,7 +23,7 @@ from torch.nn import functional
 from .errors import ExportError
 from .inputs import Inputs, batch_size, first_rows, map_tensors, tensors_in
 from .layers import attention
-from .protos import rename_values, value_names
+from .protos import hold_zeros, rename_values, value_names
 from .sizes import AXES, is_image, other_sizes, resized, rows
 
 _SINGLE_FILE_LIMIT = int(1.8 * 2**30)
@@ -98,6 +98,7 @@ def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dyna
     assert program is not None
     proto = program.model_proto
     _rename(proto)
+    hold_zeros(proto)
     return proto
 
 

@@ -158,6 +158,31 @@ def _graphs(proto: Any) -> list[Any]:
     return found
 
 
+def hold_zeros(proto: Any) -> None:
+    """Keep ONNX Runtime from merging a `Pad` by zeros into the max pooling behind it.
+
+    Version 1.31 does so, and the pooling then pads by minus infinity: wrong where all other values are negative.
+    Only zeros are merged, so the least number of the type stands for them.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    graph = proto.graph
+    pooled = {node.input[0] for node in graph.node if node.op_type == "MaxPool"}
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        value = weights.get(node.input[2]) if node.op_type == "Pad" and len(node.input) > 2 else None
+        if value is None or node.output[0] not in pooled:
+            continue
+        zero = numpy_helper.to_array(value)
+        if zero.dtype.kind == "f" and not zero.any():
+            least = np.full_like(zero, np.finfo(zero.dtype).tiny)
+            node.input[2] = _unused(f"{value.name}_least", proto)
+            graph.initializer.append(numpy_helper.from_array(least, node.input[2]))
+            if not any(value.name in other.input for other in graph.node) and value in graph.initializer:
+                graph.initializer.remove(value)  # ONNX Runtime warns of what nothing reads
+
+
 def finish(proto: Any, metadata: Mapping[str, str]) -> None:
     """Strip what names files of this machine, add our metadata, and run the checker."""
     import onnx

@@ -141,6 +141,27 @@ def test_attention_with_a_learned_mask(tmp_path):
     assert model.bias.requires_grad
 
 
+@pytest.mark.parametrize("fp16", [False, True])
+def test_zeros_around_negative_values_are_pooled(fp16, tmp_path):
+    """ONNX Runtime would take them for the padding of the pooling, which is minus infinity."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1), nn.ZeroPad2d(1), nn.MaxPool2d(3, 1)
+    )
+    with torch.no_grad():
+        model[0].bias -= 5
+    x = torch.randn(2, 3, 8, 8)
+    export_onnx(model.eval(), tmp_path / "m.onnx", x, fp16=fp16)
+    (y,) = run(tmp_path / "m.onnx", x)
+    want = model(x).detach()
+    assert want.max() == 0
+    assert want.min() < -3
+    assert np.abs(y - want.numpy()).max() < (1e-2 if fp16 else 1e-5)
+    proto = onnx.load(tmp_path / "m.onnx")
+    read = {name for node in proto.graph.node for name in node.input}
+    assert {weight.name for weight in proto.graph.initializer} <= read
+
+
 def test_onnx_runtime_quantises_the_file(tmp_path):
     from onnxruntime.quantization import quantize_dynamic
 

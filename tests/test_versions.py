@@ -40,6 +40,15 @@ def test_oldest_versions_are_the_lower_bounds():
     assert len(pinned()) >= 16
 
 
+def test_packages_of_other_networks_are_in_an_extra_that_nothing_else_takes():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    others = {r.name: r for r in map(Requirement, extras["others"]) if r.name != "snnprune"}
+    assert set(others) == {"transformers", "ultralytics", "segmentation-models-pytorch"}
+    assert all([s.operator for s in r.specifier] == [">="] for r in others.values())
+    rest = [Requirement(text) for name in extras if name != "others" for text in extras[name]]
+    assert not any(r.name in others or "others" in r.extras for r in rest)
+
+
 @pytest.fixture
 def script(monkeypatch):
     spec = importlib.util.spec_from_file_location("versions", ROOT / "tests" / "versions.py")
