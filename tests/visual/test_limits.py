@@ -53,7 +53,7 @@ def crowded(folder: Path, name: str) -> str:
         changes, words = {"curve": curve}, "Of 60,000 points of the stage search 1,000 are shown"
     elif name == "history":
         history = [{"stage": "recover", "step": i, "val_value": 0.5} for i in range(MANY)]
-        changes, words = {"history": history}, "Of 3,000 epochs of the stage recover 1,000 are shown"
+        changes, words = {"history": history}, "Of 3,000 epochs of the stage recovery 1,000 are shown"
     elif name == "trials":
         changes, words = {"trials": trials(MANY)}, "Of 3,000 trials the 500 last are shown"
     elif name == "columns":
