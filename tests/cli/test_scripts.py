@@ -100,7 +100,7 @@ def test_inspect_shows_its_table_also_where_the_target_is_out_of_reach(model, ca
     assert "kept by request" in captured.out
     assert "found by trying" in captured.out
     assert "below what the floors allow" in captured.err
-    assert "`snnprune inspect` lists what is kept" in captured.err
+    assert f"`snnprune inspect {model} --arch {DIGITS}` lists what is kept" in captured.err
 
 
 def test_export_of_the_dense_model(model, told, capsys):
