@@ -110,7 +110,7 @@ def patterns() -> list[re.Pattern[str]]:
             if len(fixed.strip()) >= 12:  # less would match anything
                 found.add("".join(".+?" if p is None else re.escape(p) for p in parts))
     head = r"(error: (process \d+: )?|warning: )?"
-    return [re.compile(f"{head}{text}\\.?( go on with: .*)?") for text in sorted(found)]
+    return [re.compile(f"{head}{text}\\.?( Go on with: .*)?") for text in sorted(found)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

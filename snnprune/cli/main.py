@@ -55,7 +55,9 @@ def run(args: Sequence[str] | None = None) -> int:
         _complain(console, completed(str(error), call))
         return 1
     except (KeyboardInterrupt, Stopped) as stop:
-        console.print(f"[yellow]stopped[/]{escape(f': {stop}') if str(stop) else ''}")
+        said = str(stop)
+        how = f"{': ' if said[0].islower() else '. '}{said}" if said else ""
+        console.print(f"[yellow]stopped[/]{escape(how)}")
         return 143 if terminated else 130
     except SystemExit as error:  # of a user's own code: commands return, and end nothing
         if arguments[:1] in (["--show-completion"], ["--install-completion"]):  # which end so

@@ -114,7 +114,7 @@ def test_a_run_in_an_odd_folder_from_its_stop_to_its_file(here, capsys, monkeypa
     monkeypatch.setattr("snnprune.cli.progress.Display.__call__", stop)
     assert run([*words, "--output", ODD]) == 130
     told = capsys.readouterr()
-    (line,) = re.findall(r"Go on with: (snnprune .*)", told.out + told.err)
+    (line,) = re.findall(r"^stopped\. Go on with: (snnprune .*)", told.out + told.err, re.MULTILINE)
     assert run(["inspect", ODD]) == 1
     other = re.findall(r"Go on with: (snnprune .*)", capsys.readouterr().err)
     assert parsed(line)["output"] == Path(ODD)
