@@ -51,7 +51,8 @@ def _kept(report: Report, lost: float, interval: tuple[float, float] | None) -> 
     if lost <= drop:
         said, remedy = "on the test data it is kept", ""
         most = drop if interval is None else -interval[0]
-        more = f", though so few inputs do not rule out one of {_amount(report, most)}" if most > drop else ""
+        doubt = most > drop and _amount(report, most) != _amount(report, drop)
+        more = f", though so few inputs do not rule out one of {_amount(report, most)}" if doubt else ""
     else:
         said = f"on the test data it is missed by {_amount(report, lost - drop)}"
         remedy = f". Ask for less, or give more validation data by which {metric.name} is judged"
