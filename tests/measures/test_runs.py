@@ -203,19 +203,18 @@ def test_pages_show_the_metric_and_not_accuracy(folder, tmp_path):  # noqa: F811
         "compact": ModelFigures(None, None, 400, 250, value=0.6),
     }
     report(metric=IOU, **figures).to_json(folder / "report.json")
-    page = write_page(folder).read_text()
-    words = Reader(page).words
+    words = Reader(write_page(folder).read_text()).words
     assert "60.00%" in words
     assert "test mIoU, -10.00 points" in words
     assert "accuracy" not in words.lower()
-    assert "val mIoU" in page, "beside the curve of epochs"
+    assert "validation mIoU" in words, "above the epochs"
     figures = {
         "dense": ModelFigures(None, None, 1000, 500, value=2.0),
         "compact": ModelFigures(None, None, 400, 250, value=2.125),
     }
     report(metric=ERROR, target={"drop": 0.25}, trials=TRIALS, **figures).to_json(folder / "report.json")
     words = Reader(write_page(folder).read_text()).words
-    for wanted in ("test error, +0.125", "val error", "2.125", "Error against time and cost"):
+    for wanted in ("test error, +0.125", "validation error", "2.125", "Error against cost"):
         assert wanted in words, wanted
     assert "accuracy" not in words.lower()
 
@@ -241,7 +240,8 @@ def test_runs_of_several_metrics_say_so_row_by_row(tmp_path):
         ("mIoU", "70.00%", "60.00%", "-10.00"),
         ("error", "2", "2.5", "+0.5"),
     ]
-    read = Reader(write_comparison([("a", iou), ("b", error)], tmp_path / "all.html").read_text())
+    runs = [("a", iou), ("b", error), ("c", iou), ("d", error)]
+    read = Reader(write_comparison(runs, tmp_path / "all.html").read_text())
     assert read.tags.count("figure") == 2, "points of different metrics do not share a drawing"
 
 
