@@ -51,6 +51,8 @@ RANK = {
     "metrics": 4,
     "registry": 4,
     "budget": 5,
+    "contest": 10,
+    "criteria": 5,
     "data": 5,
     "surgery": 5,
     "timing": 6,
@@ -64,7 +66,7 @@ RANK = {
     "cli": 11,
 }
 OWNERS = {
-    "torch_pruning": set(),
+    "torch_pruning": {"criteria/foreign.py"},
     "typer": {
         "cli/app.py",
         "cli/bench.py",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .. import streams
 from ..budget import CostModel, Metric, parse_latency
 from ..carried import seed_carried
+from ..criteria import is_criterion, needs
 from ..data import loader_on
 from ..graph import NeuronGroup
 from ..inputs import Inputs, first_images, map_tensors
@@ -258,6 +259,10 @@ class Setting:
     def steps(self, config: PruneConfig) -> Steps:
         """Training steps of a trial with these options: the probe's are taken from the recovery."""
         total = max(2, round(config.epochs * self.per_epoch))
+        asked = config.search.scores
+        if is_criterion(asked):  # there is nothing to search: all steps but those that it looks at recover
+            looks = 0 if needs(asked) == "weights" else min(config.search.probe, self.per_epoch, total // 4)
+            return Steps(looks, 0, total - looks)
         least = min(config.search.least, total // 10)
         search = min(total, max(1, least, round(config.search.share * total)))
         looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
