@@ -21,6 +21,7 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
     Or with the mean square of the gradients of single inputs: the diagonal of the Fisher information. Norms and
     dropout rest meanwhile. What no gradient reaches gets zeros.
 
+    Args:
         model: changed in its gradients alone; give a copy.
         batches: what `loss` takes.
         loss: `loss(model, batch)`, a mean over the batch.

@@ -137,7 +137,7 @@ def _sized(reduce: Any, importance: Any, size: int) -> Any:
             index = torch.tensor(place, device=value.device)
             full = torch.full((size,), _ABSENT.get(way, 0.0), device=value.device, dtype=value.dtype)
             if way in _COMBINED:
-                whole.append(full.index_reduce_(0, index, value, _COMBINED[way]))
+                whole.append(full.scatter_reduce_(0, index, value, _COMBINED[way]))
             else:
                 whole.append(full.index_add_(0, index, value))
         return reduce(importance, whole, [list(range(size))] * len(whole))

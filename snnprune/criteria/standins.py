@@ -111,8 +111,16 @@ def _parts(model: nn.Module, group: NeuronGroup) -> Iterator[tuple[nn.Module, st
         function = next((name for cls, name in _BETWEEN if isinstance(module, cls)), None)
         if function is not None:
             yield module, function, member, channels
-        elif (own := layers.main_weight(module)) is not None:
+        elif (own := _weight_of(module)) is not None:
             yield _as_linear(module, getattr(module, own), side), f"prune_linear_{side}_channels", member, channels
+
+
+def _weight_of(module: nn.Module) -> str | None:
+    """Name of a weight whose first two dimensions run over inputs and outputs, also of a layer of the user's own."""
+    if not layers.is_weighted(module):
+        return None
+    name = next(iter(layers.tensors(module, "inputs")), None)
+    return name if name and {layers.input_dim(module), layers.output_dim(module)} == {0, 1} else None
 
 
 def _as_linear(module: nn.Module, weight: Tensor, side: str) -> nn.Module:
