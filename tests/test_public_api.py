@@ -51,7 +51,6 @@ RANK = {
     "metrics": 4,
     "registry": 4,
     "budget": 5,
-    "contest": 10,
     "criteria": 5,
     "data": 5,
     "surgery": 5,
@@ -62,6 +61,7 @@ RANK = {
     "switching": 7,
     "learner": 8,
     "pipeline": 9,
+    "rivals": 10,
     "analysis": 10,
     "cli": 11,
 }
@@ -71,6 +71,7 @@ OWNERS = {
         "cli/app.py",
         "cli/bench.py",
         "cli/config.py",
+        "cli/contest.py",
         "cli/doctor.py",
         "cli/export.py",
         "cli/help.py",
@@ -83,6 +84,7 @@ OWNERS = {
     },
     "rich": {
         "cli/bench.py",
+        "cli/contest.py",
         "cli/look.py",
         "cli/main.py",
         "cli/profile.py",
@@ -112,7 +114,7 @@ OWNERS = {
     },
     "sklearn": {"data/sources.py"},
     "yaml": {"cli/config.py"},
-    "matplotlib": {"runs/visual/figures.py", "runs/visual/render.py"},
+    "matplotlib": {"rivals/figure.py", "runs/visual/figures.py", "runs/visual/render.py"},
 }
 
 

@@ -14,8 +14,9 @@ GROUPS = {
         "data", "data_root", "mean", "std", "image_size", "crop_ratio", "augment", "val_split", "workers",
         "batch_size", "limit",
     ),
-    "What is cut": ("target", "granularity", "trials", "keep", "width", "outputs", "floor", "round_to", "metric"),
-    "Learning": ("epochs", "lr", "seed", "device", "precision", "channels_last", "compile"),
+    "What is cut": (
+        "methods", "our_surgery", "as_they_are", "both", "seeds", "target", "granularity", "scores", "trials", "keep", "width", "outputs", "floor", "round_to", "metric"),
+    "Learning": ("epochs", "lr", "distill", "seed", "device", "precision", "channels_last", "compile"),
     "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
 }  # fmt: skip
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
@@ -67,6 +68,11 @@ EXAMPLES = {
         "snnprune optimize model.pt --data photos --target latency=0.5 --epochs 10",
         "snnprune optimize model.pt --arch net.py:build --data loaders.py:loaders --target drop=0.01",
         "snnprune optimize --config runs/model-1/run.yaml --epochs 40",
+    ),
+    "contest": (
+        "snnprune contest model.pt --data photos --target macs=0.5",
+        "snnprune contest model.pt --data photos --methods ours,lamp,taylor --both --seeds 5 --output runs/contest",
+        "snnprune contest model.pt --data photos --methods all --output runs/contest --resume",
     ),
     "export": (
         "snnprune export --onnx",

@@ -34,6 +34,7 @@ from .options import (
     Outputs,
     OwnMetric,
     RoundTo,
+    Scores,
     Std,
     ThreadCount,
     Trust,
@@ -65,6 +66,7 @@ def optimize(
     ] = None,
     metric: OwnMetric = None,
     granularity: Annotated[str, of("granularity")] = DEFAULT.granularity,
+    scores: Scores = DEFAULT.search.scores,
     epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
     trials: Annotated[int | None, of("trials", show_default=str(DEFAULT.trials))] = None,
     lr: Annotated[float, of("lr")] = DEFAULT.lr,
@@ -131,7 +133,7 @@ def optimize(
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..budget import check_drop, parse_drop
     from ..errors import ConfigError
-    from ..learner import Callback, PruneConfig
+    from ..learner import Callback, PruneConfig, SearchOptions
     from ..learner.tensorboard import TensorBoard
     from ..pipeline import optimize as run_optimize
     from ..pipeline.arguments import check_timed
@@ -187,6 +189,7 @@ def optimize(
         channels_last="auto" if channels_last is None else channels_last,
         compile="auto" if compile is None else compile,
         floor=floor,
+        search=SearchOptions(scores=scores),
         serving=serving_for(
             target, profile, engine=engine, batch=serve_batch_size, precision=serve_precision, threads=threads
         ),

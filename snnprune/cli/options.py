@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from ..criteria import CRITERIA, LEARNED
 from ..learner import PruneConfig
 from ..options import about
 from ..timing.serving import Engine, Serving
@@ -67,6 +68,13 @@ OwnMetric = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
+Scores = Annotated[
+    str,
+    typer.Option(
+        help=f"who orders the neurons: {', '.join(LEARNED)}, or a criterion, by which nothing is searched: "
+        f"{', '.join(CRITERIA)}"
+    ),
+]
 Keep = Annotated[list[str] | None, of("keep")]
 Outputs = Annotated[list[str] | None, of("outputs")]
 Width = Annotated[list[str] | None, of("width")]

@@ -116,7 +116,7 @@ def _parts(model: nn.Module, group: NeuronGroup) -> Iterator[tuple[nn.Module, st
 
 
 def _weight_of(module: nn.Module) -> str | None:
-    """Name of a weight whose first two dimensions run over inputs and outputs, also of a layer of the user's own."""
+    """Name of a weight over inputs and outputs in its first two dimensions, also of a user's own layer."""
     if not layers.is_weighted(module):
         return None
     name = next(iter(layers.tensors(module, "inputs")), None)

@@ -131,6 +131,22 @@ class Setting:
         for at, loader in enumerate(loader for loader in self.given if loader is not None):
             seed_carried(loader, self.config.seed, "begin", at)
 
+    def sibling(self, config: PruneConfig, train: Iterable[Any]) -> Setting:
+        """The same model with other options or another order of the training data; what was found of it is shared.
+
+        Args:
+            config: differs in its seed, and in options that change neither groups nor costs.
+            train: the same data as those of this setting.
+        """
+        other = copy.copy(self)
+        other.config, other.given = config, (train, *self.given[1:])
+        other.train = loader_on(train, self.where)
+        other.callbacks = [*self.callbacks[:-1], RisingLoss(self.outputs)]
+        for name in ("loss", "data"):  # what the teacher says is kept by the loader's samples
+            other.__dict__.pop(name, None)
+        other.begin()
+        return other
+
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
         """Tell the observers of a stage that is not the loop's."""
         for callback in self.callbacks:

@@ -1,4 +1,4 @@
-"""torch-pruning's importances on our groups: its own values on networks that it gets right, closed forms elsewhere."""
+"""torch-pruning's importances on our groups: its own values where it gets them right, closed forms elsewhere."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def test_norms_by_hand(small):
     model, (x, _) = small
     found = judge("l1", model, snnprune.trace(model, x))
     channels = (
-        model.first.weight.abs().sum((1, 2, 3)) + model.norm.weight.abs() + model.second.weight.abs().sum((0, 2, 3))
+        model.first.weight.abs().sum((1, 2, 3))
+        + model.norm.weight.abs()
+        + model.second.weight.abs().sum((0, 2, 3))
     )
     torch.testing.assert_close(found["first"], relative(channels.detach()).double(), rtol=1e-5, atol=0)
     flat = model.head.weight.abs().sum(0)  # 16 columns of every channel
@@ -234,9 +236,7 @@ def test_branches_of_a_concatenation_are_judged_by_their_own_layers():
         columns_of = next(m for m in group.consumers if m.module == "out")
         chosen = torch.tensor(columns_of.channels)
         wanted = relative((columns + own)[chosen].detach())
-        torch.testing.assert_close(
-            found[group.id][list(columns_of.neurons)], wanted.double(), rtol=1e-5, atol=0
-        )
+        torch.testing.assert_close(found[group.id][list(columns_of.neurons)], wanted.double(), rtol=1e-5, atol=0)
 
 
 def test_random_is_drawn_from_the_seed_alone(small):
@@ -310,7 +310,6 @@ def test_an_importance_of_ones_own_and_its_failures(small):
         judge(Wrong(), model, channels)
     with pytest.raises(CriterionError, match="fails on the group"):
         judge(Failing(), model, channels)
+    watching = tp.pruner.importance.OBDCImportance(num_classes=5)
     with pytest.raises(CriterionError, match="Take hessian"):
-        from torch_pruning.pruner.importance import OBDCImportance
-
-        judge(OBDCImportance(num_classes=5), model, channels)
+        judge(watching, model, channels)

@@ -1,0 +1,230 @@
+"""`snnprune contest`."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..rivals import DEFAULT as METHODS
+from . import parse
+from .data import load_splits
+from .options import (
+    DEFAULT,
+    Arch,
+    BatchSize,
+    Classes,
+    CropRatio,
+    Data,
+    DataRoot,
+    Device,
+    Entry,
+    Floor,
+    ImageSize,
+    Json,
+    Keep,
+    Mean,
+    ModelFile,
+    Outputs,
+    OwnMetric,
+    RoundTo,
+    Std,
+    Trust,
+    ValSplit,
+    Width,
+    Workers,
+    of,
+)
+from .progress import Display
+from .show import console, emit, say, scripted
+
+
+def contest(
+    context: typer.Context,
+    model: ModelFile,
+    data: Data,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="who takes part, with commas: ours, free, norm, and torch-pruning's random, l1, l2, lamp, fpgm, "
+            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse; or all"
+        ),
+    ] = ",".join(METHODS),
+    our_surgery: Annotated[
+        bool, typer.Option("--our-surgery", help="torch-pruning's order, our threshold and surgery (the default)")
+    ] = False,
+    as_they_are: Annotated[
+        bool, typer.Option("--as-they-are", help="torch-pruning's own pruner, where it can build the network")
+    ] = False,
+    both: Annotated[bool, typer.Option("--both", help="its criteria in both ways")] = False,
+    seeds: Annotated[int, typer.Option(help="runs of every method, from --seed on")] = 3,
+    arch: Arch = None,
+    num_classes: Classes = None,
+    target: Annotated[str, typer.Option(help="macs=SHARE or params=SHARE to keep, of every run")] = "macs=0.5",
+    metric: OwnMetric = None,
+    epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
+    lr: Annotated[float, of("lr")] = DEFAULT.lr,
+    distill: Annotated[
+        bool, typer.Option("--distill/--no-distill", help="all learn from the original model too")
+    ] = True,
+    output: Annotated[Path | None, typer.Option(help="folder; default runs/<model>-contest-<date>-<time>")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with --output, also with more methods or seeds")
+    ] = False,
+    data_root: DataRoot = Path("data"),
+    mean: Mean = None,
+    std: Std = None,
+    image_size: ImageSize = None,
+    crop_ratio: CropRatio = None,
+    augment: Annotated[str, typer.Option(help="of training images: none, light, standard, strong, auto")] = "auto",
+    val_split: ValSplit = 0.1,
+    workers: Workers = None,
+    batch_size: BatchSize = 128,
+    limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
+    device: Device = "auto",
+    seed: Annotated[int, of("seed")] = DEFAULT.seed,
+    width: Width = None,
+    keep: Keep = None,
+    outputs: Outputs = None,
+    floor: Floor = DEFAULT.floor,
+    round_to: RoundTo = DEFAULT.round_to,
+    precision: Annotated[str, of("precision")] = DEFAULT.precision,
+    trust_pickle: Trust = False,
+    entry: Entry = None,
+    as_json: Json = False,
+) -> None:
+    """Ours against norms and torch-pruning's criteria on your model and data, at equal steps and recovery."""
+    from ..learner import PruneConfig
+    from ..rivals import PAGE
+    from ..rivals import contest as hold
+    from ..runs.folder import open_model
+
+    ways = _ways(our_surgery, as_they_are, both)
+    config = PruneConfig(
+        target=parse.target(target),
+        epochs=epochs,
+        lr=lr,
+        distill=DEFAULT.distill if distill else 0.0,
+        seed=seed,
+        width=tuple(width or ()),
+        keep=tuple(keep or ()),
+        outputs=tuple(outputs or ()),
+        round_to=round_to,
+        precision=precision,  # type: ignore[arg-type]  # checked by the config
+        floor=floor,
+    )
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    where, own = parse.device(device), parse.metric(metric)
+    folder = _folder(model, output, resume=resume)
+    with scripted(as_json):
+        display = Display(percent=own is not None and own.info.percent)
+        try:
+            with display.running():
+                display.stage("load")
+                opened = open_model(
+                    model, arch=arch, num_classes=num_classes, trust_pickle=trust_pickle, entry=entry
+                )
+                splits = load_splits(
+                    data,
+                    opened,
+                    display,
+                    root=data_root,
+                    mean=mean,
+                    std=std,
+                    image_size=image_size,
+                    crop_ratio=crop_ratio,
+                    augment=augment,
+                    val_fraction=val_split,
+                    workers=workers,
+                    batch_size=batch_size,
+                    limit=limit,
+                    num_classes=num_classes,
+                    seed=seed,
+                )
+                found = hold(
+                    opened.model.to(where),
+                    splits.train,
+                    splits.val,
+                    config,
+                    methods=named,
+                    ways=ways,  # type: ignore[arg-type]
+                    seeds=seeds,
+                    test=splits.test,
+                    metric=own,
+                    callbacks=[display],
+                    folder=folder,
+                    resume=resume,
+                    data_name=data,
+                    command=shlex.join(["snnprune", *(context.obj or ())]),
+                )
+        except KeyboardInterrupt as stop:
+            raise type(stop)(f"{stop} Go on with: the same command, --output {folder} --resume".strip()) from None
+        _show(found, model)
+        if as_json:
+            emit({"contest": str(folder), **found.to_dict()})
+        say(f"wrote {folder} with its page {PAGE}")
+
+
+def _ways(our_surgery: bool, as_they_are: bool, both: bool) -> str:
+    """The one of three switches that was given.
+
+    Raises:
+        ConfigError: two of them.
+    """
+    from ..errors import ConfigError
+
+    if our_surgery + as_they_are + both > 1:
+        raise ConfigError(
+            "--our-surgery, --as-they-are and --both are three ways of one contest; give one of them."
+        )
+    return "both" if both else "as-they-are" if as_they_are else "our-surgery"
+
+
+def _folder(model: Path, output: Path | None, *, resume: bool) -> Path:
+    """Where the contest is kept.
+
+    Raises:
+        RunError: it holds something else, or there is nothing to go on with.
+    """
+    from ..errors import RunError
+    from ..rivals import BOOK
+    from ..runs.places import CHECKPOINT
+
+    if output is None:
+        if resume:
+            raise RunError("--resume goes on with the contest in --output; name its folder.")
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return Path("runs") / f"{(model.stem or model.name)[:100]}-contest-{stamp}"
+    kept = (output / BOOK).is_file() or (output / CHECKPOINT).is_dir()
+    if resume and not kept:
+        raise RunError(f"there is nothing to go on with: {output} holds no contest. Leave out --resume to begin.")
+    if not resume and output.exists():
+        raise RunError(f"{output} exists already. Choose another --output, or go on with a contest by --resume.")
+    return output
+
+
+def _show(found: Any, model: Path) -> None:
+    """The table, and what can be said of it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..rivals.standing import HEAD
+    from ..runs.report import goal
+    from ..shown import cut
+
+    title = f"{model}: {goal(found.target)}, {found.steps} steps a run, {found.metric.name} on {found.split} data"
+    table = Table(title=escape(cut(title)), title_justify="left")
+    for at, name in enumerate(HEAD):
+        shown = cut(found.metric.name, 60) if name == "metric" else name
+        table.add_column(escape(shown), justify="right" if at else "left", overflow="fold")
+    for row in found.table():
+        table.add_row(*(escape(cut(cell, 100)) for cell in row))
+    console.print(table)
+    if found.dense.get("value") is not None:
+        say(f"dense: {found.metric.text(found.dense['value'])}")
+    for remark in found.remarks():
+        say(remark)
+    say(found.verdict)
