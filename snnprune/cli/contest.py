@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..rivals import DEFAULT as METHODS
 from . import parse
 from .data import load_splits
 from .options import (
@@ -47,12 +46,13 @@ def contest(
     model: ModelFile,
     data: Data,
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="who takes part, with commas: ours, free, norm, and torch-pruning's random, l1, l2, lamp, fpgm, "
-            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse; or all"
+            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse; or all",
+            show_default="ours,free,norm,l2,lamp,taylor",
         ),
-    ] = ",".join(METHODS),
+    ] = None,
     our_surgery: Annotated[
         bool, typer.Option("--our-surgery", help="torch-pruning's order, our threshold and surgery (the default)")
     ] = False,
@@ -98,6 +98,7 @@ def contest(
 ) -> None:
     """Ours against norms and torch-pruning's criteria on your model and data, at equal steps and recovery."""
     from ..learner import PruneConfig
+    from ..rivals import DEFAULT as METHODS
     from ..rivals import PAGE
     from ..rivals import contest as hold
     from ..runs.folder import open_model
@@ -116,7 +117,7 @@ def contest(
         precision=precision,  # type: ignore[arg-type]  # checked by the config
         floor=floor,
     )
-    named = [name.strip() for name in methods.split(",") if name.strip()]
+    named = METHODS if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     where, own = parse.device(device), parse.metric(metric)
     folder = _folder(model, output, resume=resume)
     with scripted(as_json):

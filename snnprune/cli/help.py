@@ -15,7 +15,9 @@ GROUPS = {
         "batch_size", "limit",
     ),
     "What is cut": (
-        "methods", "our_surgery", "as_they_are", "both", "seeds", "target", "granularity", "scores", "trials", "keep", "width", "outputs", "floor", "round_to", "metric"),
+        "methods", "our_surgery", "as_they_are", "both", "seeds", "target", "granularity", "scores", "trials",
+        "keep", "width", "outputs", "floor", "round_to", "metric",
+    ),
     "Learning": ("epochs", "lr", "distill", "seed", "device", "precision", "channels_last", "compile"),
     "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
 }  # fmt: skip
@@ -71,7 +73,7 @@ EXAMPLES = {
     ),
     "contest": (
         "snnprune contest model.pt --data photos --target macs=0.5",
-        "snnprune contest model.pt --data photos --methods ours,lamp,taylor --both --seeds 5 --output runs/contest",
+        "snnprune contest model.pt --data photos --methods ours,lamp --both --seeds 5 --output runs/contest",
         "snnprune contest model.pt --data photos --methods all --output runs/contest --resume",
     ),
     "export": (

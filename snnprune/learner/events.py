@@ -20,8 +20,8 @@ class Event:
         total: steps of this stage; 0 when unknown.
         values: `loss`, and `budget` with `cost` in the search; at the end of an epoch that is validated
             `val_metric` (its name), `val_value` and `val_loss`, and where the metric is the accuracy
-            `val_accuracy`; of a contest's run its `method` and `seed`, and at its end its row as `ended`; None for a
-            stage that only begins.
+            `val_accuracy`; of a contest's run its `method` and `seed`, and at its end its row as `ended`; None for
+            a stage that only begins.
         mark: about fifty steps of each stage have this; always the same ones, so they make a record.
 
     Example:
