@@ -29,7 +29,7 @@ def runs(found: Sequence[Standing], metric: MetricInfo, dense: float | None) -> 
     from matplotlib.figure import Figure
 
     shown = list(found)[:_MOST]
-    figure = Figure(figsize=(_WIDTH, 0.9 + 0.26 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 1.4 + 0.26 * len(shown)), layout="constrained")
     axis = figure.subplots()
     unit = 100 if metric.percent else 1
     for at, one in enumerate(shown):
@@ -40,19 +40,18 @@ def runs(found: Sequence[Standing], metric: MetricInfo, dense: float | None) -> 
         if math.isfinite(half):
             axis.plot([unit * (mean - half), unit * (mean + half)], [at, at], lw=1.6, color=colour)
         axis.plot(unit * mean, at, "|", ms=13, mew=2.2, color=colour)
-    if dense is not None:
-        axis.axvline(unit * dense, ls=":", lw=1, color="0.5")
-        axis.text(unit * dense, -0.8, " dense", fontsize=7, va="bottom")
     axis.set_yticks(range(len(shown)), [cut(one.name, 34) for one in shown])
     axis.set_ylim(len(shown) - 0.4, -0.9)
     spread = [unit * value for one in shown for value in one.values.values()]
-    if spread:  # a wide interval of two seeds must not squeeze the rest
-        low, high = min(spread), max(spread)
-        room = max(high - low, 1e-9 * max(1.0, abs(high)))
-        ends = [low - 0.6 * room, high + 0.6 * room]
-        if dense is not None and abs(unit * dense - (low + high) / 2) < 6 * room:
-            ends = [min(ends[0], unit * dense - 0.1 * room), max(ends[1], unit * dense + 0.3 * room)]
-        axis.set_xlim(*ends)
+    low, high = min(spread), max(spread)  # a wide interval of two seeds must not squeeze the rest
+    room = max(high - low, 0.01 * max(abs(low), abs(high)), 1e-12)
+    ends = [low - 0.6 * room, high + 0.6 * room]
+    at = None if dense is None else unit * dense
+    if at is not None and abs(at - (low + high) / 2) < 6 * room:  # else it is too far away to be shown beside them
+        ends = [min(ends[0], at - 0.1 * room), max(ends[1], at + 0.3 * room)]
+        axis.axvline(at, ls=":", lw=1, color="0.5")
+        axis.text(at, -0.8, " dense", fontsize=7, va="bottom")
+    axis.set_xlim(*ends)
     axis.set_xlabel(f"{cut(metric.name, 60)}{', %' if metric.percent else ''}")
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", alpha=0.25)
