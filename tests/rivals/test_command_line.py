@@ -45,14 +45,14 @@ def contest(*args):
 def test_a_table_a_book_and_a_page(here, capsys):
     assert contest("--methods", "norm, lamp", "--seeds", "2", "--output", "held") == 0
     out = capsys.readouterr().out
-    assert "digits.pt: macs=0.5, 9 steps a run, accuracy on test data" in out
+    assert "digits.pt: macs=0.5, 10 steps a run, accuracy on test data" in out
     assert "run 4 of 4: lamp, seed 1: 0." in out
     assert "Ours has no result, so nothing can be said of it." in out
     assert "wrote held with its page contest.html" in out
     assert {p.name for p in (here / "held").iterdir()} == {"contest.json", "contest.html"}
     book = json.loads((here / "held" / "contest.json").read_text())
     assert [(r["method"], r["seed"]) for r in book["rows"]] == [("norm", 0), ("lamp", 0), ("norm", 1), ("lamp", 1)]
-    assert all(sum(r["steps"].values()) == 9 for r in book["rows"])
+    assert all(sum(r["steps"].values()) == 10 for r in book["rows"])
     assert book["command"].startswith("snnprune contest digits.pt")
     assert book["config"]["distill"] == 0.9
 
@@ -103,14 +103,14 @@ def test_the_help_names_everybody(capsys):
     assert run(["contest", "-h"]) == 0
     text = "".join(capsys.readouterr().out.split()).replace("-", "")
     assert all(name.replace("-", "") in text for name in METHODS)
-    assert f"default:{','.join(DEFAULT)}" in text
+    assert ",".join(DEFAULT) in text
 
 
 def test_optimize_by_a_criterion(here, capsys):
     assert run(["optimize", "digits.pt", *SHORT, "--scores", "lamp", "--output", "cut", "--no-time"]) == 0
     report = json.loads((here / "cut" / "report.json").read_text())
     assert report["config"]["search"]["scores"] == "lamp"
-    assert report["steps"] == {"probe": 0, "search": 0, "recover": 9}
+    assert report["steps"] == {"probe": 0, "search": 0, "recover": 10}
     assert report["exactness"]["remove"] < 1e-10
     assert all(g["weakened"] == 0 for g in report["groups"])
     capsys.readouterr()
@@ -118,4 +118,4 @@ def test_optimize_by_a_criterion(here, capsys):
     assert "Did you mean lamp?" in capsys.readouterr().err
     assert not (here / "other").exists()
     assert run(["optimize", "digits.pt", *SHORT, "--scores", "taylor", "--dry-run"]) == 0
-    assert "training steps: probe 2, search 0, recover 7" in capsys.readouterr().out
+    assert "training steps: probe 2, search 0, recover 8" in capsys.readouterr().out
