@@ -13,7 +13,7 @@ from digits_cnn import digits_cnn
 
 
 def own_l1(model: nn.Module, groups: list[snnprune.NeuronGroup]) -> dict[str, torch.Tensor]:
-    """Per group (size,) L1 norms of the neurons' own weights, relative to the group's mean; groups left out go last."""
+    """Per group (size,) L1 norms of the neurons' own weights over their mean; groups left out go last."""
     scores = {}
     for group in groups:
         total = torch.zeros(group.size)
