@@ -22,7 +22,7 @@ from ..proof.difference import relative_difference
 
 Scope = Literal["local", "global"]
 DEEPEST = 0.95  # largest share of a layer that torch-pruning may remove
-_HALVINGS = 12
+_HALVINGS, _SCANNED = 12, 20
 _CLIP = 5.0
 _SIDES = ("prune_conv_in_channels", "prune_linear_in_channels")
 
@@ -123,25 +123,51 @@ def fit(
         with _failing("leaves a network that does not run"):
             return count(found[0])
 
-    low, high = 0.0, DEEPEST
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if cost(pruned(middle, middle, 0)) <= limit:
-            high = middle
-        else:
-            low = middle
+    low, high = _ratios(lambda ratio: cost(pruned(ratio, ratio, 0)), limit)
     best = pruned(high, high, 0)
-    if cost(best) > limit:
-        raise CriterionError(
-            f"torch-pruning's pruner leaves {cost(best):.0f} where {limit:.0f} were asked for, even at its "
-            f"largest ratio, {DEEPEST}: it reaches too few layers of this network. Ask for a larger target."
-        )
     for first in range(1, len(list(model.modules())) if way.scope == "local" else 1):
         candidate = pruned(high, low, first)
         if cost(candidate) > limit:
             break
         best = candidate
     return best
+
+
+def _ratios(cost: Callable[[float], float], limit: float) -> tuple[float, float]:
+    """The mildest ratio whose cost fits, and the next milder one, which does not.
+
+    Cost falls with the ratio, but for rankings over all layers: a layer that they would empty torch-pruning leaves
+    whole, and then the largest ratios hardly cut. So where bisection ends at the largest, it begins anew at the
+    first ratio that fits.
+
+    Raises:
+        CriterionError: none does.
+    """
+    low, high = _bisected(cost, limit, 0.0, DEEPEST, _HALVINGS)
+    if high < DEEPEST or cost(high) <= limit:
+        return low, high
+    seen = []
+    for at in range(1, _SCANNED):
+        ratio = DEEPEST * at / _SCANNED
+        seen.append(cost(ratio))
+        if seen[-1] <= limit:
+            return _bisected(cost, limit, DEEPEST * (at - 1) / _SCANNED, ratio, _HALVINGS // 2)
+    raise CriterionError(
+        f"torch-pruning's pruner leaves {min(seen):.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "
+        "were asked for. Ask for a larger target."
+    )
+
+
+def _bisected(
+    cost: Callable[[float], float], limit: float, low: float, high: float, times: int
+) -> tuple[float, float]:
+    for _ in range(times):
+        middle = (low + high) / 2
+        if cost(middle) <= limit:
+            high = middle
+        else:
+            low = middle
+    return low, high
 
 
 def _step(pruner: Any, model: nn.Module) -> dict[str, list[int]]:

@@ -141,10 +141,7 @@ class GatedModel(Switched):
             self.blocks.leave(block)
 
     def detach(self) -> nn.Module:
-        """Take all gates off and put every `requires_grad` back; weights are not touched.
-
-        Safe to call twice. Returns the model.
-        """
+        """Take all gates off, put every `requires_grad` back, and return the model; safe to call twice."""
         self._hooks.remove()
         self.blocks.close()
         attention.close_(self._opened.values())
