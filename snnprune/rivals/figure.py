@@ -36,7 +36,7 @@ def runs(found: Sequence[Standing], metric: MetricInfo, dense: float | None) -> 
         colour = WEAKENED if one.rival else STRENGTHENED
         mean, half = one.mean
         values = [unit * value for value in one.values.values()]
-        axis.plot(values, [at] * len(values), "o", ms=4, alpha=0.5, color=colour, mew=0)
+        axis.plot(values, [at] * len(values), "o", ms=5, alpha=0.45, color=colour, mew=0)
         if math.isfinite(half):
             axis.plot([unit * (mean - half), unit * (mean + half)], [at, at], lw=1.6, color=colour)
         axis.plot(unit * mean, at, "|", ms=13, mew=2.2, color=colour)

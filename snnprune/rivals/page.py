@@ -49,7 +49,9 @@ def write_page(found: Contest, path: Path) -> Path:
     if with_values:
         with style():
             drawn = svg(figure.runs(with_values, metric, dense), "contest")
-        caption = f"{name} of every run (dots), with means and intervals; other libraries' criteria in blue."
+        caption = (
+            f"Every run is a dot, by its {name}; means with their intervals; torch-pruning's criteria in blue."
+        )
         parts.append(html.section("Runs", html.figure(drawn, caption)))
     rows, rest = first(found.rows, ROWS, "runs", "contest.json has all")
     cells = [

@@ -93,8 +93,8 @@ def contest(
         device: where to learn.
         callbacks: told about progress; of every run by an event `entrant`.
         folder: for `contest.json`, checkpoints and `contest.html`; None keeps nothing.
-        resume: go on with what lies there: runs that are in the book are not made again, an interrupted one goes
-            on from its checkpoint. Methods and seeds may be added.
+        resume: go on with what lies there: runs that are in the book are not made again but for failed ones, an
+            interrupted one goes on from its checkpoint. Methods and seeds may be added.
         data_name: for the table.
         command: that made it, for the page.
 
@@ -180,7 +180,7 @@ def _ordered(train: Iterable[Any], number: int) -> Iterable[Any]:
 
 
 def _known(place: Path | None, identity: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """Rows on file.
+    """Rows on file that need not be made again.
 
     Raises:
         RunError: they are of another contest, or there are some and nobody asked for them.
@@ -191,7 +191,7 @@ def _known(place: Path | None, identity: dict[str, Any], *, resume: bool) -> lis
         raise RunError(f"{place} holds a contest. Go on with it by --resume, or choose another folder.")
     before, rows = read_rows(place / BOOK)
     check_same_run(place / BOOK, before, identity)
-    return rows
+    return [row for row in rows if row["failed"] is None]  # the cause of a failure may have been mended
 
 
 def _describe(found: Contest, setting: Setting, budget: Budget, data_name: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -272,14 +273,19 @@ def test_a_removal_that_is_not_exact_is_told(data):
         assert row["note"].startswith("its removal is not exact: the outputs differ by up to ")
 
 
-def test_without_torch_pruning_its_rows_say_what_is_missing(model, data, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
+def test_without_torch_pruning_its_rows_say_what_is_missing(model, data, monkeypatch, tmp_path):
     train, val, test = data
-    found = snnprune.contest(model, train, val, CONFIG, methods=["norm", "l2"], ways="both", seeds=1, test=test)
+    options = {"methods": ["norm", "l2"], "ways": "both", "seeds": 1, "test": test, "folder": tmp_path / "a"}
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch_pruning", None)
+        found = snnprune.contest(model, train, val, CONFIG, **options)
     rows = {row["method"]: row["failed"] for row in found.rows}
     assert rows.pop("norm") is None
     assert len(rows) == 3
     assert all("torch-pruning cannot be imported" in why for why in rows.values())
+    again = snnprune.contest(model, train, val, CONFIG, resume=True, **options)
+    assert [row["failed"] for row in again.rows] == [None] * 4, "what has failed is tried again"
+    assert again.rows[0] == found.rows[0]
 
 
 @pytest.mark.parametrize(
