@@ -123,7 +123,8 @@ def needs(scores: object) -> Needs:
         return ALONE.get(scores, "weights")
     if is_theirs(scores):
         named = [cls.__name__.lower() for cls in type(scores).__mro__]
-        return next((kind for end, kind in _OF_THEIRS.items() if any(n.endswith(end) for n in named)), "weights")
+        asked: list[Needs] = [kind for end, kind in _OF_THEIRS.items() if any(n.endswith(end) for n in named)]
+        return asked[0] if asked else "weights"
     said = getattr(scores, "needs", "weights")
     if said not in ("weights", "gradients", "squares"):
         raise ConfigError(

@@ -103,9 +103,10 @@ def _parts(model: nn.Module, group: NeuronGroup) -> Iterator[tuple[nn.Module, st
             channels = [place[c] for c in channels]
         side = "in" if member.role == "consumer" else "out"
         if isinstance(module, (_ConvNd, nn.Linear)) and not layers.is_computed(module):
-            kind = "linear" if isinstance(module, nn.Linear) else "conv"
-            if kind == "conv" and module.groups > 1 and module.groups == module.in_channels == module.out_channels:
-                kind = "depthwise_conv"
+            kind = "linear"
+            if isinstance(module, _ConvNd):
+                depthwise = 1 < module.groups == module.in_channels == module.out_channels
+                kind = "depthwise_conv" if depthwise else "conv"
             yield module, f"prune_{kind}_{side}_channels", member, channels
             continue
         function = next((name for cls, name in _BETWEEN if isinstance(module, cls)), None)
