@@ -132,6 +132,7 @@ def optimize(
 ) -> None:
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..budget import check_drop, parse_drop
+    from ..criteria import check_scores
     from ..errors import ConfigError
     from ..learner import Callback, PruneConfig, SearchOptions
     from ..learner.tensorboard import TensorBoard
@@ -174,6 +175,7 @@ def optimize(
             f"--trials {trials} belongs to a target drop=...; {target} takes one run. Leave it out, "
             "or give more --epochs."
         )
+    check_scores(scores)
     config = PruneConfig(
         target=goal,
         granularity=granularity,  # type: ignore[arg-type]  # checked by the config

@@ -2,7 +2,7 @@
 
 from .gradients import Loss
 from .judging import judge
-from .names import ALONE, CRITERIA, LEARNED, Scores, is_criterion, label_of, needs, words_of
+from .names import ALONE, CRITERIA, LEARNED, Scores, check_scores, is_criterion, label_of, needs, words_of
 
 __all__ = [
     "ALONE",
@@ -10,6 +10,7 @@ __all__ = [
     "LEARNED",
     "Loss",
     "Scores",
+    "check_scores",
     "is_criterion",
     "judge",
     "label_of",

@@ -61,8 +61,12 @@ class _Scores:
 Scores = Annotated[Any, _Scores()]
 
 
-def check_scores(scores: object) -> None:
+def check_scores(scores: object, name: str = "scores") -> None:
     """Refuse what gives no order.
+
+    Args:
+        scores: what was given.
+        name: of the option, for the message.
 
     Raises:
         ConfigError: an unknown name, a class, or what cannot be called with a model and its groups.
@@ -71,7 +75,7 @@ def check_scores(scores: object) -> None:
         if scores in LEARNED or scores in CRITERIA:
             return
         raise ConfigError(
-            f"scores={brief_repr(scores)} is unknown; use one of "
+            f"{name}={brief_repr(scores)} is unknown; use one of "
             f"{', '.join((*LEARNED, *CRITERIA))}.{_hint(scores)}"
         )
     wanted = "Give a name, an importance of torch-pruning, or a function of (model, groups)"
@@ -108,7 +112,7 @@ def is_theirs(scores: object) -> bool:
 
 def is_criterion(scores: object) -> bool:
     """Whether it gives an order that nothing learns."""
-    return scores is not None and (not isinstance(scores, str) or scores not in LEARNED)
+    return scores in CRITERIA if isinstance(scores, str) else scores is not None
 
 
 def needs(scores: object) -> Needs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..criteria import Scores, is_criterion, label_of, needs
+from ..criteria import Scores, check_scores, is_criterion, label_of, needs
 from ..errors import ConfigError
 from ..moved import checks_names
 from ..options import Count, CountOrZero, Finite, NotNegative, Positive, Share, check_fields, described, option
@@ -99,6 +99,7 @@ class SearchOptions:
     )
 
     def __post_init__(self) -> None:
+        check_scores(self.scores, "search.scores")
         check_fields(self, "search.")
         if self.gradient == "held" and self.alternate == "together":
             raise ConfigError(

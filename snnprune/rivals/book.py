@@ -37,6 +37,14 @@ class Contest:
         config: all options.
         command: that made it; empty from Python.
         page: where its page was written; None where it was not.
+
+    Example:
+        >>> config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+        >>> found = snnprune.contest(model, train, val, config, methods=["ours", "l2"], seeds=1, test=test)
+        >>> found.verdict.startswith("One seed: ours less the best rival, l2, is ")
+        True
+        >>> [(row["seed"], sum(row["steps"].values()) == found.steps) for row in found.rows]
+        [(0, True), (0, True)]
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -92,12 +100,22 @@ class Contest:
         return {**values, "metric": self.metric.to_dict(), "verdict": self.verdict}
 
     def find(self, name: str, words: str, seed: int) -> dict[str, Any] | None:
-        """The row of a run, if it was made."""
+        """The row of a run, if it was made.
+
+        Args:
+            name: of the method.
+            words: it in full, as in the row.
+            seed: of the run.
+        """
         key = {"method": name, "words": words, "seed": seed}
         return next((row for row in self.rows if all(row[k] == v for k, v in key.items())), None)
 
     def write(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Write the book, whole or not at all.
+
+        Args:
+            folder: made if it is not there.
+            identity: what the contest depends on, by name.
 
         Raises:
             RunError: it cannot be written.
