@@ -17,6 +17,7 @@ from rivals.conftest import CONFIG, arrays, stop_at
 from snnprune.errors import ConfigError, RunError, TargetError
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
+from snnprune.rivals import bout
 
 TOTAL = 12  # steps: 2 epochs of 6 batches
 
@@ -346,3 +347,20 @@ def test_an_untrained_order_is_that_of_the_seed():
     assert sorted(one.tolist()) == sorted(other.tolist()) == sorted(plain.tolist())
     assert not torch.equal(one, other)
     assert loader.seed == 3
+
+
+def test_what_the_caller_has_frozen_stays_frozen_in_their_networks_too(model, data, monkeypatch):
+    train, val, test = data
+    model.conv.weight.requires_grad_(False)
+    seen = []
+    original = bout.recover
+
+    def recover(compact, *args, **options):
+        before = compact.conv.weight.clone()
+        original(compact, *args, **options)
+        seen.append((compact.inner.weight.requires_grad, torch.equal(before, compact.conv.weight)))
+
+    monkeypatch.setattr(bout, "recover", recover)
+    found = snnprune.contest(model, train, val, CONFIG, methods=["taylor"], ways="as-they-are", seeds=1, test=test)
+    assert seen == [(True, True)] * 2, found
+    assert not model.conv.weight.requires_grad

@@ -87,3 +87,11 @@ def test_a_network_that_its_graph_cannot_follow():
 
     with pytest.raises(CriterionError, match="torch-pruning's pruner"):
         fit(way(), Lost().eval(), torch.randn(2, 4), count_params, 20)
+
+
+def test_a_random_order_is_that_of_its_seed_at_every_ratio(model):
+    found = []
+    for before, seed in ((1, 7), (2, 7), (2, 8)):
+        torch.manual_seed(before)
+        found.append(fit(way("random", seed=seed), model, X, count_params, 0.5 * count_params(model))[1])
+    assert found[0] == found[1] != found[2]
