@@ -44,7 +44,7 @@ def with_gradients(model, batch):
     return twin
 
 
-@pytest.mark.parametrize("name", ["vgg_cov2", "resnet18", "densenet121", "mobilenet_v2", "lenet5_caffe"])
+@pytest.mark.parametrize("name", ["vgg_cov2", "resnet18", "mobilenet_v1_025", "squeezenet1_1", "lenet5_caffe"])
 def test_the_values_are_its_own_where_it_gets_the_groups_right(name):
     model, x = network(name)
     batch = x, torch.arange(len(x)) % 3
