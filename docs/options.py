@@ -17,7 +17,11 @@ first, and what was measured with them, is in [Choosing a target and the options
 """
 PARTS = (
     (PruneConfig, "Everyday options: `PruneConfig`", ""),
-    (SearchOptions, "The search: `PruneConfig(search=SearchOptions(...))`", "Only Python offers these."),
+    (
+        SearchOptions,
+        "The search: `PruneConfig(search=SearchOptions(...))`",
+        "Only Python offers these, but for `scores`, which is `--scores`.",
+    ),
     (
         RecoveryOptions,
         "The network's learning: `PruneConfig(recovery=RecoveryOptions(...))`",

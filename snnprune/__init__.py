@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ArrayLoader": "data",
+    "Contest": "rivals",
     "Event": "learner",
     "GatedModel": "switching",
     "IndexedLinear": "layers",
@@ -37,6 +38,7 @@ _EXPORTS = {
     "bench": "timing.bench",
     "bench_onnx": "timing.bench",
     "compare": "runs.comparing",
+    "contest": "rivals",
     "evaluate": "metrics",
     "export_onnx": "export",
     "kept_channels": "runs.kept",
@@ -56,6 +58,7 @@ _EXPORTS = {
 
 __all__ = [
     "ArrayLoader",
+    "Contest",
     "Event",
     "GatedModel",
     "IndexedLinear",
@@ -79,6 +82,7 @@ __all__ = [
     "bench",
     "bench_onnx",
     "compare",
+    "contest",
     "evaluate",
     "export_onnx",
     "kept_channels",
@@ -111,6 +115,7 @@ if TYPE_CHECKING:
     from .proof.tracing import trace
     from .quantize import quantize_onnx
     from .registrations import Registration
+    from .rivals import Contest, contest
     from .runs.comparing import compare
     from .runs.kept import kept_channels
     from .runs.report import Report

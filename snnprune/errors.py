@@ -8,6 +8,7 @@
     ├── ModelFileError                    a model file that cannot be read safely or fits nothing
     ├── UnsupportedModelError             the model does not run, or nothing in it can be pruned exactly
     ├── CollapsedLayerError               a whole layer would be removed
+    ├── CriterionError                    a criterion or another library's pruner is of no use on this model
     ├── DivergedError (ArithmeticError)   the loss, a gradient or a scale is not finite
     ├── ExactnessError                    gated, folded, removed and exported models disagree
     │   └── ExportError                   the ONNX file is not what the model computes
@@ -61,6 +62,10 @@ class AttachError(ConfigError, RuntimeError):
 
 class CollapsedLayerError(SnnPruneError):
     """Every neuron of a layer has scale 0, which would cut the network."""
+
+
+class CriterionError(SnnPruneError):
+    """A criterion cannot judge this model, or a pruner of another library cannot cut it; the message says why."""
 
 
 class DivergedError(SnnPruneError, ArithmeticError):

@@ -144,6 +144,33 @@ def inputs_in(batch: Any) -> int:
     return len(first) if isinstance(first, Tensor) and first.dim() else 1
 
 
+def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None = None) -> Any:
+    """Some inputs of a batch: of a list of samples, or of every field that runs over the inputs.
+
+    Args:
+        batch: of any form that a loss may take.
+        chosen: which of its inputs.
+        wrong: makes the error for a field of another length; without it such a field stays whole.
+    """
+    count = inputs_in(batch)
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: cut(item) for key, item in value.items()}
+        if isinstance(value, Tensor) and not value.dim():
+            return value
+        if isinstance(value, (Tensor, list, tuple)):
+            if len(value) == count:
+                return value[chosen]
+            if wrong is not None:
+                raise wrong(len(value))
+        return value
+
+    if is_samples(batch) or isinstance(batch, (Tensor, Mapping)):
+        return cut(batch)
+    return type(batch)(cut(field) for field in batch) if isinstance(batch, (list, tuple)) else batch
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own model inside DataParallel, DistributedDataParallel, AveragedModel and `torch.compile`.
 

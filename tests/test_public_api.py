@@ -51,6 +51,7 @@ RANK = {
     "metrics": 4,
     "registry": 4,
     "budget": 5,
+    "criteria": 5,
     "data": 5,
     "surgery": 5,
     "timing": 6,
@@ -60,15 +61,17 @@ RANK = {
     "switching": 7,
     "learner": 8,
     "pipeline": 9,
+    "rivals": 10,
     "analysis": 10,
     "cli": 11,
 }
 OWNERS = {
-    "torch_pruning": set(),
+    "torch_pruning": {"criteria/foreign.py"},
     "typer": {
         "cli/app.py",
         "cli/bench.py",
         "cli/config.py",
+        "cli/contest.py",
         "cli/doctor.py",
         "cli/export.py",
         "cli/help.py",
@@ -107,7 +110,12 @@ OWNERS = {
     },
     "sklearn": {"data/sources.py"},
     "yaml": {"cli/config.py"},
-    "matplotlib": {"runs/visual/charts.py", "runs/visual/figures.py", "runs/visual/render.py"},
+    "matplotlib": {
+        "rivals/figure.py",
+        "runs/visual/charts.py",
+        "runs/visual/figures.py",
+        "runs/visual/render.py",
+    },
 }
 
 

@@ -1,37 +1,36 @@
-"""torch-pruning's pruners under the ring's rules: the target met by bisection, the steps counted."""
+"""torch-pruning's pruners under the ring's rules: knobs to tune, and networks of which it must leave parts alone.
+
+How its pruner is asked, fitted to the target and trained sparsely is the package's own (`snnprune contest`).
+"""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from tasks import Bout
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from snnprune.criteria.foreign import importance_of, library
+from snnprune.criteria.gradients import put_gradients_
 from snnprune.learner import PruneConfig, TaskLoss, recover
-from snnprune.learner.optim import cosine
 from snnprune.metrics import count_macs, count_params
+from snnprune.rivals.bout import SPARSE_SHARE
+from snnprune.rivals.theirs import DEEPEST, Way, fit, learn_sparsely_
 
-MAGNITUDE = tp.importance.GroupMagnitudeImportance
-IMPORTANCE: dict[str, Callable[[], Any]] = {
-    "random": tp.importance.RandomImportance,
-    "L1": lambda: MAGNITUDE(p=1),
-    "L2": lambda: MAGNITUDE(p=2),
-    "LAMP": tp.importance.LAMPImportance,
-    "FPGM": tp.importance.FPGMImportance,
-    "Taylor": tp.importance.GroupTaylorImportance,
-    "Hessian": tp.importance.GroupHessianImportance,
-    "BN scale, sparse": tp.importance.BNScaleImportance,
-    "group norm, sparse": lambda: MAGNITUDE(p=2),
+IMPORTANCE = {
+    "random": "random",
+    "L1": "l1",
+    "L2": "l2",
+    "LAMP": "lamp",
+    "FPGM": "fpgm",
+    "Taylor": "taylor",
+    "Hessian": "hessian",
+    "BN scale, sparse": "bn-scale",
+    "group norm, sparse": "l2",
 }
-SPARSE_SHARE = 0.2  # of the steps, spent on sparse learning
 GRADIENT_STEPS = 4  # of the steps, spent on gradients for Taylor and Hessian
-DEEPEST = 0.95  # largest share of a layer that torch-pruning may remove
 
 
 def constants(name: str) -> list[float]:
@@ -64,14 +63,18 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
     model = copy.deepcopy(bout.dense)
     total, spent = bout.task.steps, 0
     torch.manual_seed(bout.seed)
+    way, hard = _way(bout, name, model, knobs), TaskLoss(None, distill=0.0, temperature=1.0).hard
     if name.endswith("sparse"):
         spent = round(SPARSE_SHARE * total)
-        _learn_sparsely(bout, name, model, spent, knobs)
-    gradients = None
+        learn_sparsely_(way, model, bout.example, _batches(bout, spent), hard, lr=knobs["lr"], steps=spent)
+    gradients: dict[str, Tensor] | None = None
     if name in ("Taylor", "Hessian"):
-        spent = GRADIENT_STEPS
-        gradients = (_gradients if name == "Taylor" else _squared_gradients)(bout, model, spent)
-    model = _fit(bout, name, model, share, knobs, gradients)
+        spent, twin = GRADIENT_STEPS, copy.deepcopy(model)
+        put_gradients_(twin, _batches(bout, spent), hard, squares=name == "Hessian")
+        gradients = {key: p.grad for key, p in twin.named_parameters() if p.grad is not None}
+    count = count_macs if bout.task.metric == "macs" else lambda m, _x: count_params(m)
+    limit = share * count(bout.dense, bout.example)
+    model, _ = fit(way, model, bout.example, lambda m: count(m, bout.example), limit, gradients)
     teacher = copy.deepcopy(bout.dense).requires_grad_(False) if knobs["teacher"] else None
     distill = 0.9 if teacher is not None else 0.0
     config = PruneConfig(lr=knobs["lr"], seed=bout.seed, distill=distill)
@@ -80,137 +83,25 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
     return model, spent
 
 
-def _pruner(
-    bout: Bout, name: str, model: nn.Module, knobs: dict[str, Any], ratios: tuple[float, float, int]
-) -> Any:
-    """A pruner that leaves the classifier and, in option-A ResNets, the streams alone.
+def _way(bout: Bout, name: str, model: nn.Module, knobs: dict[str, Any]) -> Way:
+    """How its pruner is asked: it leaves the classifier and, in option-A ResNets, the streams alone.
 
     torch-pruning shifts no indices at zero-padded shortcuts, so what it removes there is not what it
     ranked, and the pruned network may not run.
-
-    Args:
-        bout: for the example.
-        name: of the importance.
-        model: pruned in place.
-        knobs: as in `run_rival`.
-        ratios: (ratio, milder ratio, how many of the first layers take the milder one).
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    last = list(layers)[-1]
+    layers = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     streams = "layer1.0.conv1" in layers
-    stay = [n for n in layers if n == last or (streams and (n == "conv1" or n.endswith(".conv2")))]
-    free = [m for n, m in layers.items() if n not in stay]
-    ignored = [layers[n] for n in stay]
+    stay = [n for n in layers if n == layers[-1] or (streams and (n == "conv1" or n.endswith(".conv2")))]
     if streams:  # their norms must not be shrunk by sparse learning either
-        ignored += [m for n, m in model.named_modules() if n == "bn1" or n.endswith(".bn2")]
-    ratio, milder, first = ratios
-    kind, extra, importance = tp.pruner.BasePruner, {}, IMPORTANCE[name]()
-    if name == "BN scale, sparse":
-        kind, extra = tp.pruner.BNScalePruner, {"reg": knobs["reg"]}
-    if name == "group norm, sparse":
-        kind, extra = tp.pruner.GroupNormPruner, {"reg": knobs["reg"]}
-        importance = MAGNITUDE(p=2, normalizer=knobs["normalizer"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return kind(
-            model,
-            bout.example,
-            importance=importance,
-            global_pruning=knobs["scope"] == "global",
-            pruning_ratio=ratio,
-            pruning_ratio_dict=dict.fromkeys(free[:first], milder) if knobs["scope"] == "local" else None,
-            max_pruning_ratio=DEEPEST,
-            ignored_layers=ignored,
-            **extra,
-        )
+        stay += [n for n, m in model.named_modules() if n == "bn1" or n.endswith(".bn2")]
 
+    def make() -> Any:
+        if name == "group norm, sparse":
+            return library().importance.GroupMagnitudeImportance(p=2, normalizer=knobs["normalizer"])
+        return importance_of(IMPORTANCE[name])
 
-def _fit(
-    bout: Bout,
-    name: str,
-    model: nn.Module,
-    share: float,
-    knobs: dict[str, Any],
-    gradients: dict[str, torch.Tensor] | None,
-) -> nn.Module:
-    """The mildest ratio whose cost fits into the target.
-
-    Where layers are narrow one ratio for all is a coarse measure, so with local ratios the first layers
-    take the next milder one, as many as fit.
-    """
-    count = count_macs if bout.task.metric == "macs" else lambda m, _x: count_params(m)
-    limit = share * count(bout.dense, bout.example)
-
-    def pruned(*ratios: Any) -> nn.Module:
-        clone = copy.deepcopy(model)
-        for key, parameter in clone.named_parameters():
-            parameter.grad = None if gradients is None else gradients[key].clone()
-        torch.manual_seed(bout.seed)  # random importance: the same order at every ratio
-        _pruner(bout, name, clone, knobs, ratios).step()
-        clone.zero_grad(set_to_none=True)
-        return clone
-
-    low, high = 0.0, DEEPEST
-    for _ in range(12):
-        middle = (low + high) / 2
-        if count(pruned(middle, middle, 0), bout.example) <= limit:
-            high = middle
-        else:
-            low = middle
-    best = pruned(high, high, 0)
-    for first in range(1, len(list(model.modules())) if knobs["scope"] == "local" else 1):
-        candidate = pruned(high, low, first)
-        if count(candidate, bout.example) > limit:
-            break
-        best = candidate
-    return best
-
-
-def _gradients(bout: Bout, model: nn.Module, steps: int) -> dict[str, torch.Tensor]:
-    """Gradients of the loss, summed over so many batches, for Taylor's criterion."""
-    model.eval()
-    for x, y in _batches(bout, steps):
-        F.cross_entropy(model(x), y).backward()
-    found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-    model.zero_grad(set_to_none=True)
-    return found
-
-
-def _squared_gradients(bout: Bout, model: nn.Module, steps: int) -> dict[str, torch.Tensor]:
-    """Mean square, over inputs, of the gradient of each input's loss, for the Hessian's diagonal.
-
-    torch-pruning's own sum over inputs keeps the last one only (it looks names up among parameters), so
-    the mean is formed here and handed to its importance as the gradient.
-    """
-    model.eval()
-    found = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
-    parameters = list(model.parameters())
-    seen = 0
-    for x, y in _batches(bout, steps):
-        losses = F.cross_entropy(model(x), y, reduction="none")
-        for loss in losses:
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-            for value, gradient in zip(found.values(), gradients, strict=True):
-                value += gradient.square()
-        seen += len(x)
-    return {name: value / seen for name, value in found.items()}
-
-
-def _learn_sparsely(bout: Bout, name: str, model: nn.Module, steps: int, knobs: dict[str, Any]) -> None:
-    """Train with the pruner's own regulariser, in place, at half the peak rate of the recovery."""
-    pruner = _pruner(bout, name, model, knobs, (0.5, 0.5, 0))
-    optimizer = torch.optim.SGD(model.parameters(), knobs["lr"], momentum=0.9, nesterov=True)
-    model.train()
-    for step, (x, y) in enumerate(_batches(bout, steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5 * knobs["lr"] * cosine(step, steps, 0.05)
-        loss = F.cross_entropy(model(x), y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        pruner.regularize(model)
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-    model.eval()
+    sparse = {"BN scale, sparse": "bn", "group norm, sparse": "group"}.get(name)
+    return Way(make, knobs["scope"], tuple(stay), sparse, knobs.get("reg", 0.0), bout.seed)  # type: ignore[arg-type]
 
 
 def _batches(bout: Bout, steps: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -13,20 +12,11 @@ from methods import OURS, VARIANTS, first_knobs, recipe
 from tasks import TASKS
 
 from snnprune.files import write_atomically
+from snnprune.rivals.standing import interval
 
 MAIN = next(iter(OURS))
-# Two-sided 95 % quantiles of Student's t by degrees of freedom
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 Corner = tuple[str, float]
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval; infinite for a single value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.inf
-    return mean, _T.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def current(row: dict[str, Any]) -> bool:

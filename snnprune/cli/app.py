@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from . import look
 from .bench import bench
+from .contest import contest
 from .doctor import doctor
 from .export import export
 from .help import add
@@ -61,5 +62,8 @@ def root(
             console.print(line)
 
 
-for command in (optimize, export, look.inspect, look.evaluate, look.compare, sensitivity, profile, bench, doctor):
+COMMANDS = (
+    optimize, contest, export, look.inspect, look.evaluate, look.compare, sensitivity, profile, bench, doctor,
+)  # fmt: skip
+for command in COMMANDS:
     add(app, command)

@@ -17,10 +17,10 @@ GROUPS = {
         "batch_size", "limit",
     ),
     "What is cut": (
-        "target", "granularity", "trials", "keep", "width", "uniform", "outputs", "floor",
-        "round_to", "metric",
+        "methods", "our_surgery", "as_they_are", "both", "seeds", "target", "granularity", "scores", "trials",
+        "keep", "width", "uniform", "outputs", "floor", "round_to", "metric",
     ),
-    "Learning": ("epochs", "lr", "seed", "device", "precision", "channels_last", "compile"),
+    "Learning": ("epochs", "lr", "distill", "seed", "device", "precision", "channels_last", "compile"),
     "The time that it takes": ("engine", "serve_batch_size", "serve_precision", "threads", "profile", "time"),
 }  # fmt: skip
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
@@ -78,6 +78,11 @@ EXAMPLES = {
         "snnprune optimize model.pt --data photos --target latency=0.5 --epochs 10",
         "snnprune optimize model.pt --arch net.py:build --data loaders.py:loaders --target drop=0.01",
         "snnprune optimize --config runs/model-1/run.yaml --epochs 40",
+    ),
+    "contest": (
+        "snnprune contest model.pt --data photos --target macs=0.5",
+        "snnprune contest model.pt --data photos --methods ours,lamp --both --seeds 5 --output runs/contest",
+        "snnprune contest model.pt --data photos --methods all --output runs/contest --resume",
     ),
     "export": (
         "snnprune export --onnx",

@@ -17,6 +17,7 @@ from .data import DataOptions, load_splits
 from .gather import gathered
 from .options import (
     DEFAULT,
+    Augment,
     Data,
     Device,
     EngineName,
@@ -27,6 +28,7 @@ from .options import (
     OwnMetric,
     Patterns,
     RoundTo,
+    Scores,
     ThreadCount,
     of,
     served,
@@ -56,18 +58,13 @@ def optimize(
     ] = None,
     metric: OwnMetric = None,
     granularity: Annotated[str, of("granularity")] = DEFAULT.granularity,
+    scores: Scores = DEFAULT.search.scores,
     epochs: Annotated[float, of("epochs")] = DEFAULT.epochs,
     trials: Annotated[int | None, of("trials", show_default=str(DEFAULT.trials))] = None,
     lr: Annotated[float, of("lr")] = DEFAULT.lr,
     output: Annotated[Path | None, typer.Option(help="run folder; default runs/<model>-<date>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
-    augment: Annotated[
-        str,
-        typer.Option(
-            help="of training images: none, light (shifts), standard (random crops), strong; auto: standard for "
-            "folders of photos, else light"
-        ),
-    ] = "auto",
+    augment: Augment = "auto",
     limit: Annotated[int | None, typer.Option(help="use only so many training images")] = None,
     device: Device = "auto",
     seed: Annotated[int, of("seed")] = DEFAULT.seed,
@@ -109,8 +106,9 @@ def optimize(
     """Prune a trained model and write a run folder with the verified smaller model."""
     from ..analysis import plan
     from ..budget import check_drop, parse_drop
+    from ..criteria import check_scores
     from ..errors import ConfigError
-    from ..learner import Callback, PruneConfig
+    from ..learner import Callback, PruneConfig, SearchOptions
     from ..learner.tensorboard import TensorBoard
     from ..pipeline import optimize as run_optimize
     from ..pipeline.arguments import check_timed
@@ -134,6 +132,7 @@ def optimize(
             f"--trials {trials} belongs to a target drop=...; {target} takes one run. Leave it out, "
             "or give more --epochs."
         )
+    check_scores(scores)
     config = PruneConfig(
         target=goal,
         granularity=granularity,  # type: ignore[arg-type]  # checked by the config
@@ -147,6 +146,7 @@ def optimize(
         channels_last="auto" if channels_last is None else channels_last,
         compile="auto" if compile is None else compile,
         floor=floor,
+        search=SearchOptions(scores=scores),
         serving=serving_for(
             target, profile, engine=engine, batch=serve_batch_size, precision=serve_precision, threads=threads
         ),

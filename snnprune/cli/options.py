@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from ..criteria import CRITERIA, LEARNED
 from ..learner import PruneConfig
 from ..options import about
 from ..timing.serving import Engine, Serving
@@ -71,6 +72,20 @@ OwnMetric = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout; what is for people goes to stderr")]
+Augment = Annotated[
+    str,
+    typer.Option(
+        help="of training images: none, light (shifts), standard (random crops), strong; auto: standard for "
+        "folders of photos, else light"
+    ),
+]
+Scores = Annotated[
+    str,
+    typer.Option(
+        help=f"who orders the neurons: {', '.join(LEARNED)}, or a criterion, by which nothing is searched: "
+        f"{', '.join(CRITERIA)}"
+    ),
+]
 EngineName = Annotated[str | None, served("engine", more=f", one of {ENGINES}")]
 ThreadCount = Annotated[int | None, served("threads")]
 Floor = Annotated[float, of("floor")]

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from ..learner import Event
-from ..learner.progress import TITLES, begun, noted, validated
+from ..learner.progress import TITLES, begun, entered, noted, validated
 from ..runs.times import speed_up
 from .show import console, say
 
@@ -87,6 +87,11 @@ class Display:
         if event.stage == "trial":
             self._trial(event, values)
             return
+        if event.stage == "entrant":
+            if "ended" not in values:
+                self._anew()
+            say(entered(event))
+            return
         begins = event.stage not in self.tasks
         if begins:
             self.judged = ""  # of the stage before, which ran another model
@@ -116,10 +121,14 @@ class Display:
                 time = f", {speed_up(values)} as fast" if "latency" in values else ""
                 say(f"{text}, {validated(values, self.percent)}, drop {values['drop']:.4f}{time}: {end}")
             return
+        self._anew()
+        say(text)
+
+    def _anew(self) -> None:
+        """Another run begins."""
         for task in self.tasks.values():
             self.progress.remove_task(task)
         self.tasks, self.judged = {}, ""
-        say(text)
 
     def _note(self, values: dict[str, Any]) -> str:
         return "  ".join([*noted(values), *([self.judged] if self.judged else [])])

@@ -111,6 +111,16 @@ class BatchLoader:
         other.device = other._mean.device  # "cuda" is "cuda:0" from here on, as it is of every tensor
         return other
 
+    def seeded(self, *key: int | str) -> BatchLoader:
+        """The same loader with another order and another augmentation of every epoch.
+
+        Args:
+            key: what sets them apart.
+        """
+        other = copy.copy(self)
+        other.seed = seed_of(self.seed, *key)
+        return other
+
     def plain(self) -> BatchLoader:
         """The same loader without augmentation."""
         other = copy.copy(self)

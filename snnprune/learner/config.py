@@ -7,7 +7,9 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..budget import Widths, read_target
+from ..criteria import is_criterion, label_of, words_of
 from ..errors import ConfigError, TargetError
+from ..measures.metric import code_of
 from ..moved import in_groups, moved
 from ..options import Count, Names, Paths, Place, Positive, Seed, Share, check_fields, described, option
 from ..timing.serving import Serving
@@ -155,6 +157,13 @@ class PruneConfig:
             if given and (self.target is None or self.granularity == "connection"):
                 what = "connections" if self.granularity == "connection" else "the free mode"
                 raise ConfigError(f"{name}={list(given)} has no meaning for {what}; give a target of neurons.")
+        if is_criterion(self.search.scores) and (self.target is None or self.granularity == "connection"):
+            lacks = (
+                "judges neurons, not connections; leave --granularity out"
+                if self.granularity == "connection"
+                else "says which neurons go first, not how many; give a target such as macs=0.5 instead of free"
+            )
+            raise ConfigError(f"scores={label_of(self.search.scores)} {lacks}.")
         if self.granularity == "connection" and self.target is not None and "macs" in self.target:
             raise TargetError(
                 f"target macs={self.target['macs']} cannot be met by switching connections, which saves no "
@@ -204,6 +213,7 @@ class PruneConfig:
         """Plain values, for reports and checkpoints; those of a group in a dict of its own."""
         values = asdict(self)
         values |= {name: list(values[name]) for name in ("width", "uniform", "keep", "outputs")}
+        values["search"]["scores"] = words_of(self.search.scores)
         values["target"] = None if self.target is None else dict(self.target)
         values["profile"] = None if self.profile is None else str(self.profile)
         return values
@@ -215,4 +225,7 @@ class PruneConfig:
         """
         timed = self.target is not None and "latency" in self.target
         without = ("compile",) if timed else ("compile", "serving", "profile")
-        return {name: value for name, value in self.to_dict().items() if name not in without}
+        found = {name: value for name, value in self.to_dict().items() if name not in without}
+        if callable(self.search.scores):
+            found["search"] = {**found["search"], "code of scores": code_of(self.search.scores)}
+        return found

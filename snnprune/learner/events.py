@@ -14,12 +14,14 @@ class Event:
     Attributes:
         stage: `trace`, `dense`, `probe`, `search`, `check`, `recover` or `test`; under a target of time `latency`
             while layers are timed before the search, and `settle` while cuts are at its end; `trial` at the
-            beginning and at the end of each trial of a `drop` target.
+            beginning and at the end of each trial of a `drop` target; `entrant` at the beginning and at the end of
+            each run of a contest.
         step: steps done in this stage.
         total: steps of this stage; 0 when unknown.
         values: `loss`, and `budget` with `cost` in the search; at the end of an epoch that is validated
             `val_metric` (its name), `val_value` and `val_loss`, and where the metric is the accuracy
-            `val_accuracy`; None for a stage that only begins.
+            `val_accuracy`; of a contest's run its `method` and `seed`, and at its end its row as `ended`; None for
+            a stage that only begins.
         mark: about fifty steps of each stage have this; always the same ones, so they make a record.
 
     Example:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..criteria import Scores, check_scores, is_criterion, label_of, needs
 from ..errors import ConfigError
 from ..moved import checks_names
 from ..options import Count, CountOrZero, Finite, NotNegative, Positive, Share, check_fields, described, option
-from ..switching import Gradient, ScoreSource, Start
+from ..switching import Gradient, Start
 
 Optimizer = Literal["sgd", "adamw"]
 
@@ -62,10 +63,14 @@ class SearchOptions:
         "whether the network's gradient also flows through the switcher (`through`, eqs. 5-6 of arXiv "
         "2110.05954) or scales are held as constants (`held`).",
     )
-    scores: ScoreSource = option(
+    scores: Scores = option(
         "switcher+offset",
         "who orders the neurons: the switcher, the switcher with an offset of its own for each neuron, or "
-        "offsets alone (`free`).",
+        "offsets alone (`free`); or a criterion, by which nothing is searched. A criterion judges the neurons "
+        "once, one threshold for all groups meets the target, what stays has scale 1, and all steps are left to "
+        "the recovery, but for the `probe` of those that look at gradients (`taylor`, `hessian`). `norm` is that "
+        "of all weights of a neuron; the other names are torch-pruning's. In Python also one of its importances, "
+        "such as `LAMPImportance()`, or a function of (model, groups) that returns group id -> scores.",
     )
     start: Start = option(
         "post-training", "where scales begin: near 1 (`post-training`), or as the papers' (`fresh`)."
@@ -94,6 +99,7 @@ class SearchOptions:
     )
 
     def __post_init__(self) -> None:
+        check_scores(self.scores, "search.scores")
         check_fields(self, "search.")
         if self.gradient == "held" and self.alternate == "together":
             raise ConfigError(
@@ -102,6 +108,16 @@ class SearchOptions:
         if self.hold > 1 and self.alternate != "together":
             raise ConfigError(
                 "search.hold has a meaning where both learn at every step: set alternate='together'."
+            )
+        if is_criterion(self.scores) and self.start == "fresh":
+            raise ConfigError(
+                f"search.start='fresh' has no meaning for scores={label_of(self.scores)}, which judges trained "
+                "weights."
+            )
+        if is_criterion(self.scores) and needs(self.scores) != "weights" and not self.probe:
+            raise ConfigError(
+                f"search.probe=0 leaves scores={label_of(self.scores)} no step in which it could look at "
+                "gradients of the loss; give at least 1."
             )
         if self.share == 0:
             raise ConfigError(

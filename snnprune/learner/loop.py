@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from ..carried import seed_carried
 from ..errors import DataError
-from ..inputs import inputs_in, is_samples, moved
+from ..inputs import inputs_in, moved, picked
 from ..loaders import bounded, length_of, refuse_lost_worker
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state
@@ -103,25 +103,14 @@ def part_of(batch: Any, ranks: Ranks) -> Any:
         DataError: a field has another length.
     """
     count = inputs_in(batch)
-    chosen = ranks.part(count)
 
-    def cut(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: cut(item) for key, item in value.items()}
-        if isinstance(value, Tensor) and not value.dim():
-            return value
-        if isinstance(value, (Tensor, list, tuple)):
-            if len(value) != count:
-                raise DataError(
-                    f"a batch of {count} inputs holds a field of length {len(value)}, so it cannot be shared out "
-                    f"among {ranks.world} processes. Give a loader with a DistributedSampler."
-                )
-            return value[chosen]
-        return value
+    def wrong(length: int) -> DataError:
+        return DataError(
+            f"a batch of {count} inputs holds a field of length {length}, so it cannot be shared out among "
+            f"{ranks.world} processes. Give a loader with a DistributedSampler."
+        )
 
-    if is_samples(batch) or isinstance(batch, (Tensor, Mapping)):
-        return cut(batch)
-    return type(batch)(cut(field) for field in batch) if isinstance(batch, (list, tuple)) else batch
+    return picked(batch, ranks.part(count), wrong)
 
 
 def first_batches(loader: Any, seed: int, name: str, steps: int) -> Iterator[Any]:

@@ -57,6 +57,10 @@ class Progress:
             self._stage = ""
             self._tell(f"{begun(event)}{_ended(values)}")
             return
+        if event.stage == "entrant":
+            self._stage = ""
+            self._tell(entered(event))
+            return
         if event.stage != self._stage:
             self._stage, self._last = event.stage, time.monotonic()
             if not event.step:
@@ -100,6 +104,16 @@ def begun(event: Event) -> str:
     values = event.values or {}
     cost = "macs" if "macs" in values else "params"
     return f"trial {event.step} of {event.total}: {cost}={values[cost]:.3g}"
+
+
+def entered(event: Event) -> str:
+    """Which run of a contest it is, and how it ended."""
+    values = event.values or {}
+    text = f"run {event.step} of {event.total}: {cut(values['method'], 60)}, seed {values['seed']}"
+    row = values.get("ended")
+    if row is None:
+        return text
+    return f"{text}: failed ({row['failed']})" if row["failed"] else f"{text}: {row['value']:.4g}"
 
 
 def _ended(values: Mapping[str, Any]) -> str:

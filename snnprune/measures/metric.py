@@ -163,7 +163,7 @@ class Metric(Measure):
     def identity(self) -> dict[str, Any]:
         """Its name, its direction and its code."""
         better = "higher" if self.info.higher_is_better else "lower"
-        return {"name": self.info.name, "better": better, "code": _code_of(self.function)}
+        return {"name": self.info.name, "better": better, "code": code_of(self.function)}
 
     def _updated(self, model: Callable[..., Any], loader: Iterable[Any], where: Any, on_batch: Told) -> Any:
         """The value of an object that sees batch by batch; it is left as new."""
@@ -304,7 +304,7 @@ def _alone(metric: Any) -> Iterator[None]:
             metric.sync_on_compute = True
 
 
-def _code_of(function: Any) -> str | None:
+def code_of(function: Any) -> str | None:
     """A digest of what computes it: of its file where that was named, else of its own source; None if unknown."""
     inner = function.func if isinstance(function, functools.partial) else function
     code: Any = inner if inspect.isroutine(inner) else type(inner)

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from ..budget import parse_drop
+from ..criteria import is_criterion
 from ..learner import Event, PruneConfig
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def few_steps(config: PruneConfig, search: int, per_epoch: int, inputs: int | No
         inputs: of a batch; None where it is not known.
     """
     least = config.search.least
-    if config.target is None or search >= least / _SOME:
+    if config.target is None or is_criterion(config.search.scores) or search >= least / _SOME:
         return None
     size = "" if inputs is None else f", or a smaller batch size ({inputs} inputs now)"
     return (

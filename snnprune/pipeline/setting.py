@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .. import streams
 from ..budget import CostModel, Metric, parse_latency
 from ..carried import seed_carried
+from ..criteria import is_criterion, needs
 from ..data import loader_on
 from ..graph import NeuronGroup
 from ..inputs import Inputs, first_images, map_tensors
@@ -129,6 +130,22 @@ class Setting:
         streams.seed_all(self.config.seed)
         for at, loader in enumerate(loader for loader in self.given if loader is not None):
             seed_carried(loader, self.config.seed, "begin", at)
+
+    def sibling(self, config: PruneConfig, train: Iterable[Any]) -> Setting:
+        """The same model with other options or another order of the training data; what was found of it is shared.
+
+        Args:
+            config: differs in its seed, and in options that change neither groups nor costs.
+            train: the same data as those of this setting.
+        """
+        other = copy.copy(self)
+        other.config, other.given = config, (train, *self.given[1:])
+        other.train = loader_on(train, self.where)
+        other.callbacks = [*self.callbacks[:-1], RisingLoss(self.outputs)]
+        for name in ("loss", "data"):  # what the teacher says is kept by the loader's samples
+            other.__dict__.pop(name, None)
+        other.begin()
+        return other
 
     def tell(self, stage: str, *, step: int = 0, total: int = 0, **values: Any) -> None:
         """Tell the observers of a stage that is not the loop's."""
@@ -259,6 +276,10 @@ class Setting:
     def steps(self, config: PruneConfig) -> Steps:
         """Training steps of a trial with these options: the probe's are taken from the recovery."""
         total = max(2, round(config.epochs * self.per_epoch))
+        asked = config.search.scores
+        if is_criterion(asked):  # there is nothing to search: all steps but those that it looks at recover
+            looks = 0 if needs(asked) == "weights" else min(config.search.probe, self.per_epoch, total // 4)
+            return Steps(looks, 0, total - looks)
         least = min(config.search.least, total // 10)
         search = min(total, max(1, least, round(config.search.share * total)))
         looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0

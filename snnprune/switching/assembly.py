@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from ..budget import Budget, CostModel, Counted, Metric, read_widths
+from ..criteria import is_criterion, judge
+from ..criteria.names import NORM
 from ..errors import ConfigError
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
@@ -23,6 +25,7 @@ from ..proof import trace
 from .connections import ConnectionModel, ConnectionScorer, connections_for, measure_connections, switched_layers
 from .connections.weights import weight_of
 from .encoding import Evidence, Scorer
+from .fixed import FixedScorer
 from .neurons import GatedModel
 from .probing import Loss, measure_importance
 from .scoring import ScoreSource, Start
@@ -35,7 +38,7 @@ class Options:
     """How scales begin and what they may do.
 
     Attributes:
-        scores: who gives the values; None for scales set by hand.
+        scores: who gives the values, or a criterion (`criteria.Scores`); None for scales set by hand.
         start: `post-training` or `fresh`.
         budget: the target, which is checked before anything is computed; None is the free mode, or one that is
             set later.
@@ -53,7 +56,7 @@ class Options:
         seed: of the switcher.
     """
 
-    scores: ScoreSource | None = "switcher+offset"
+    scores: Any = "switcher+offset"
     start: Start = "post-training"
     budget: Budget | None = None
     metric: Metric = "macs"
@@ -102,12 +105,28 @@ def switch_neurons(
     budget, floor, round_to = options.budget, options.floor, options.round_to
     if budget is not None:
         cost.select(budget.metric, budget.share, alike(cost), floor=floor, round_to=round_to)
-    scorer = None
-    if options.scores is not None:
+    scorer: Scorer | FixedScorer | None = None
+    if is_criterion(options.scores):
+        scorer = _fixed(model, groups, options, look=look, loss=loss)
+    elif options.scores is not None:
         scorer = neuron_scorer(model, groups, cost, options, look=look, loss=loss)
     return GatedModel(
         model, groups, cost=cost, scorer=scorer, floor=floor, round_to=round_to, outputs=options.outputs
     )
+
+
+def _fixed(
+    model: nn.Module, groups: Sequence[NeuronGroup], options: Options, *, look: Look | None, loss: Loss | None
+) -> FixedScorer:
+    """The order of a criterion; arguments as of `switch_neurons`."""
+    if options.scores == NORM:
+        scorer = Scorer(model, groups, scores="free", seed=options.seed)
+        with torch.no_grad():
+            found = scorer.segments.split(scorer(model))
+    else:
+        batches = None if look is None else look()
+        found = judge(options.scores, model, groups, look=batches, loss=loss, seed=options.seed)
+    return FixedScorer(model, groups, found)
 
 
 def neuron_scorer(

@@ -22,7 +22,7 @@ class Choice:
     Args:
         cost: what neurons cost.
         segments: the groups.
-        shifts: (neurons,), what is added to values before groups are compared; None without a scorer.
+        lifts: (neurons,), what is added to values before they are compared; None without a scorer.
         doubts: where conditions are noted that have to hold.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget.
@@ -32,13 +32,13 @@ class Choice:
         self,
         cost: CostModel,
         segments: Segments,
-        shifts: Tensor | None,
+        lifts: Tensor | None,
         doubts: Doubts,
         *,
         floor: float,
         round_to: int,
     ) -> None:
-        self.cost, self.segments, self.shifts, self.doubts = cost, segments, shifts, doubts
+        self.cost, self.segments, self.lifts, self.doubts = cost, segments, lifts, doubts
         self.floor, self.round_to = floor, round_to
         first = dict(zip(segments.names, offsets(segments.sizes), strict=True))
         self._parts = [
@@ -55,7 +55,7 @@ class Choice:
             values: (neurons,) values u.
         """
         options = {"floor": self.floor, "round_to": self.round_to}
-        scores = values.detach() if self.shifts is None else values.detach() + self.shifts
+        scores = values.detach() if self.lifts is None else values.detach() + self.lifts
         selector = self.cost.selector(budget.metric, device=values.device, **options)
         mask, fits = selector(scores, budget.share)
 

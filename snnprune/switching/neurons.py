@@ -25,6 +25,7 @@ from .choice import Choice
 from .columns import Columns, Work
 from .current import Scales
 from .encoding import Scorer
+from .fixed import FixedScorer
 from .hooks import Hooks, gated_weights, scaled_weight
 from .proving import prove_neurons
 from .rule import GroupCounts, count_groups
@@ -59,7 +60,7 @@ class GatedModel(Switched):
         groups: Sequence[NeuronGroup],
         *,
         cost: CostModel,
-        scorer: Scorer | None = None,
+        scorer: Scorer | FixedScorer | None = None,
         floor: float = 0.1,
         round_to: int = 1,
         outputs: Sequence[str] = (),
@@ -73,8 +74,8 @@ class GatedModel(Switched):
         maps = column_maps(model, groups)
         self._stacks = Stacks(model, gated_weights(model, maps).values()) if scorer is None else scorer.stacks
         self._columns = Columns(model, maps, segments, self._stacks, where)
-        shifts = None if scorer is None else segments.spread(scorer.shifts)
-        self.choice = Choice(cost, segments, shifts, self.doubts, floor=self.floor, round_to=self.round_to)
+        lifts = None if scorer is None else scorer.lifts
+        self.choice = Choice(cost, segments, lifts, self.doubts, floor=self.floor, round_to=self.round_to)
         self._named = list(sizes)  # groups that have scales
         self._work: Work | None = None  # what layers multiply with; None where that is to be made
         self._read: tuple[bool, list[Tensor]] | None = None  # whether with a graph, and the weights
@@ -140,10 +141,7 @@ class GatedModel(Switched):
             self.blocks.leave(block)
 
     def detach(self) -> nn.Module:
-        """Take all gates off and put every `requires_grad` back; weights are not touched.
-
-        Safe to call twice. Returns the model.
-        """
+        """Take all gates off, put every `requires_grad` back, and return the model; safe to call twice."""
         self._hooks.remove()
         self.blocks.close()
         attention.close_(self._opened.values())

@@ -17,9 +17,9 @@ from snnprune.cli.main import run
 from snnprune.cli.options import Network, Patterns
 
 COMMANDS = typer.main.get_command(app).commands
-OPENING = ("bench", "evaluate", "export", "inspect", "optimize", "profile", "sensitivity")
-TRACING = ("inspect", "optimize", "profile", "sensitivity")
-READING = ("evaluate", "export", "optimize", "sensitivity")
+OPENING = ("bench", "contest", "evaluate", "export", "inspect", "optimize", "profile", "sensitivity")
+TRACING = ("contest", "inspect", "optimize", "profile", "sensitivity")
+READING = ("contest", "evaluate", "export", "optimize", "sensitivity")
 
 
 @dataclass(frozen=True)

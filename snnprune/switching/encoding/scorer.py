@@ -126,6 +126,11 @@ class Scorer(ValueScorer):
     shifts: Tensor
     of_matrices: Tensor
 
+    @property
+    def lifts(self) -> Tensor:
+        """(neurons,) what is added to values before neurons of different groups are compared."""
+        return self.segments.spread(self.shifts)
+
     def drop_switcher(self) -> None:
         """Leave the offsets alone."""
         self.matrices = self.fc_switcher = self.rows = self.switcher = self.path = None

@@ -1,0 +1,152 @@
+"""Contest: the rows of a contest and what they were measured on; written after every run, and read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..files import read_json, write_json
+from ..forms import is_number
+from ..measures import ACCURACY, MetricInfo
+from .standing import HEAD, Standing, standings, table, verdict
+
+BOOK, PAGE = "contest.json", "contest.html"
+_FORMAT = 1
+
+
+@dataclass
+class Contest:
+    """What a contest has found.
+
+    Attributes:
+        rows: one per method and seed: `method`, `words` (an importance or a function in full), `rival`, `seed`,
+            `value` of the metric, `macs` and `params` (shares of the dense ones), `steps` by stage, `seconds`,
+            `exact` (how far the cut is from the network with masked channels, over the outputs' spread), `note`,
+            and `failed`, the reason why there is no value, else None.
+        dense: `value`, `macs` and `params` of the dense model.
+        metric: what values mean.
+        target: `{"macs": share}` or `{"params": share}`.
+        steps: training steps of every run.
+        split: which data values are of: `test`, or `val` where no test data were given.
+        data: name of the data.
+        device: that it ran on.
+        versions: of what it ran with.
+        config: all options.
+        command: that made it; empty from Python.
+        page: where its page was written; None where it was not.
+
+    Example:
+        >>> config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+        >>> found = snnprune.contest(model, train, val, config, methods=["ours", "l2"], seeds=1, test=test)
+        >>> found.verdict.startswith("One seed: ours less the best rival, l2, is ")
+        True
+        >>> [(row["seed"], sum(row["steps"].values()) == found.steps) for row in found.rows]
+        [(0, True), (0, True)]
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    dense: dict[str, Any] = field(default_factory=dict)
+    metric: MetricInfo = ACCURACY
+    target: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    split: str = ""
+    data: str = ""
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    page: Path | None = None
+
+    @property
+    def standings(self) -> list[Standing]:
+        """One per method, the best first."""
+        return standings(self.rows, self.metric)
+
+    @property
+    def verdict(self) -> str:
+        """How ours stands against the best rival, in a sentence that claims no more than the seeds show."""
+        return verdict(self.standings, self.metric)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Cells of the table, in the order of `standing.HEAD`."""
+        return table(self.standings, self.metric)
+
+    def remarks(self) -> list[str]:
+        """Why methods have no value, and what else is to be said of some."""
+        found = []
+        for one in self.standings:
+            if one.failed is not None:
+                found.append(f"{one.name} failed{'' if not one.values else ' with some seeds'}: {one.failed}")
+            if one.note:
+                found.append(f"{one.name}: {one.note}")
+        return found
+
+    def __str__(self) -> str:
+        head = [self.metric.name if name == "metric" else name for name in HEAD]
+        rows = [tuple(head), *self.table()]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+        lines = [
+            "  ".join(c.rjust(w) if at else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), self.verdict, *self.remarks()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the standings that follow from the rows."""
+        values = {k: v for k, v in asdict(self).items() if k != "page"}
+        return {**values, "metric": self.metric.to_dict(), "verdict": self.verdict}
+
+    def find(self, name: str, words: str, seed: int) -> dict[str, Any] | None:
+        """The row of a run, if it was made.
+
+        Args:
+            name: of the method.
+            words: it in full, as in the row.
+            seed: of the run.
+        """
+        key = {"method": name, "words": words, "seed": seed}
+        return next((row for row in self.rows if all(row[k] == v for k, v in key.items())), None)
+
+    def write(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Write the book, whole or not at all.
+
+        Args:
+            folder: made if it is not there.
+            identity: what the contest depends on, by name.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / BOOK, {"format": _FORMAT, "identity": dict(identity), **self.to_dict()})
+
+
+def read_rows(path: Path) -> tuple[Any, list[dict[str, Any]]]:
+    """Identity and rows of a book, after a check of their form.
+
+    Raises:
+        RunError: it is malformed, or of another format.
+    """
+    content = read_json(path)
+    try:
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {_FORMAT}")
+        rows = list(content["rows"])
+        for row in rows:
+            _check_row(row)
+        return content["identity"], rows
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
+
+
+def _check_row(row: Any) -> None:
+    texts = all(type(row[key]) is str for key in ("method", "words", "note"))
+    plain = type(row["seed"]) is int and type(row["rival"]) is bool and type(row["steps"]) is dict
+    failed = row["failed"] is None or type(row["failed"]) is str
+    numbers = all(is_number(row[key]) or row["failed"] for key in ("value", "macs", "params", "seconds"))
+    exact = row["exact"] is None or is_number(row["exact"])
+    if not (texts and plain and failed and numbers and exact):
+        raise ValueError("a row is of another form")

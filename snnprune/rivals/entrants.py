@@ -1,0 +1,110 @@
+"""Who takes part in a contest: ours, free scales, norms, and torch-pruning's criteria in two ways."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..criteria import ALONE, label_of, words_of
+from ..criteria.foreign import importance_of
+from ..criteria.names import NORM, check_scores, is_theirs
+from ..errors import ConfigError
+from ..shown import brief_repr
+from .theirs import Scope
+
+Ways = Literal["our-surgery", "as-they-are", "both"]
+Sparse = Literal["bn", "group"]
+
+OURS, FREE = "ours", "free"
+SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group"}
+METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE)
+DEFAULT = (OURS, FREE, NORM, "l2", "lamp", "taylor")
+SCOPES: tuple[Scope, ...] = ("local", "global")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One line of the table: a method in one way.
+
+    Attributes:
+        name: for the table, and by which its runs are known on file.
+        scores: what orders the neurons; None for that of the run's own options.
+        scope: of torch-pruning's pruner; None under our surgery.
+        sparse: which sparse learning goes before the removal.
+        rival: whether it is another library's, or the user's own, against which ours is held.
+        words: it in full, for the book.
+    """
+
+    name: str
+    scores: Any
+    scope: Scope | None = None
+    sparse: Sparse | None = None
+    rival: bool = True
+    words: str = ""
+
+    def importance(self) -> Callable[[], Any]:
+        """What makes a fresh importance for torch-pruning's pruner."""
+        if self.sparse is not None:
+            return lambda: importance_of("bn-scale" if self.sparse == "bn" else "l2")
+        return (lambda: importance_of(self.scores)) if isinstance(self.scores, str) else lambda: self.scores
+
+
+def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
+    """All that take part.
+
+    Args:
+        methods: names of `METHODS`, `all`, importances of torch-pruning, or functions of (model, groups).
+        ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery,
+            `as-they-are` its own pruner, with the same ratio in every layer and with one ranking over all.
+
+    Raises:
+        ConfigError: an unknown name, one that stands twice, or nobody is left.
+    """
+    found: list[Entrant] = []
+    for method in [one for given in methods for one in (METHODS if given == "all" else [given])]:
+        found += _of(method, ways)
+    names = [entrant.name for entrant in found]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ConfigError(
+            f"{double} takes part twice; give each method once, and each function a name of its own."
+        )
+    if not found:
+        raise ConfigError(
+            f"nobody takes part: {', '.join(SPARSE)} learn with torch-pruning's own pruner, so they need "
+            "--as-they-are or --both."
+        )
+    return found
+
+
+def _of(method: Any, ways: Ways) -> list[Entrant]:
+    if not isinstance(method, str):
+        check_scores(method)
+        label, words = label_of(method), words_of(method)
+        if is_theirs(method):
+            return _ways(label, method, ways, words)
+        return [Entrant(label, method, words=words)]  # a function has no pruner of its own
+    if method == OURS:
+        return [Entrant(OURS, None, rival=False)]
+    if method == FREE:
+        return [Entrant("free scales", "free", rival=False)]
+    if method == NORM:
+        return [Entrant(NORM, NORM, rival=False)]
+    if method in ALONE:
+        return _ways(method, method, ways, "")
+    if method in SPARSE:
+        return [] if ways == "our-surgery" else _theirs(method, method, "", SPARSE[method])
+    near = difflib.get_close_matches(method.strip().lower()[:40], METHODS, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"method {brief_repr(method)} is unknown; use all, or some of {', '.join(METHODS)}.{hint}")
+
+
+def _ways(label: str, scores: Any, ways: Ways, words: str) -> list[Entrant]:
+    own = [Entrant(label, scores, words=words)] if ways != "as-they-are" else []
+    return own if ways == "our-surgery" else [*own, *_theirs(label, scores, words)]
+
+
+def _theirs(label: str, scores: Any, words: str, sparse: Sparse | None = None) -> list[Entrant]:
+    return [Entrant(f"{label}, as it is, {scope}", scores, scope, sparse, words=words) for scope in SCOPES]

@@ -1,0 +1,256 @@
+"""contest(): every method and seed a run of its own, at equal steps and recovery."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import streams
+from ..budget import COUNTED, Budget, parse_target
+from ..carried import kept_carried
+from ..data import BatchLoader, info_of
+from ..errors import (
+    CollapsedLayerError,
+    ConfigError,
+    CriterionError,
+    DivergedError,
+    ExactnessError,
+    RunError,
+    TargetError,
+)
+from ..inputs import Inputs
+from ..learner import Callback, LossFunction, PruneConfig, check_same_run
+from ..loaders import lost_workers
+from ..metrics import count_params
+from ..options import Count, checked, path_of
+from ..pipeline.arguments import checked_arguments
+from ..pipeline.attaching import working_copy
+from ..pipeline.job import Job
+from ..pipeline.setting import Setting
+from ..ranks import current
+from ..runs.lock import locked
+from ..runs.places import CHECKPOINT, remove_checkpoint
+from ..runs.report import device_name, versions
+from ..switching import alike
+from .book import BOOK, PAGE, Contest, read_rows
+from .bout import Bout, priced
+from .entrants import DEFAULT, Entrant, Ways, entrants
+from .page import write_page
+
+_FAILURES = (CollapsedLayerError, CriterionError, DivergedError, ExactnessError, TargetError)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def contest(
+    model: nn.Module,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    config: PruneConfig | None = None,
+    *,
+    methods: Sequence[Any] = DEFAULT,
+    ways: Ways = "our-surgery",
+    seeds: int = 3,
+    test: Iterable[Any] | None = None,
+    example_inputs: Inputs | None = None,
+    loss_fn: LossFunction | None = None,
+    metric: Any = None,
+    device: torch.device | str | None = None,
+    callbacks: Iterable[Callback] = (),
+    folder: str | Path | None = None,
+    resume: bool = False,
+    data_name: str | None = None,
+    command: str = "",
+) -> Contest:
+    """Prune one model by several methods, each with several seeds, at equal steps and with the same recovery.
+
+    Every run starts from the same weights, sees the same batches in the same order as the others of its seed,
+    takes `epochs` worth of training steps in all, and meets the same target. What a method spends before the
+    removal (a probe, a search, sparse learning) is taken off its recovery. The test data are looked at once per
+    run, and nothing is chosen by them.
+
+    Args:
+        model: a trained network, which stays as it is.
+        train: batches to learn from; a loader that shuffles draws another order for every seed.
+        val: validation batches, for progress; values are of them where there are no test data.
+        config: options of all runs; its `search.scores` are those of `ours`. The target has to be one of `macs` or
+            `params`, which all can meet.
+        methods: names of `rivals.METHODS`, `all`, importances of torch-pruning, or functions of (model, groups).
+        ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery, on
+            every network that is traced; `as-they-are` its own pruner, where that can build the network; `both`.
+        seeds: how many, from `config.seed` on.
+        test: test batches.
+        example_inputs: as of `optimize`; so are the arguments that follow.
+        loss_fn: the user's own loss.
+        metric: what is compared.
+        device: where to learn.
+        callbacks: told about progress; of every run by an event `entrant`.
+        folder: for `contest.json`, checkpoints and `contest.html`; None keeps nothing.
+        resume: go on with what lies there: runs that are in the book are not made again but for failed ones, an
+            interrupted one goes on from its checkpoint. Methods and seeds may be added.
+        data_name: for the table.
+        command: that made it, for the page.
+
+    Returns:
+        All rows, with the table, what can be said of it, and its page.
+
+    Raises:
+        ConfigError: an argument makes no sense, or a method is unknown.
+        TargetError: the target is none of macs or params, or cannot be reached.
+        RunError: the folder is in use, holds another contest, or cannot be written.
+        KeyboardInterrupt: Ctrl-C; what was done is on file.
+
+    Example:
+        >>> config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+        >>> found = snnprune.contest(model, train, val, config, methods=["ours", "lamp"], seeds=2, test=test)
+        >>> sorted({row["method"] for row in found.rows})
+        ['lamp', 'ours']
+    """
+    config = PruneConfig() if config is None else config
+    where, observers = checked_arguments(model, train, val, test, config, loss_fn, metric, callbacks, device)
+    budget = _budget(config)
+    named = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    chosen, count = entrants(named, checked("ways", ways, Ways)), checked("seeds", seeds, Count)
+    if current().world > 1:
+        raise ConfigError("a contest runs in one process; start it without torchrun.")
+    if val is None and test is None:
+        raise ConfigError("a contest compares values on test or validation data: give `test`, or `val`.")
+    place = None if folder is None else path_of("folder", folder)
+    dense = working_copy(model, where, config)
+    loaders = [loader for loader in (train, val, test) if loader is not None]
+    told = {"the training loader": train, "the validation loader": val, "the test loader": test}
+    with streams.kept(), kept_carried(loaders), locked(place), lost_workers(told):
+        setting = Setting(
+            dense, train, val, test, config, where,
+            loss_fn=loss_fn, metric=metric, callbacks=observers, example_inputs=example_inputs,
+        )  # fmt: skip
+        identity = setting.identity(config)
+        found = Contest(command=command, rows=_known(place, identity, resume=resume))
+        setting.prepare()
+        setting.cost.select(
+            budget.metric, budget.share, alike(setting.cost), floor=config.floor, round_to=config.round_to
+        )
+        _describe(found, setting, budget, data_name)
+        runs = [(entrant, seed) for seed in range(config.seed, config.seed + count) for entrant in chosen]
+        here: Setting | None = None
+        for at, (entrant, seed) in enumerate(runs):
+            if found.find(entrant.name, entrant.words, seed) is not None:
+                continue
+            if here is None or here.config.seed != seed:
+                here = setting.sibling(replace(config, seed=seed), _ordered(train, seed - config.seed))
+            found.rows.append(_run(here, entrant, place, at + 1, len(runs), resume=resume))
+            if place is not None:
+                found.write(place, identity)
+                remove_checkpoint(_store(place, entrant, seed))
+        if place is not None:
+            found.write(place, identity)
+            remove_checkpoint(place / CHECKPOINT)
+            found.page = write_page(found, place / PAGE)
+    return found
+
+
+def _budget(config: PruneConfig) -> Budget:
+    """The target of all runs.
+
+    Raises:
+        TargetError: it is not a cost that every method can meet.
+    """
+    named = next(iter(config.target), None) if config.target is not None else "free"
+    if named not in COUNTED or config.granularity != "neuron":
+        what = "single connections" if config.granularity != "neuron" else f"target {named}"
+        raise TargetError(
+            f"a contest does not offer {what}: all methods must meet one cost that can be counted. Give macs=0.5 "
+            "or params=0.5."
+        )
+    found = parse_target(config.target)
+    assert found is not None
+    return found
+
+
+def _ordered(train: Iterable[Any], number: int) -> Iterable[Any]:
+    """The training data in the order of a seed; loaders of others draw from streams that are set by the seed."""
+    return train.seeded("contest", number) if number and isinstance(train, BatchLoader) else train
+
+
+def _known(place: Path | None, identity: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """Rows on file that need not be made again.
+
+    Raises:
+        RunError: they are of another contest, or there are some and nobody asked for them.
+    """
+    if place is None or not (place / BOOK).exists():
+        return []
+    if not resume:
+        raise RunError(f"{place} holds a contest. Go on with it by --resume, or choose another folder.")
+    before, rows = read_rows(place / BOOK)
+    check_same_run(place / BOOK, before, identity)
+    return [row for row in rows if row["failed"] is None]  # the cause of a failure may have been mended
+
+
+def _describe(found: Contest, setting: Setting, budget: Budget, data_name: str | None) -> None:
+    info = info_of(setting.train)
+    reference = setting.reference
+    assert reference is not None
+    found.dense = {
+        "value": reference.value,
+        "macs": setting.price.total,
+        "params": count_params(setting.dense),
+    }
+    found.metric, found.target = setting.metric.info, {budget.metric: budget.share}
+    found.steps = setting.steps(setting.config).total
+    found.split = "val" if setting.test is None else "test"
+    found.data = data_name or (info.name if info else "given loaders")
+    found.device, found.versions = device_name(setting.where), versions()
+    found.config = setting.config.to_dict()
+
+
+def _store(place: Path, entrant: Entrant, seed: int) -> Path:
+    """Folder for the checkpoints of a run."""
+    name = hashlib.sha256(f"{entrant.name}\n{entrant.words}".encode()).hexdigest()[:12]
+    return place / CHECKPOINT / f"{name}-{seed}"
+
+
+def _run(
+    setting: Setting, entrant: Entrant, place: Path | None, at: int, of: int, *, resume: bool
+) -> dict[str, Any]:
+    """One method with one seed, as a row."""
+    seed, began = setting.config.seed, time.monotonic()
+    row: dict[str, Any] = {
+        "method": entrant.name, "words": entrant.words, "rival": entrant.rival, "seed": seed, "value": None,
+        "macs": None, "params": None, "steps": {}, "seconds": None, "exact": None, "note": "", "failed": None,
+    }  # fmt: skip
+    said = {"method": entrant.name, "seed": seed}
+    setting.tell("entrant", step=at, total=of, **said)
+    store = None if place is None else _store(place, entrant, seed)
+    try:
+        if entrant.scope is not None:
+            bout = Bout(setting, entrant, store, resume=resume)
+            compact = bout.run()
+            row |= {"steps": bout.steps, "exact": bout.inexact, "note": bout.note}
+        else:
+            options = setting.config
+            if entrant.scores is not None:
+                options = replace(options, search=replace(options.search, scores=entrant.scores))
+            job = Job(setting, options)
+            job.open(store, resume=resume)
+            compact = job.run()
+            row |= {"steps": {**asdict(job.steps), "search": job.found.searched}}
+            row["exact"] = max(job.found.exactness.values())
+        if sum(row["steps"].values()) != setting.steps(setting.config).total:
+            raise RuntimeError(
+                f"{entrant.name} took {row['steps']} steps: a mistake in snnprune; please report it"
+            )
+        measured = setting.measure(compact)
+        assert measured is not None
+        row |= {"value": measured.value, "seconds": round(time.monotonic() - began, 1), **priced(setting, compact)}
+    except _FAILURES as error:
+        row["failed"] = str(error)
+    setting.tell("entrant", step=at, total=of, **said, ended=row)
+    return row

@@ -1,0 +1,150 @@
+"""What a contest's rows say: means, intervals over seeds, paired differences, and sentences that claim no more."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..measures import MetricInfo
+
+# Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom; beyond, `quantile` has a series
+_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+_Z = 1.959964
+Row = Mapping[str, Any]
+
+
+def quantile(freedom: int) -> float:
+    """Two-sided 95 % quantile of Student's t.
+
+    Args:
+        freedom: degrees of it, at least 1.
+
+    Returns:
+        To four digits. Source beyond 9: Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
+    """
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    z, n = _Z, freedom
+    first = (z**3 + z) / (4 * n)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    return z + first + second + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval; infinite for a single value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.inf
+    return mean, quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method's runs together.
+
+    Attributes:
+        name: of the method.
+        values: seed -> value of the metric.
+        macs: mean share of the dense MACs.
+        params: mean share of the dense params.
+        seconds: mean of a run.
+        failed: why there is no value, of the first seed that failed; else None.
+        note: what else is to be said of its runs; else empty.
+        rival: whether ours is held against it.
+    """
+
+    name: str
+    values: dict[int, float]
+    macs: float | None
+    params: float | None
+    seconds: float | None
+    failed: str | None
+    note: str
+    rival: bool
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Of the values, with the half-width of its interval."""
+        return interval(list(self.values.values()))
+
+
+def standings(rows: Sequence[Row], metric: MetricInfo) -> list[Standing]:
+    """One per method, the best first; those without a value last."""
+    names = dict.fromkeys(row["method"] for row in rows)
+    found = [_of(name, [row for row in rows if row["method"] == name]) for name in names]
+    sign = -1 if metric.higher_is_better else 1
+    return sorted(found, key=lambda s: sign * s.mean[0] if s.values else math.inf)
+
+
+def _of(name: str, rows: Sequence[Row]) -> Standing:
+    done = [row for row in rows if row["failed"] is None]
+
+    def mean(key: str) -> float | None:
+        return statistics.fmean(row[key] for row in done) if done else None
+
+    failed = next((row["failed"] for row in rows if row["failed"] is not None), None)
+    note = next((row["note"] for row in rows if row["note"]), "")
+    values = {row["seed"]: row["value"] for row in done}
+    return Standing(name, values, mean("macs"), mean("params"), mean("seconds"), failed, note, rows[0]["rival"])
+
+
+def paired(ours: Standing, other: Standing, metric: MetricInfo) -> list[float]:
+    """By how much ours is better, seed by seed, in the metric's own units."""
+    return [metric.lost(ours.values[s], other.values[s]) for s in ours.values if s in other.values]
+
+
+def verdict(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> str:
+    """How ours stands against the best rival, in a sentence that claims no more than the seeds show."""
+    own = next((s for s in found if s.name == ours and s.values), None)
+    rivals = [s for s in found if s.rival and s.values]
+    if own is None or not rivals:
+        return (
+            "There is no rival to hold ours against."
+            if own
+            else "Ours has no result, so nothing can be said of it."
+        )
+    best = rivals[0]
+    pairs = paired(own, best, metric)
+    if not pairs:
+        return f"Ours and the best rival, {best.name}, share no seed, so nothing can be said of them."
+    mean, half = interval(pairs)
+    unit = " points" if metric.percent else ""
+    by = f"{metric.difference(mean)}{unit}"
+    if len(pairs) < 2:
+        return f"One seed: ours less the best rival, {best.name}, is {by}, and says nothing of other seeds."
+    bounds = (
+        f"95 % interval {metric.difference(mean - half)} to {metric.difference(mean + half)}, {len(pairs)} seeds"
+    )
+    if abs(mean) <= half:
+        level = f"ours less the best rival, {best.name}, is {by}"
+        return f"Level: {level}, and the difference's interval holds 0 ({bounds})."
+    word, size = "ahead of" if mean > 0 else "behind", metric.difference(abs(mean)).lstrip("+")
+    return f"Ours is {word} the best rival, {best.name}, by {size}{unit} ({bounds})."
+
+
+HEAD = ("method", "metric", "ours less it", "MACs", "params", "s")
+
+
+def table(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> list[tuple[str, ...]]:
+    """Cells of the table, in the order of `HEAD`."""
+    own = next((s for s in found if s.name == ours and s.values), None)
+    rows = []
+    for one in found:
+        if not one.values:
+            rows.append((one.name, "failed", "", "", "", ""))
+            continue
+        mean, half = one.mean
+        more = "" if math.isinf(half) else f" ± {metric.difference(half).lstrip('+')}"
+        gap = ""
+        if own is not None and one is not own and (pairs := paired(own, one, metric)):
+            between, width = interval(pairs)
+            gap = metric.difference(between)
+            gap += "" if math.isinf(width) else f" ± {metric.difference(width).lstrip('+')}"
+        shares = [f"{share:.3f}" if share is not None else "" for share in (one.macs, one.params)]
+        rows.append(
+            (one.name, f"{metric.text(mean)}{more} ({len(one.values)})", gap, *shares, f"{one.seconds:.0f}")
+        )
+    return rows

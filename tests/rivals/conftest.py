@@ -1,0 +1,74 @@
+"""Shared by the tests of contests: a small network, its data, and a way to press Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import snnprune
+from snnprune.data import ArrayLoader, DataInfo
+
+CONFIG = snnprune.PruneConfig(target={"macs": 0.5}, epochs=2, lr=0.02, round_to=1)
+
+
+class Net(nn.Module):
+    """Batch norm, a residual add, a flattened map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 10, 3, padding=1), nn.BatchNorm2d(10)
+        self.inner, self.outer = nn.Conv2d(10, 12, 1), nn.Conv2d(12, 10, 1)
+        self.head = nn.Linear(10 * 4, 3)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.conv(x)))
+        x = x + self.outer(F.relu(self.inner(x)))
+        return self.head(F.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+def arrays(count: int, content: int, **options) -> ArrayLoader:
+    generator = torch.Generator().manual_seed(content)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    images = torch.randint(0, 120, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images[torch.arange(count), 0, labels * 2 + 1] += 90
+    info = DataInfo("stripes", (1, 8, 8), ("a", "b", "c"), (0.3,), (0.2,))
+    return ArrayLoader(images, labels, info, batch_size=16, **options)
+
+
+@pytest.fixture
+def data():
+    return arrays(96, 0, shuffle=True, seed=3), arrays(48, 1), arrays(64, 2)
+
+
+@pytest.fixture
+def model() -> Net:
+    torch.manual_seed(0)
+    made = Net()
+    nn.init.uniform_(made.norm.weight, 0.5, 1.5)
+    return made.eval()
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal; in processes in the background it is ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def stop_at(monkeypatch, stage: type, call: int) -> None:
+    """Press Ctrl-C at the beginning of a stage's n-th step."""
+    original, count = stage.train_step, [0]
+
+    def train_step(self, batch):
+        count[0] += 1
+        if count[0] == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch)
+
+    monkeypatch.setattr(stage, "train_step", train_step)

@@ -1,0 +1,366 @@
+"""A contest: equal steps, equal batches, one target; resumed to the same end; failures in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import snnprune
+from rivals.conftest import CONFIG, arrays, stop_at
+from snnprune.errors import ConfigError, RunError, TargetError
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
+from snnprune.rivals import bout
+
+TOTAL = 12  # steps: 2 epochs of 6 batches
+
+
+def values(found):
+    return {(row["method"], row["seed"]): (row["value"], row["macs"], row["steps"]) for row in found.rows}
+
+
+def test_everybody_takes_the_same_steps_and_meets_the_target(model, data, monkeypatch):
+    train, val, test = data
+    before = copy.deepcopy(model.state_dict())
+    taken = {"search": 0, "recover": 0}
+    for stage in (SearchStage, RecoverStage):
+        original = stage.train_step
+
+        def train_step(self, batch, original=original):
+            taken[self.name] += 1
+            return original(self, batch)
+
+        monkeypatch.setattr(stage, "train_step", train_step)
+    ended = []
+
+    def tell(event):
+        if event.stage == "entrant" and "ended" in event.values:
+            ended.append((event.values["ended"], dict(taken)))
+            taken.update(search=0, recover=0)
+
+    found = snnprune.contest(
+        model, train, val, CONFIG, methods=["all"], ways="both", seeds=1, test=test, callbacks=[tell]
+    )
+    assert len(ended) == len(found.rows) == 3 + 3 * 8 + 2 * 2
+    for row, steps in ended:
+        assert row["failed"] is None, row
+        assert sum(row["steps"].values()) == TOTAL == found.steps
+        assert steps["recover"] == row["steps"]["recover"]
+        assert steps["search"] == row["steps"].get("search", 0)
+        looked = row["method"].startswith(("taylor", "hessian", "ours", "free"))
+        assert (row["steps"]["probe"] > 0) == looked, row
+        assert (row["steps"].get("sparse", 0) > 0) == ("sparse" in row["method"])
+        assert 0.35 < row["macs"] <= 0.5, row
+        assert row["exact"] < 1e-9, row
+        assert row["note"] == ""
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()), (
+        "the caller's model is left alone"
+    )
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_methods_of_a_seed_see_the_same_batches_and_seeds_others(model, data, monkeypatch):
+    train, val, test = data
+    seen = []
+    original = RecoverStage.train_step
+
+    def train_step(self, batch):
+        seen[-1].append(batch[1].tolist())
+        return original(self, batch)
+
+    def tell(event):
+        if event.stage == "entrant" and "ended" not in event.values:
+            seen.append([])
+
+    monkeypatch.setattr(RecoverStage, "train_step", train_step)
+    snnprune.contest(
+        model, train, val, CONFIG, methods=["l1", "random"], ways="both", seeds=2, test=test, callbacks=[tell]
+    )
+    assert len(seen) == 12
+    assert all(len(run) == TOTAL for run in seen)
+    assert all(run == seen[0] for run in seen[:6])
+    assert all(run == seen[6] for run in seen[6:])
+    assert seen[0] != seen[6]
+
+
+def test_the_same_contest_again_is_the_same(model, data):
+    train, val, test = data
+    options = {"methods": ["ours", "random", "taylor"], "seeds": 2, "test": test}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one = snnprune.contest(model, train, val, CONFIG, **options)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers go on as they were"
+    torch.manual_seed(77)
+    other = snnprune.contest(model, train, val, CONFIG, **options)
+    assert values(one) == values(other)
+    single = snnprune.contest(model, train, val, CONFIG, methods=["taylor"], seeds=1, test=test)
+    assert values(single).items() <= values(one).items(), "who else takes part changes nothing"
+
+
+@pytest.mark.parametrize(("ways", "call"), [("our-surgery", 7), ("our-surgery", 19), ("as-they-are", 17)])
+def test_stopped_and_gone_on_with_is_as_if_never_stopped(model, data, tmp_path, monkeypatch, ways, call):
+    train, val, test = data
+    methods = ["norm", "taylor"]
+    options = {"methods": methods, "ways": ways, "seeds": 1, "test": test}
+    whole = snnprune.contest(model, train, val, CONFIG, folder=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, call)
+        with pytest.raises(KeyboardInterrupt):
+            snnprune.contest(model, train, val, CONFIG, folder=tmp_path / "cut", **options)
+    assert list((tmp_path / "cut" / "checkpoint").rglob("state.pt"))
+    steps = [0]
+    original = RecoverStage.train_step
+
+    def train_step(self, batch):
+        steps[0] += 1
+        return original(self, batch)
+
+    monkeypatch.setattr(RecoverStage, "train_step", train_step)
+    again = snnprune.contest(model, train, val, CONFIG, folder=tmp_path / "cut", resume=True, **options)
+    assert values(again) == values(whole)
+    every = sum(row["steps"]["recover"] for row in whole.rows)
+    assert steps[0] == every - call, "what was done, the step in which it was stopped too, is not done again"
+    assert {p.name for p in (tmp_path / "cut").iterdir()} == {"contest.json", "contest.html"}
+    steps[0] = 0
+    more = snnprune.contest(
+        model, train, val, CONFIG, folder=tmp_path / "cut", resume=True, **{**options, "methods": [*methods, "l2"]}
+    )
+    assert len(more.rows) > len(whole.rows)
+    assert values(whole).items() <= values(more).items()
+    assert steps[0] == TOTAL * (len(more.rows) - len(whole.rows)), "only who came new has run"
+
+
+def test_a_book_of_another_contest_is_refused(model, data, tmp_path):
+    train, val, test = data
+    options = {"methods": ["norm"], "seeds": 1, "test": test, "folder": tmp_path / "a"}
+    snnprune.contest(model, train, val, CONFIG, **options)
+    with pytest.raises(RunError, match="holds a contest"):
+        snnprune.contest(model, train, val, CONFIG, **options)
+    with pytest.raises(RunError, match="lr was"):
+        snnprune.contest(model, train, val, replace(CONFIG, lr=0.03), resume=True, **options)
+    book = tmp_path / "a" / "contest.json"
+    content = json.loads(book.read_text())
+    content["rows"][0]["value"] = "high"
+    book.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="malformed"):
+        snnprune.contest(model, train, val, CONFIG, resume=True, **options)
+
+
+def test_an_own_metric_decides_and_the_test_data_are_looked_at_once_a_run(model, data):
+    train, val, test = data
+    looks = []
+
+    def error(network, loader):
+        looks.append(len(loader.labels) == len(test.labels))
+        return sum((network(x).argmax(1) != y).sum().item() for x, y in loader) / 64
+
+    error.higher_is_better = False
+    found = snnprune.contest(
+        model, train, val, CONFIG, methods=["norm", "l2"], ways="both", seeds=2, test=test, metric=error
+    )
+    assert found.metric.name == "error"
+    assert not found.metric.higher_is_better
+    assert sum(looks) == 1 + len(found.rows)
+    order = [s.mean[0] for s in found.standings]
+    assert order == sorted(order)
+
+
+def test_a_function_of_ones_own_and_a_loss_of_ones_own(model):
+    batches = [(torch.randn(8, 1, 8, 8), torch.randn(8, 3)) for _ in range(6)]
+
+    def distance(network, batch):
+        return F.mse_loss(network(batch[0]), batch[1])
+
+    def backwards(network, groups):
+        return {g.id: -torch.arange(g.size) for g in groups}
+
+    found = snnprune.contest(
+        model, batches, batches, CONFIG, methods=["ours", backwards, "hessian"], ways="both", seeds=1,
+        loss_fn=distance,
+    )  # fmt: skip
+    assert found.split == "val"
+    assert {row["method"] for row in found.rows} >= {"backwards", "hessian", "hessian, as it is, local"}
+    assert all(row["failed"] is None for row in found.rows), found
+    assert found.metric.higher_is_better is False
+
+
+class Constant(nn.Module):
+    """The number of channels stands in the code, where torch-pruning does not find it; no batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.hidden, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(32, 20), nn.Linear(20, 3)
+
+    def forward(self, x):
+        x = F.adaptive_avg_pool2d(F.relu(self.conv(x)), 2)
+        return self.head(F.relu(self.hidden(torch.reshape(x, (-1, 8 * 4)))))
+
+
+class Padded(nn.Module):
+    """A shortcut that is padded with zero channels, of which torch-pruning shifts no indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3, padding=1), nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(F.pad(x, (0, 0, 0, 0, 2, 2)) + self.second(x))
+        return self.head(x.mean((2, 3)))
+
+
+class Normed(nn.Module):
+    """A layer norm reads the channels of a stream: torch-pruning cuts them all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(64, 12), nn.LayerNorm(12)
+        self.hidden, self.head = nn.Linear(12, 20), nn.Linear(20, 3)
+
+    def forward(self, x):
+        return self.head(F.relu(self.hidden(self.norm(self.first(x.flatten(1))))))
+
+
+def test_a_rival_that_cannot_build_or_judge_says_so_and_the_others_go_on(data):
+    train, val, test = data
+    torch.manual_seed(0)
+    config = replace(CONFIG, target={"params": 0.6})
+    found = snnprune.contest(
+        Constant().eval(), train, val, config, methods=["ours", "l2", "bn-scale"], ways="both", seeds=2, test=test
+    )
+    rows = {row["method"]: row for row in found.rows}
+    assert "leaves a network that does not run" in rows["l2, as it is, local"]["failed"]
+    assert "says nothing of any group" in rows["bn-scale"]["failed"]
+    assert rows["ours"]["failed"] is None
+    assert rows["l2"]["failed"] is None
+    assert rows["l2"]["params"] <= 0.6
+    text = str(found)
+    assert "bn-scale failed: scores=bn-scale says nothing" in text
+    assert "l2" in found.verdict
+
+
+def as_they_are(model, data, target):
+    train, val, test = data
+    config = replace(CONFIG, target=target)
+    found = snnprune.contest(model, train, val, config, methods=["l2"], ways="both", seeds=1, test=test)
+    return {row["method"]: row for row in found.rows}
+
+
+def test_where_its_pruner_fails_the_row_has_its_words(data):
+    torch.manual_seed(0)
+    rows = as_they_are(Padded().eval(), data, {"macs": 0.5})
+    assert rows["l2"]["exact"] < 1e-10
+    for scope in ("local", "global"):
+        why = rows[f"l2, as it is, {scope}"]["failed"]
+        assert why.startswith("torch-pruning's pruner fails on this network (IndexError: ")
+
+
+def test_a_removal_that_is_not_exact_is_told(data):
+    torch.manual_seed(0)
+    rows = as_they_are(Normed().eval(), data, {"params": 0.6})
+    assert rows["l2"]["exact"] < 1e-10
+    assert rows["l2"]["note"] == ""
+    for scope in ("local", "global"):
+        row = rows[f"l2, as it is, {scope}"]
+        assert row["failed"] is None
+        assert row["exact"] > 1e-3
+        assert row["note"].startswith("its removal is not exact: the outputs differ by up to ")
+
+
+def test_without_torch_pruning_its_rows_say_what_is_missing(model, data, monkeypatch, tmp_path):
+    train, val, test = data
+    options = {"methods": ["norm", "l2"], "ways": "both", "seeds": 1, "test": test, "folder": tmp_path / "a"}
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch_pruning", None)
+        found = snnprune.contest(model, train, val, CONFIG, **options)
+    rows = {row["method"]: row["failed"] for row in found.rows}
+    assert rows.pop("norm") is None
+    assert len(rows) == 3
+    assert all("torch-pruning cannot be imported" in why for why in rows.values())
+    again = snnprune.contest(model, train, val, CONFIG, resume=True, **options)
+    assert [row["failed"] for row in again.rows] == [None] * 4, "what has failed is tried again"
+    assert again.rows[0] == found.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": {"drop": 0.01}}, "target drop"),
+        ({"target": {"latency": 0.5}}, "target latency"),
+        ({"target": None}, "target free"),
+        ({"target": {"params": 0.5}, "granularity": "connection"}, "single connections"),
+        ({"target": {"macs": 0.01}}, "macs=0.01"),
+    ],
+)
+def test_targets_that_not_all_can_meet_are_refused(model, data, changes, message):
+    train, val, test = data
+    with pytest.raises(TargetError, match=message):
+        snnprune.contest(model, train, val, replace(CONFIG, **changes), methods=["norm"], test=test)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds=0"),
+        ({"ways": "sideways"}, "ways='sideways'"),
+        ({"methods": "nobody"}, "method 'nobody' is unknown"),
+        ({"test": None, "val": None}, "give `test`, or `val`"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(model, data, options, message):
+    train, val, test = data
+    given = {"val": val, "test": test, **options}
+    with pytest.raises(ConfigError, match=message):
+        snnprune.contest(model, train, given.pop("val"), CONFIG, **given)
+
+
+@pytest.mark.pages
+def test_the_page_needs_nothing_but_itself(model, data, tmp_path):
+    train, val, test = data
+    found = snnprune.contest(
+        model, train, val, CONFIG, methods=["ours", "l2", "bn-scale"], seeds=2, test=test, folder=tmp_path,
+        data_name="<b>stripes</b>", command="snnprune contest x.pt",
+    )  # fmt: skip
+    assert found.page == tmp_path / "contest.html"
+    text = found.page.read_text()
+    assert found.verdict.replace("'", "&#x27;") in text
+    assert "<svg" in text
+    assert "<script" not in text
+    assert "&lt;b&gt;stripes" in text
+    assert "snnprune contest x.pt" in text
+    for row in found.rows:
+        assert f"<td>{found.metric.text(row['value'])}</td>" in text
+
+
+def test_an_untrained_order_is_that_of_the_seed():
+    """The loader of a seed is another order of the same data, and of seed 0 the loader itself."""
+    loader = arrays(32, 0, shuffle=True, seed=3)
+    one, other = (torch.cat([y for _, y in loader.seeded("contest", n).batches(0)]) for n in (1, 2))
+    plain = torch.cat([y for _, y in loader.batches(0)])
+    assert sorted(one.tolist()) == sorted(other.tolist()) == sorted(plain.tolist())
+    assert not torch.equal(one, other)
+    assert loader.seed == 3
+
+
+def test_what_the_caller_has_frozen_stays_frozen_in_their_networks_too(model, data, monkeypatch):
+    train, val, test = data
+    model.conv.weight.requires_grad_(False)
+    seen = []
+    original = bout.recover
+
+    def recover(compact, *args, **options):
+        before = compact.conv.weight.clone()
+        original(compact, *args, **options)
+        seen.append((compact.inner.weight.requires_grad, torch.equal(before, compact.conv.weight)))
+
+    monkeypatch.setattr(bout, "recover", recover)
+    found = snnprune.contest(model, train, val, CONFIG, methods=["taylor"], ways="as-they-are", seeds=1, test=test)
+    assert seen == [(True, True)] * 2, found
+    assert not model.conv.weight.requires_grad

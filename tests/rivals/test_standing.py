@@ -1,0 +1,103 @@
+"""What is said of rows: quantiles, intervals, pairs of seeds, and sentences that claim no more than they show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from snnprune.measures import ACCURACY, LOSS
+from snnprune.rivals.book import Contest
+from snnprune.rivals.standing import interval, quantile, standings, table, verdict
+
+
+def row(method, seed, value, *, rival=True, failed=None, note="", **more):
+    filled = {"macs": 0.4, "params": 0.3, "seconds": 2.0} if failed is None else dict.fromkeys(
+        ("macs", "params", "seconds")
+    )  # fmt: skip
+    return {
+        "method": method, "words": "", "rival": rival, "seed": seed, "value": value, **filled, "steps": {},
+        "exact": None, "note": note, "failed": failed, **more,
+    }  # fmt: skip
+
+
+def rows(ours, **rivals):
+    found = [row("ours", seed, value, rival=False) for seed, value in enumerate(ours)]
+    return found + [row(name, s, v) for name, values in rivals.items() for s, v in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("freedom", "wanted"),
+    [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (10, 2.228), (14, 2.145), (30, 2.042), (1000, 1.962)],
+)
+def test_quantiles_are_those_of_the_tables(freedom, wanted):
+    assert quantile(freedom) == pytest.approx(wanted, abs=6e-4)
+
+
+def test_an_interval_by_hand():
+    assert interval([3.0]) == (3.0, math.inf)
+    mean, half = interval([1.0, 2.0, 4.0])
+    assert mean == pytest.approx(7 / 3)
+    assert half == pytest.approx(4.3027 * math.sqrt(7 / 3) / math.sqrt(3), rel=1e-4)
+
+
+def test_the_best_is_first_whichever_way_is_better():
+    some = rows([0.5, 0.6], low=[0.1, 0.2], high=[0.9, 0.8])
+    assert [s.name for s in standings(some, ACCURACY)] == ["high", "ours", "low"]
+    assert [s.name for s in standings(some, LOSS)] == ["low", "ours", "high"]
+    failed = [*some, row("dead", 0, None, failed="it cannot")]
+    assert standings(failed, ACCURACY)[-1].failed == "it cannot"
+
+
+def test_ahead_behind_and_level():
+    found = verdict(
+        standings(rows([0.90, 0.92, 0.91], l2=[0.80, 0.83, 0.80], l1=[0.1, 0.2, 0.3]), ACCURACY), ACCURACY
+    )
+    assert found.startswith("Ours is ahead of the best rival, l2, by 10.00 points")
+    assert "3 seeds" in found
+    found = verdict(standings(rows([0.80, 0.83, 0.80], l2=[0.90, 0.92, 0.91]), ACCURACY), ACCURACY)
+    assert found.startswith("Ours is behind the best rival, l2, by 10.00 points")
+    found = verdict(standings(rows([0.80, 0.93, 0.80], l2=[0.90, 0.82, 0.85]), ACCURACY), ACCURACY)
+    assert found.startswith("Level: ours less the best rival, l2, is -1.33 points")
+    assert "interval holds 0" in found
+    found = verdict(standings(rows([0.2, 0.21, 0.2], l2=[0.9, 0.92, 0.91]), LOSS), LOSS)
+    assert found.startswith("Ours is ahead of the best rival, l2, by 0.7067 (")
+
+
+def test_one_seed_has_no_interval():
+    found = standings(rows([0.9], l2=[0.8]), ACCURACY)
+    assert verdict(found, ACCURACY) == (
+        "One seed: ours less the best rival, l2, is +10.00 points, and says nothing of other seeds."
+    )
+    cells = {line[0]: line for line in table(found, ACCURACY)}
+    assert cells["ours"][1:3] == ("90.00% (1)", "")
+    assert cells["l2"][1:3] == ("80.00% (1)", "+10.00")
+
+
+def test_pairs_are_formed_by_seed():
+    found = [row("ours", 0, 0.9, rival=False), row("ours", 2, 0.5, rival=False)]
+    found += [row("l2", 2, 0.4), row("l2", 0, 0.85), row("l2", 1, 0.99)]
+    cells = {line[0]: line for line in table(standings(found, ACCURACY), ACCURACY)}
+    gap = interval([0.05, 0.1])
+    assert cells["l2"][2] == f"+7.50 ± {100 * gap[1]:.2f}"
+    assert cells["l2"][1].endswith("(3)")
+
+
+def test_free_scales_and_norms_are_no_rivals():
+    found = [*rows([0.9, 0.9]), row("free scales", 0, 0.95, rival=False), row("free scales", 1, 0.95, rival=False)]
+    assert verdict(standings(found, ACCURACY), ACCURACY) == "There is no rival to hold ours against."
+    found = standings([row("l2", 0, 0.9)], ACCURACY)
+    assert verdict(found, ACCURACY) == "Ours has no result, so nothing can be said of it."
+    assert table(found, ACCURACY)[0][2] == ""
+
+
+def test_failures_and_notes_are_told_in_words():
+    found = Contest(
+        rows=[*rows([0.9, 0.8], l2=[0.7, 0.8]), row("fpgm", 0, None, failed="no such layer"),
+              row("lamp", 0, 0.5, note="its removal is not exact")]
+    )  # fmt: skip
+    text = str(found)
+    assert "fpgm failed: no such layer" in text
+    assert "lamp: its removal is not exact" in text
+    assert text.splitlines()[0].split() == ["method", "accuracy", "ours", "less", "it", "MACs", "params", "s"]
+    assert ("fpgm", "failed", "", "", "", "") in found.table()

@@ -1,0 +1,97 @@
+"""torch-pruning's own pruner: the ratio that meets a cost, what it removed, and what is not exact."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from snnprune.criteria.foreign import importance_of
+from snnprune.errors import CriterionError
+from snnprune.metrics import count_params
+from snnprune.rivals.theirs import DEEPEST, Way, _ratios, fit, inexactness, learn_sparsely_
+
+X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def way(name="l2", **options):
+    return Way(lambda: importance_of(name), ignored=("head",), **options)
+
+
+def test_the_ratio_of_a_cost_that_falls():
+    low, high = _ratios(lambda ratio: 1 - ratio, 0.3)
+    assert low < 0.7 <= high
+    assert high - low == pytest.approx(DEEPEST / 4096)
+
+
+def test_the_ratio_of_a_cost_that_rises_again():
+    """Beyond 0.6 a ranking over all layers would empty one, which is then left whole."""
+    low, high = _ratios(lambda ratio: 1 - ratio if ratio < 0.6 else 0.99, 0.5)
+    assert 0.5 - 1e-3 < low < 0.5 <= high < 0.5 + 1e-3
+    with pytest.raises(CriterionError, match="leaves 40 or more, at every ratio"):
+        _ratios(lambda ratio: max(40.0, 100 - 100 * ratio), 30)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_what_is_left_says_which_channels_went(model, scope):
+    before = copy.deepcopy(model.state_dict())
+    small, left = fit(way(scope=scope), model, X, count_params, 0.5 * count_params(model))
+    assert 0.3 < count_params(small) / count_params(model) <= 0.5
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert len(left["outer"]) == small.outer.in_channels < 12
+    kept = torch.tensor(left["inner"])
+    assert torch.equal(small.norm.weight, model.norm.weight[kept])
+    columns = torch.tensor(left["head"])
+    assert torch.equal(small.head.weight, model.head.weight[:, columns])
+    assert inexactness(model, small, left, X) < 1e-10
+    wrong = {**left, "inner": sorted(set(range(10)) - set(left["inner"]))[: len(left["inner"])] or [0]}
+    assert inexactness(model, small, wrong, X) > 1e-3
+    with torch.no_grad():
+        small.head.weight[0, 0] += 1
+    assert inexactness(model, small, left, X) > 1e-3
+
+
+def test_a_cost_out_of_reach(model):
+    with pytest.raises(CriterionError, match="Ask for a larger target"):
+        fit(way(), model, X, count_params, 5)
+
+
+@pytest.mark.parametrize(("sparse", "name"), [("bn", "bn-scale"), ("group", "l2")])
+def test_sparse_learning_shrinks_what_it_should(model, sparse, name):
+    batches = [(X, torch.tensor([0, 1, 2, 0]))] * 10
+
+    def nothing(network, batch):
+        return 0 * network(batch[0]).sum()
+
+    other = copy.deepcopy(model)
+    learn_sparsely_(way(name, sparse=sparse, reg=0.1), model, X, batches, nothing, lr=0.1, steps=10)
+    if sparse == "bn":
+        assert model.norm.weight.abs().sum() < 0.95 * other.norm.weight.abs().sum()
+    else:
+        assert model.inner.weight.square().sum() < 0.99 * other.inner.weight.square().sum()
+    assert torch.equal(model.head.bias, other.head.bias)
+    assert not model.training
+
+
+def test_a_network_that_its_graph_cannot_follow():
+    class Lost(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            with torch.no_grad():  # its graph is made of gradients' functions
+                return self.b(self.a(x))
+
+    with pytest.raises(CriterionError, match="torch-pruning's pruner"):
+        fit(way(), Lost().eval(), torch.randn(2, 4), count_params, 20)
+
+
+def test_a_random_order_is_that_of_its_seed_at_every_ratio(model):
+    found = []
+    for before, seed in ((1, 7), (2, 7), (2, 8)):
+        torch.manual_seed(before)
+        found.append(fit(way("random", seed=seed), model, X, count_params, 0.5 * count_params(model))[1])
+    assert found[0] == found[1] != found[2]
