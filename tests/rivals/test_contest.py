@@ -336,7 +336,7 @@ def test_the_page_needs_nothing_but_itself(model, data, tmp_path):
     assert "&lt;b&gt;stripes" in text
     assert "snnprune contest x.pt" in text
     for row in found.rows:
-        assert f"<td>{found.metric.text(row['value'])}</td>" in text
+        assert f">{found.metric.text(row['value'])}</td>" in text
 
 
 def test_an_untrained_order_is_that_of_the_seed():
