@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +62,24 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 def command(model: str = "digits.pt", data: str = "digits", *more: str) -> list[str]:
     return ["optimize", model, "--data", data, "--epochs", "1", "--device", "cpu", *more]
+
+
+def on_a_terminal(words: list[str], **env: str) -> bytes:
+    """What a command writes to a terminal."""
+    parent, child = pty.openpty()
+    code = "from snnprune.cli.main import main; main()"
+    variables = {**os.environ, **env}
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=child, stderr=child, env=variables)
+    os.close(child)
+    found = b""
+    while True:
+        try:
+            part = os.read(parent, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        found += part
+    os.close(parent)
+    assert process.wait() == 0, found
+    return found

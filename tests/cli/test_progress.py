@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-import sys
-
 import pytest
 
-from cli.conftest import ARCH, command
+from cli.conftest import ARCH, command, on_a_terminal
 from snnprune.cli import progress
 from snnprune.cli.progress import Display
 from snnprune.learner import Event
-
-
-def on_a_terminal(words: list[str], **env: str) -> bytes:
-    """What a command writes to a terminal."""
-    parent, child = pty.openpty()
-    code = "from snnprune.cli.main import main; main()"
-    variables = {**os.environ, **env}
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=child, stderr=child, env=variables)
-    os.close(child)
-    found = b""
-    while True:
-        try:
-            part = os.read(parent, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        found += part
-    os.close(parent)
-    assert process.wait() == 0, found
-    return found
 
 
 def test_a_dumb_terminal_gets_lines_without_control_characters(here):

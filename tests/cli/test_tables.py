@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import torch
 from conftest import compared
 from rich.cells import cell_len
 
-from cli.conftest import ARCH
+from cli.conftest import ARCH, on_a_terminal
 from snnprune.cli import show
 from snnprune.cli.main import run
 from snnprune.cli.show import PlainConsole
@@ -126,22 +123,7 @@ def build():
 
 def test_on_a_real_terminal_of_80_columns(here):
     """What a terminal gets: names whole, and no line that is longer than it but of one name."""
-    parent, child = pty.openpty()
-    code = "from snnprune.cli.main import main; main()"
-    env = {**os.environ, "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
-    words = [sys.executable, "-c", code, "inspect", "digits.pt", *ARCH, "--target", "params=0.3"]
-    process = subprocess.Popen(words, stdout=child, stderr=child, env=env)
-    os.close(child)
-    raw = b""
-    while True:
-        try:
-            part = os.read(parent, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        raw += part
-    os.close(parent)
-    assert process.wait() == 0, raw
+    words = ["inspect", "digits.pt", *ARCH, "--target", "params=0.3"]
+    raw = on_a_terminal(words, COLUMNS="80", TERM="xterm", NO_COLOR="1")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", raw.decode())
     assert all(name in text for name in ("features.0", "hidden"))
