@@ -48,7 +48,7 @@ def test_the_budget_is_met_by_exact_zeros_after_the_recovery(result):
     found = {n: int(result.model.get_parameter(n).count_nonzero()) for n in layers}
     assert found == layers, "zeros stayed zeros, and nothing else became one"
     assert report.exactness["remove"] < 1e-12
-    assert "params that are not 0" in str(report)
+    assert "parameters that are not 0" in str(report)
 
 
 def test_files_hold_the_values_and_one_bit_a_weight(result, tmp_path):
