@@ -197,7 +197,7 @@ def test_channels_follow_who_asks_and_else_all_files(tmp_path):
     assert grey.train.info.shape[0] == len(grey.train.info.mean) == 1
     with pytest.raises(DataError, match="channels=2"):
         loaded(str(tmp_path), channels=2)
-    with pytest.raises(DataError, match="digits has images of 1 channels; channels=3"):
+    with pytest.raises(DataError, match="digits has images of 1 channel; channels=3"):
         loaded("digits", channels=3)
     write_images(tmp_path / "mini", {"a": 6, "b": 6})
     assert load_data("mini-imagenet", tmp_path / "mini", image_size=8, channels=1).train.info.shape == (1, 8, 8)

@@ -129,7 +129,7 @@ def test_one_value_serves_all_channels():
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        ((0.1, 0.2), None, "--mean has 2 values for images of 1 channels"),
+        ((0.1, 0.2), None, "--mean has 2 values for images of 1 channel"),
         (None, (1, 1, 1), "--std has 3 values"),
         (None, (0.0,), "positive"),
         (None, (-1.0,), "positive"),
