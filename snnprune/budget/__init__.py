@@ -1,6 +1,6 @@
 """What a set of kept neurons costs, the selection that meets a target, and what targets there are."""
 
-from .blocks import rounding_step
+from .blocks import ROUND_TO, rounding_step
 from .costs import COUNTED, Columns, Counted, Metric
 from .demands import demands_of
 from .model import CostModel, NeuronScores, Selection
@@ -11,6 +11,7 @@ from .widths import Bounds, Widths, read_widths, widths_of
 
 __all__ = [
     "COUNTED",
+    "ROUND_TO",
     "SLACK",
     "Bounds",
     "Budget",

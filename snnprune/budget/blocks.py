@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from ..graph import NeuronGroup
 
+ROUND_TO = 8  # channels, of which fast kernels need a multiple; the default wherever a network is cut
+
 
 def parts_of(group: NeuronGroup) -> list[NDArray[np.int64]]:
     """Neurons of every layer that holds only some of the group's; every set once."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..budget import Widths, read_target
+from ..budget import ROUND_TO, Widths, read_target
 from ..criteria import is_criterion, label_of, words_of
 from ..errors import ConfigError, TargetError
 from ..measures.metric import code_of
@@ -100,7 +100,7 @@ class PruneConfig:
     freeze_norm: bool = option(False, "keep batch-norm statistics as they are.")
     floor: Share = option(0.1, "least kept share of every group under a budget.")
     round_to: Count = option(
-        8,
+        ROUND_TO,
         "under a budget keep multiples of this many channels; 1 keeps any number. Groups less than four times "
         "as wide keep multiples of a smaller power of two. Without a meaning for connections and in the free "
         "mode.",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..budget import Budget, CostModel, Counted, Metric, read_widths
+from ..budget import ROUND_TO, Budget, CostModel, Counted, Metric, read_widths
 from ..criteria import is_criterion, judge
 from ..criteria.names import NORM
 from ..errors import ConfigError
@@ -217,7 +217,7 @@ def attach(
     switcher: ScoreSource | None = "switcher+offset",
     start: Start = "post-training",
     floor: float = 0.1,
-    round_to: int = 1,
+    round_to: int = ROUND_TO,
     width: Sequence[str] | Mapping[str, float | str] = (),
     uniform: Sequence[str] = (),
     keep: Sequence[str] = (),
@@ -242,7 +242,7 @@ def attach(
             by hand with `set_scales`.
         start: `post-training` keeps the trained function; `fresh` is the papers' start.
         floor: least kept share of every group under a budget, in [0, 1].
-        round_to: keep multiples of this many channels.
+        round_to: under a budget keep multiples of this many channels, as a run does; 1 keeps any number.
         width: under a budget, shares or numbers of neurons that stay of the groups that patterns name, as for
             `PruneConfig`: `{"layer1.*": 0.75, "layer2": "<=48"}`.
         uniform: under a budget, patterns whose groups keep the same number of neurons, as for `PruneConfig`.

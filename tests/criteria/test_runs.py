@@ -68,7 +68,7 @@ def test_scores_many_orders_of_magnitude_apart_keep_their_order(batches):
 
 def test_norm_is_the_order_with_which_our_search_begins(batches):
     model = model_of()
-    with snnprune.attach(model, batches[0][0][:2], switcher="free") as gated:
+    with snnprune.attach(model, batches[0][0][:2], switcher="free", round_to=1) as gated:
         gated.set_budget({"macs": 0.5})
         wanted = {name: scales > 0 for name, scales in gated.scales.items()}
     result = snnprune.optimize(model, batches, batches, by("norm", floor=0.1))

@@ -59,7 +59,7 @@ def test_its_number_of_classes_can_be_demanded(monkeypatch):
         "resnet18",
         {"num_classes": 5, "head": {"at": "fc", "inside": "1", "bias": True}},
     )
-    with pytest.raises(ModelFileError, match="fits no torchvision classifier"):
+    with pytest.raises(ModelFileError, match="those of resnet18 with 5 outputs, not 6"):
         find_architecture(state, 6)
 
 
