@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from rivals.conftest import CONFIG, arrays, stop_at
+from contests.conftest import CONFIG, arrays, stop_at
 from snnprune.errors import ConfigError, RunError, TargetError
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import DIGITS
 
-from rivals.conftest import stop_at
+from contests.conftest import stop_at
 from snnprune.cli.main import run
 from snnprune.learner.recovering import RecoverStage
 from snnprune.registry import build
