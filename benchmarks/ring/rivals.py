@@ -16,8 +16,8 @@ from snnprune.criteria.foreign import importance_of, library
 from snnprune.criteria.gradients import put_gradients_
 from snnprune.learner import PruneConfig, TaskLoss, recover
 from snnprune.metrics import count_macs, count_params
-from snnprune.rivals.bout import SPARSE_SHARE
-from snnprune.rivals.theirs import DEEPEST, Way, fit, learn_sparsely_
+from snnprune.rivals.sparse import SPARSE_SHARE, learn_sparsely_
+from snnprune.rivals.theirs import DEEPEST, Way, fit
 
 IMPORTANCE = {
     "random": "random",

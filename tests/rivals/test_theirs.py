@@ -11,7 +11,8 @@ from torch import nn
 from snnprune.criteria.foreign import importance_of
 from snnprune.errors import CriterionError
 from snnprune.metrics import count_params
-from snnprune.rivals.theirs import DEEPEST, Way, _ratios, fit, inexactness, learn_sparsely_
+from snnprune.rivals.sparse import learn_sparsely_
+from snnprune.rivals.theirs import DEEPEST, Way, _ratios, fit, inexactness
 
 X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
