@@ -92,10 +92,10 @@ def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
 def test_streams_of_option_a_and_the_classifier_stay(ring, bout):
     task = ring.tasks.TASKS["resnet20"]
     knobs = {"scope": "local", "reg": 1e-3, "normalizer": "max"}
-    stay = ring.rivals._way(bout, "BN scale, sparse", task.make(), knobs).ignored
+    stay = ring.rivals.way_of(bout, "BN scale, sparse", task.make(), knobs).ignored
     assert {"conv1", "bn1", "layer1.0.conv2", "layer1.0.bn2"} <= set(stay)
     assert "layer1.0.conv1" not in stay
-    assert ring.rivals._way(bout, "L2", bout.dense, knobs).ignored == ("10",)
+    assert ring.rivals.way_of(bout, "L2", bout.dense, knobs).ignored == ("10",)
 
 
 def test_every_ablation_runs_within_the_budget(ring, bout):

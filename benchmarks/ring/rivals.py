@@ -128,7 +128,10 @@ def prepared(bout: Bout, name: str, knobs: dict[str, Any]) -> nn.Module:
     rival, total, model = RIVALS[name], bout.task.steps, copy.deepcopy(bout.dense)
     steps = round(rival.share * total)
     if rival.sparse is not None:
-        way, batches = way_of(bout, name, model, knobs), _batches(bout, total - steps if rival.gradual else 0, steps)
+        way, batches = (
+            way_of(bout, name, model, knobs),
+            _batches(bout, total - steps if rival.gradual else 0, steps),
+        )
         learn_sparsely_(way, model, bout.example, batches, HARD, lr=knobs["lr"], steps=steps)
     return model
 
