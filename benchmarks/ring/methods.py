@@ -24,12 +24,17 @@ OURS: dict[str, dict[str, Any]] = {
     "switcher": {},
     "switcher, channels only": {"input_neurons": False, "floor": 0.05},
     "free scales": {"search": {"scores": "free"}},
-    "norm, our threshold": {"search": {"share": 1e-9, "probe": 0, "scores": "free"}},
+    "norm, our threshold": {"search": {"share": 1e-9, "least": 1, "probe": 0, "scores": "free"}},
 }
 VARIANTS = {**OURS, **{name: {} for name in WITHOUT}, **ABLATIONS}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
+# As it always was, before there was a choice.
+BEFORE: dict[str, Any] = {
+    "hold": 1, "precision": "auto", "channels_last": "auto", "compile": "auto",
+    "width": [], "uniform": [], "outputs": [],
+}  # fmt: skip
 START_VERSION = 2  # raised when the same options come to mean another start
 
 
@@ -56,9 +61,11 @@ def recipe(task: Any, method: str) -> str:
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
-        for name, before in (("hold", 1), ("precision", "auto"), ("channels_last", "auto"), ("compile", "auto")):
+        for name, before in BEFORE.items():
             if options[name] == before:
-                del options[name]  # as it always was, before there was a choice
+                del options[name]
+        if max(1, round(options["search"] * task.steps)) >= min(options["least"], task.steps // 10):
+            del options["least"]  # the search is long enough without
         options["start_version"] = START_VERSION
         config = snnprune.PruneConfig(**VARIANTS.get(method, {}))
         with without(method):
