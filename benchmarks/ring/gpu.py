@@ -14,10 +14,11 @@ forward and backward pass in bfloat16 with channels last, and the update, with t
 the number of the step on the device, so runs go on side by side, each on a stream of its own, and the CPU only
 starts graphs. Every run sees the same batches in the same order, each once, whatever its steps are spent on.
 
-The search of ours and all cuts are the product's: `optimize` with all its steps in the search (`tracks.SEARCH` of
-them, so that they do not take all of the ten minutes), torch-pruning's pruner as in the ring, in processes on the
-CPU. torch-pruning's regularisers are Python and do not go into a graph: they run at every tenth step with ten times
-the strength, between the graphs of gradients and update. All recover with the teacher, at one rate; nothing is tuned.
+The search of ours and all cuts are the product's: `optimize` with all its steps in the search (`tracks.SEARCH`
+of them, so that they do not take all of the ten minutes), torch-pruning's pruner as in the ring, in processes on
+the CPU. torch-pruning's regularisers are Python and do not go into a graph: they run at every tenth step with ten
+times the strength, between the graphs of gradients and update. All recover with the teacher, at one rate; nothing
+is tuned.
 
 It stops by its own clock: what is not done is in `--state` (pickled modules of its own; a folder that nobody else
 writes to), and the same command goes on. Rows are appended as they come, seed by seed.
