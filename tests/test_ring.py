@@ -98,7 +98,7 @@ def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
         row = ring.methods.run(bout, name, 0.4, ring.methods.first_knobs(bout.task, name), final=False)
         assert seen[-1] + row["before_removal"] == bout.task.steps
         looks, sparse = (
-            {"Taylor": 4, "Taylor, iterative": 12}.get(name, 0),
+            {"Taylor": 3, "Taylor, iterative": 3}.get(name, 0),
             round(0.2 * 12) if "sparse" in name else 0,
         )
         assert sum(seen) == bout.task.steps - looks - (6 if name.startswith("growing") else sparse)

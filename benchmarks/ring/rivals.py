@@ -66,6 +66,16 @@ LOOKING = ("taylor", "hessian")
 HARD = TaskLoss(None, distill=0.0, temperature=1.0).hard
 
 
+def rounds_of(name: str, total: int) -> int:
+    """In how many rounds a rival removes, of rows of so many steps."""
+    return max(1, min(RIVALS[name].rounds, total // 4))
+
+
+def looks_of(name: str, total: int) -> int:
+    """Steps of each round that a rival spends on gradients: a quarter of all at most."""
+    return min(GRADIENT_STEPS, total // 4 // rounds_of(name, total)) if RIVALS[name].importance in LOOKING else 0
+
+
 def constants(name: str) -> list[float]:
     """What a rival's rows depend on besides its knobs."""
     rival, found = RIVALS[name], [DEEPEST]
@@ -103,11 +113,10 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
         The recovered network, and the steps that went before the last removal.
     """
     rival, total = RIVALS[name], bout.task.steps
-    rounds = max(1, min(rival.rounds, total // 4))
+    rounds, looks = rounds_of(name, total), looks_of(name, total)
     torch.manual_seed(bout.seed)
     model = prepared(bout, name, knobs)
     cut = cutter(bout, name, model, share, knobs)
-    looks = GRADIENT_STEPS if rival.importance in LOOKING else 0
     lengths = lengths_of(total - round(rival.share * total) - looks * rounds, rounds)
     teacher = copy.deepcopy(bout.dense).requires_grad_(False) if knobs["teacher"] else None
     distill = 0.9 if teacher is not None else 0.0
@@ -146,11 +155,9 @@ def cutter(
 
     def cut(network: nn.Module, kept: float) -> nn.Module:
         gradients: dict[str, Tensor] | None = None
-        if RIVALS[name].importance in LOOKING:
+        if looks := looks_of(name, bout.task.steps):
             twin = copy.deepcopy(network)
-            put_gradients_(
-                twin, _batches(bout, 0, GRADIENT_STEPS), HARD, squares=RIVALS[name].importance == "hessian"
-            )
+            put_gradients_(twin, _batches(bout, 0, looks), HARD, squares=RIVALS[name].importance == "hessian")
             gradients = {key: p.grad for key, p in twin.named_parameters() if p.grad is not None}
         return fit(way, network, bout.example, lambda m: count(m, bout.example), kept * whole, gradients)[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from methods import first_knobs, recipe
-from rivals import GRADIENT_STEPS, LOOKING, RIVALS, cutter, way_of
+from rivals import LOOKING, RIVALS, cutter, looks_of, rounds_of, way_of
 from steps import Run, Tables
 from tasks import Bout
 
@@ -36,9 +36,9 @@ def plan_of(method: str, total: int) -> list[tuple[str, float, int]]:
         search = 0 if method.startswith("norm") else min(SEARCH, total // 4)
         return [("search", 0.0, search), ("learn", 0.0, total - search)]
     rival = RIVALS[method]
-    rounds = max(1, min(rival.rounds, total // 4))
+    rounds = rounds_of(method, total)
     sparse = round(rival.share * total)
-    looks = GRADIENT_STEPS * rounds if rival.importance in LOOKING else 0
+    looks = rounds * looks_of(method, total)
     stages: list[tuple[str, float, int]] = [("sparse", 0.0, sparse)] if sparse else []
     for at, length in enumerate(lengths_of(total - sparse - looks, rounds)):
         stages.append(("cut", (at + 1) / rounds, looks // rounds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ class Bout:
 
 def _batches(setting: Setting, start: int, steps: int) -> Any:
     """`steps` batches of the seed from step `start` on: those that the recovery does not come to."""
+    batches: Iterator[Any] = iter(())
     for step in range(start, start + steps):
         epoch, at = divmod(step, setting.per_epoch)
         if at == 0 or step == start:
