@@ -7,6 +7,9 @@ results already is not run again, so a long experiment can be stopped and gone o
 
     python benchmarks/ring mlp --mnist FOLDER
     python benchmarks/ring resnet20 --weights resnet20.pt --images FOLDER --target 0.5
+    python benchmarks/ring resnet20-pixels --weights resnet20.pt --images cifar10.npz --epochs 1
+    python benchmarks/ring dense resnet56 --images cifar10.npz --dense-epochs 100
+    python benchmarks/ring resnet56 --images cifar10.npz --epochs 20
     python benchmarks/ring --table
 """
 
@@ -22,34 +25,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "models")]
 
+import dense  # noqa: E402
 import torch  # noqa: E402
+from book import Book  # noqa: E402
 from methods import VARIANTS, choices, first_knobs, methods, recipe, run  # noqa: E402
 from table import write_report  # noqa: E402
-from tasks import TASKS, Bout, prepare  # noqa: E402
+from tasks import LENGTHS, TASKS, Bout, prepare, task_of  # noqa: E402
 
-from snnprune.files import write_json  # noqa: E402
 from snnprune.runs.report import device_name, versions  # noqa: E402
 
 TUNING_SEED = 100
 RESULTS = HERE / "results"
-
-
-class Book:
-    """Results on file; every row is written as soon as it is there."""
-
-    def __init__(self, path: Path, stamp: dict[str, Any]) -> None:
-        self.path, self.stamp = path, stamp
-
-    def find(self, **key: Any) -> dict[str, Any] | None:
-        """The row of this method, target, seed and these knobs, if it was run."""
-        rows = json.loads(self.path.read_text()) if self.path.exists() else []
-        return next((r for r in rows if all(r.get(k) == v for k, v in key.items())), None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append one row."""
-        rows = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, [*rows, {**self.stamp, **row}])
 
 
 def measure(
@@ -58,7 +44,10 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """A row from the book, or from a run."""
     key = {"task": options.task, "target": share, "method": method, "seed": seed, "knobs": knobs, "kind": kind}
-    key |= {"steps": TASKS[options.task].steps, "recipe": recipe(TASKS[options.task], method)}
+    task = task_of(options.task, options)
+    key |= {"steps": task.steps, "recipe": recipe(task, method)}
+    if task.epochs:
+        key["epochs"] = task.epochs
     known = book.find(**key)
     if known is not None:
         return known
@@ -73,8 +62,9 @@ def measure(
 
 def tune(book: Book, bouts: dict[int, Bout], options: argparse.Namespace, method: str, share: float) -> Any:
     """Knob by knob, the best on the validation data; rows beyond the budget do not count."""
-    knobs = first_knobs(TASKS[options.task], method)
-    for knob, values in choices(TASKS[options.task], method):
+    task = task_of(options.task, options)
+    knobs = first_knobs(task, method)
+    for knob, values in choices(task, method):
         rows = [
             measure(book, bouts, options, method, share, TUNING_SEED, {**knobs, knob: value}, "tune")
             for value in values
@@ -86,7 +76,14 @@ def tune(book: Book, bouts: dict[int, Bout], options: argparse.Namespace, method
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", choices=list(TASKS))
+    parser.add_argument("task", nargs="*", help=f"{', '.join(TASKS)}; or dense and one that we train ourselves")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[LENGTHS[0]],
+        help="lengths of rows, of tasks in original pixels; 1, 5, 20 and 100 are meant",
+    )  # fmt: skip
+    parser.add_argument("--dense-epochs", type=int, default=100, help="of `dense`")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--untuned", action="store_true", help="knobs where tuning would start")
     parser.add_argument("--target", type=float, nargs="+", help="kept shares; by default those of the task")
     parser.add_argument("--method", nargs="+", help="by default all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -103,27 +100,46 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the report from the results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.task:
+    words, options.task = options.task, options.task[-1] if options.task else None
+    ours = [name for name, task in TASKS.items() if task.held]
+    if options.task and (options.task not in TASKS or words[:-1] not in ([], ["dense"])):
+        parser.error(f"{' '.join(words)}: give one of {', '.join(TASKS)}, or dense and one of {', '.join(ours)}")
+    if words[:-1] and options.task not in ours:
+        parser.error(f"dense makes {', '.join(ours)}; {options.task} makes its own when it is first asked for")
+    if words[:-1]:
+        dense.train(options.task, TASKS[options.task], options, epochs=options.dense_epochs)
+    elif options.task:
         stamp = {
             "date": datetime.date.today().isoformat(),
             "device": device_name(torch.device(options.device)),
             "versions": versions(),
         }
-        book, bouts = Book(options.results / f"{options.task}.json", stamp), {}
-        task = TASKS[options.task]
-        for share in options.target or task.targets:
-            if options.ablate:
-                for seed in range(TUNING_SEED, TUNING_SEED + options.seeds):
-                    for method in ["switcher", *(options.method or list(VARIANTS)[1:])]:
-                        knobs = first_knobs(task, method)
-                        measure(book, bouts, options, method, share, seed, knobs, "tune")
-                continue
-            chosen = {m: tune(book, bouts, options, m, share) for m in options.method or methods(task)}
-            for seed in range(options.seeds):
-                for method, knobs in chosen.items():
-                    measure(book, bouts, options, method, share, seed, knobs, "final")
+        book = Book(options.results / f"{options.task}.json", stamp)
+        for length in options.epochs if TASKS[options.task].per_epoch else [0]:
+            options.length = length
+            hold(book, options)
     if options.table or not options.task:
-        print(write_report([options.results / f"{name}.json" for name in TASKS], HERE))
+        files = [options.results / f"{name}.json" for name in [*TASKS, "gpu"]]
+        print(write_report(files, HERE))
+
+
+def hold(book: Book, options: argparse.Namespace) -> None:
+    """All rows of one length."""
+    task, bouts = task_of(options.task, options), {}
+    for share in options.target or task.targets:
+        if options.ablate:
+            for seed in range(TUNING_SEED, TUNING_SEED + options.seeds):
+                for method in ["switcher", *(options.method or list(VARIANTS)[1:])]:
+                    knobs = first_knobs(task, method)
+                    measure(book, bouts, options, method, share, seed, knobs, "tune")
+            continue
+        chosen = {}
+        for method in options.method or methods(task):
+            first = first_knobs(task, method)
+            chosen[method] = first if options.untuned else tune(book, bouts, options, method, share)
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            for method, knobs in chosen.items():
+                measure(book, bouts, options, method, share, seed, knobs, "final")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trust 0, thrift 0.5": {"search": {"trust": 0.0}},
     "trust 0.5, thrift 0": {"search": {"thrift": 0.0}},
     "trust 0.5, thrift 1": {"search": {"thrift": 1.0}},
-    "no search": {"search": {"share": 1e-9}},
+    "no search": {"search": {"share": 1e-9, "least": 1}},
     "search 0.1": {"search": {"share": 0.1}},
     "search 0.2": {"search": {"share": 0.2}},
     "search 0.2, no offsets": {"search": {"share": 0.2, "scores": "switcher"}},

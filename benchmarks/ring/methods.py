@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from ablations import ABLATIONS, WITHOUT, without
-from rivals import IMPORTANCE, constants, rivals, run_rival
+from rivals import RIVALS, constants, rivals, run_rival
 from tasks import Bout
 from torch import nn
 
@@ -24,12 +24,17 @@ OURS: dict[str, dict[str, Any]] = {
     "switcher": {},
     "switcher, channels only": {"input_neurons": False, "floor": 0.05},
     "free scales": {"search": {"scores": "free"}},
-    "norm, our threshold": {"search": {"share": 1e-9, "probe": 0, "scores": "free"}},
+    "norm, our threshold": {"search": {"share": 1e-9, "least": 1, "probe": 0, "scores": "free"}},
 }
 VARIANTS = {**OURS, **{name: {} for name in WITHOUT}, **ABLATIONS}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
+# As it always was, before there was a choice.
+BEFORE: dict[str, Any] = {
+    "hold": 1, "precision": "auto", "channels_last": "auto", "compile": "auto",
+    "width": [], "uniform": [], "outputs": [],
+}  # fmt: skip
 START_VERSION = 2  # raised when the same options come to mean another start
 
 
@@ -51,14 +56,16 @@ def flat(config: snnprune.PruneConfig) -> dict[str, Any]:
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
     options = flat(snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})))
-    if method in IMPORTANCE:  # what rivals share with ours is the recovery
+    if method in RIVALS:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
-        for name, before in (("hold", 1), ("precision", "auto"), ("channels_last", "auto"), ("compile", "auto")):
+        for name, before in BEFORE.items():
             if options[name] == before:
-                del options[name]  # as it always was, before there was a choice
+                del options[name]
+        if max(1, round(options["search"] * task.steps)) >= min(options["least"], task.steps // 10):
+            del options["least"]  # the search is long enough without
         options["start_version"] = START_VERSION
         config = snnprune.PruneConfig(**VARIANTS.get(method, {}))
         with without(method):
@@ -66,17 +73,20 @@ def recipe(task: Any, method: str) -> str:
         if pace < 1:
             options["pace"] = pace
     options["task"] = [task.metric, task.batch, task.dense_steps, task.dense_lr, task.steps]
+    if task.held:
+        options["task"].append(task.held)
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def first_knobs(task: Any, method: str) -> dict[str, Any]:
     """Where tuning starts."""
     knobs: dict[str, Any] = {"lr": task.rates[len(task.rates) // 2]}
-    if method in IMPORTANCE:
+    rival = RIVALS.get(method)
+    if rival is not None:
         knobs |= {"scope": "local", "teacher": False}
-    if method.endswith("sparse"):
-        knobs["reg"] = 1e-3
-    if method == "group norm, sparse":
+    if rival is not None and rival.sparse is not None:
+        knobs["reg"] = 5e-4 if rival.sparse == "growing" else 1e-3
+    if rival is not None and rival.sparse == "group":
         knobs["normalizer"] = "mean"
     return knobs
 
@@ -84,11 +94,12 @@ def first_knobs(task: Any, method: str) -> dict[str, Any]:
 def choices(task: Any, method: str) -> list[tuple[str, list[Any]]]:
     """Knobs in the order in which they are tuned, each with what is tried besides the present value."""
     found: list[tuple[str, list[Any]]] = []
-    if method in IMPORTANCE:
+    rival = RIVALS.get(method)
+    if rival is not None:
         found += [("scope", ["local", "global"]), ("teacher", [False, True])]
-    if method.endswith("sparse"):
-        found.append(("reg", [1e-4, 1e-3, 1e-2]))
-    if method == "group norm, sparse":
+    if rival is not None and rival.sparse is not None:
+        found.append(("reg", [1e-4, 5e-4, 1e-3] if rival.sparse == "growing" else [1e-4, 1e-3, 1e-2]))
+    if rival is not None and rival.sparse == "group":
         found.append(("normalizer", ["mean", "max"]))
     return [*found, ("lr", list(task.rates))]
 

@@ -16,22 +16,34 @@ from snnprune.rivals.standing import interval
 
 MAIN = next(iter(OURS))
 
-Corner = tuple[str, float]
+Corner = tuple[str, float, int, str]  # task, target, length in epochs (or 0), and what trained
 
 
 def current(row: dict[str, Any]) -> bool:
     """Whether a row was made with the steps and options of today."""
-    return row["steps"] == TASKS[row["task"]].steps and row["recipe"] == recipe(TASKS[row["task"]], row["method"])
+    task = TASKS[row["task"]].at(row.get("epochs", 0))
+    return row["steps"] == task.steps and row["recipe"] == recipe(task, row["method"])
+
+
+def corner_of(row: dict[str, Any]) -> Corner:
+    """Rows of one corner can be compared."""
+    return row["task"], row["target"], row.get("epochs", 0), row.get("trainer", "")
+
+
+def _title(corner: Corner) -> str:
+    task, target, epochs, trainer = corner
+    length = f", {epochs} epoch{'s' * (epochs != 1)}" if epochs else ""
+    return f"{task}, {TASKS[task].metric} = {target:g}{length}" + (f" ({trainer})" if trainer else "")
 
 
 def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict[str, Any]]]]:
-    """(task, target) -> method -> seed -> final row; the newest where there are several."""
+    """Corner -> method -> seed -> final row; the newest where there are several."""
     found: dict[Corner, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row["kind"] == "final" and current(row):
-            found[row["task"], row["target"]][row["method"]][row["seed"]] = row
+            found[corner_of(row)][row["method"]][row["seed"]] = row
     order = list(TASKS)
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1])))
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1], item[0][2:])))
 
 
 def _knobs(knobs: dict[str, Any]) -> str:
@@ -46,13 +58,12 @@ def _knobs(knobs: dict[str, Any]) -> str:
 
 
 def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    task, target = corner
-    metric = TASKS[task].metric
+    metric = TASKS[corner[0]].metric
     ours = methods.get(MAIN, {})
     some = next(iter(next(iter(methods.values())).values()))
     dense = statistics.fmean(r["dense_test"] for r in max(methods.values(), key=len).values())
     lines = [
-        f"## {task}, {metric} = {target:g}",
+        f"## {_title(corner)}",
         "",
         f"{some['steps']} training steps; dense {100 * dense:.2f} %.",
         "",
@@ -103,7 +114,7 @@ def ablation(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         mine = current(row) and row["kind"] == "tune" and row["method"] in VARIANTS
         if mine and row["knobs"] == first_knobs(TASKS[row["task"]], row["method"]):
-            found[row["task"], row["target"]][row["method"]][row["seed"]] = 100 * row["val"]
+            found[corner_of(row)][row["method"]][row["seed"]] = 100 * row["val"]
     found = {corner: methods for corner, methods in found.items() if set(methods) - set(OURS)}
     if not found:
         return []
@@ -114,7 +125,7 @@ def ablation(rows: list[dict[str, Any]]) -> list[str]:
         "Validation accuracy, %, on the tuning seeds: the switcher as it is, then how each variant differs "
         "from it, the mean over (n) seeds.",
         "",
-        "| variant | " + " | ".join(f"{task}, {TASKS[task].metric} {target:g}" for task, target in order) + " |",
+        "| variant | " + " | ".join(_title(corner).replace(" =", "") for corner in order) + " |",
         "|---|" + "---|" * len(order),
     ]
     for name in VARIANTS:
@@ -142,7 +153,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
 
     found = corners(rows)
     figure, axes = pyplot.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
-    for axis, ((task, target), methods) in zip(axes[0], found.items(), strict=True):
+    for axis, (corner, methods) in zip(axes[0], found.items(), strict=True):
         names = sorted(methods, key=lambda n: statistics.fmean(r["test"] for r in methods[n].values()))
         for at, name in enumerate(names):
             values = [100 * r["test"] for r in methods[name].values()]
@@ -150,7 +161,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
             axis.plot(values, [at] * len(values), "o", ms=3, alpha=0.5, color=colour)
             axis.plot(statistics.fmean(values), at, "|", ms=14, mew=2, color=colour)
         axis.set_yticks(range(len(names)), names, fontsize=7)
-        axis.set_title(f"{task}, {TASKS[task].metric} = {target:g}", fontsize=9)
+        axis.set_title(_title(corner), fontsize=9)
         axis.set_xlabel("test accuracy, %", fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(axis="x", alpha=0.3)

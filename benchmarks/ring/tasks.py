@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import dense
 import torch
 from common import train_dense
 from lenet import lenet5_caffe
 from mlp import mlp
-from resnet import resnet20
+from resnet import resnet20, resnet56
 from torch import nn
+from vgg import VGG16
 
 import snnprune
 from snnprune.registry import load_model
@@ -34,10 +37,13 @@ class Task:
         steps: training steps of every row, whatever they are spent on.
         rates: peak learning rates to choose from; the middle one is tried first.
         pretrained: start the dense network from `--weights`.
+        per_epoch: steps of an epoch, where the length of rows is given in epochs; else 0.
+        epochs: that length; it belongs to the key of the rows.
+        held: images that are held out for testing before the dense network is trained, once for all seeds.
     """
 
     make: Callable[[], nn.Module]
-    data: Literal["mnist", "folder"]
+    data: Literal["mnist", "folder", "pixels"]
     metric: Literal["macs", "params"]
     targets: tuple[float, ...]
     batch: int
@@ -46,14 +52,38 @@ class Task:
     steps: int
     rates: tuple[float, ...]
     pretrained: bool = False
+    per_epoch: int = 0
+    epochs: int = 0
+    held: int = 0
+
+    def at(self, epochs: int) -> Task:
+        """The same task with rows of another length."""
+        if not self.per_epoch:
+            return self
+        return replace(self, epochs=epochs, steps=epochs * self.per_epoch)
 
 
+LENGTHS = (1, 5, 20, 100)  # epochs
+_PIXELS = {"data": "pixels", "metric": "macs", "batch": 128, "dense_steps": 0, "steps": 0}
+
+
+def _pixels(make: Callable[[], nn.Module], targets: tuple[float, ...], images: int, **more: Any) -> Task:
+    """A network on CIFAR-10 in its original pixels, which learns from so many images."""
+    return Task(make, targets=targets, per_epoch=images // 128, **_PIXELS, **more).at(LENGTHS[0])
+
+
+_OURS = {"dense_lr": 0.1, "rates": (0.02, 0.05, 0.1), "held": dense.HELD}
 TASKS = {
     "mlp": Task(mlp, "mnist", "params", (0.25, 0.10, 0.05), 128, 6000, 0.05, 1200, (0.02, 0.05, 0.1)),
     "lenet": Task(lenet5_caffe, "mnist", "params", (0.15, 0.05), 128, 3000, 0.05, 800, (0.02, 0.05, 0.1)),
     "resnet20": Task(
         resnet20, "folder", "macs", (0.5, 0.25), 64, 800, 0.02, 500, (0.01, 0.02, 0.05), pretrained=True
     ),
+    "resnet20-pixels": _pixels(
+        resnet20, (0.5, 0.25), 45_000, dense_lr=0.0, rates=(0.01, 0.02, 0.05), pretrained=True
+    ),
+    "resnet56": _pixels(resnet56, (0.47, 0.25), dense.LEARNED, **_OURS),
+    "vgg16": _pixels(partial(VGG16, hidden=512), (0.5, 0.25), dense.LEARNED, **_OURS),
 }
 
 
@@ -79,7 +109,9 @@ class Bout:
 
 def prepare(name: str, seed: int, options: Any) -> Bout:
     """Data and dense network of one seed; the network is kept under `--cache` for the next call."""
-    task = TASKS[name]
+    task = task_of(name, options)
+    if task.held:
+        return _held_out(name, task, seed, options)
     source = "mnist" if task.data == "mnist" else options.images
     train, val, test = snnprune.load_data(
         source,
@@ -89,20 +121,49 @@ def prepare(name: str, seed: int, options: Any) -> Bout:
         seed=seed,
         download=False,
     )
-    path = Path(options.cache) / f"{name}-{task.dense_steps}-{seed}.pt"
+    _check_length(task, train)
     torch.manual_seed(seed)
-    dense = task.make()
+    network = task.make()
+    path = Path(options.cache) / f"{name}-{task.dense_steps}-{seed}.pt"
     if path.exists():
-        dense.load_state_dict(torch.load(path, weights_only=True))
+        network.load_state_dict(torch.load(path, weights_only=True))
     else:
         if task.pretrained:
             arch = Path(__file__).resolve().parents[2] / "models" / "resnet.py"
-            dense = load_model(options.weights, arch=f"{arch}:resnet20").model
-        dense = train_dense(
-            dense, train, steps=task.dense_steps, lr=task.dense_lr, device=options.device, seed=seed
+            network = load_model(options.weights, arch=f"{arch}:resnet20").model
+        if task.dense_steps:
+            network = train_dense(
+                network, train, steps=task.dense_steps, lr=task.dense_lr, device=options.device, seed=seed
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(copy.deepcopy(network).cpu().state_dict(), path)
+    return _bout(task, seed, network, (train, val, test), options)
+
+
+def task_of(name: str, options: Any) -> Task:
+    """The task in the length that is asked for."""
+    return TASKS[name].at(getattr(options, "length", None) or LENGTHS[0])
+
+
+def _held_out(name: str, task: Task, seed: int, options: Any) -> Bout:
+    """A network of our own; its file says which images were held out, and no row learns from them."""
+    network = task.make()
+    held = dense.load_(network, dense.place(options.cache, name), options.images)
+    loaders = dense.loaders(options.images, held, batch_size=task.batch, seed=seed)
+    _check_length(task, loaders[0])
+    return _bout(task, seed, network, loaders, options)
+
+
+def _check_length(task: Task, train: Any) -> None:
+    if task.per_epoch and len(train) != task.per_epoch:
+        raise SystemExit(
+            f"--images has {len(train)} batches of training images, and rows are of {task.per_epoch}: give all "
+            "50,000 training images of CIFAR-10."
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(copy.deepcopy(dense).cpu().state_dict(), path)
-    dense = dense.to(options.device).eval()
+
+
+def _bout(task: Task, seed: int, network: nn.Module, loaders: Any, options: Any) -> Bout:
+    network = network.to(options.device).eval()
+    train, val, test = loaders
     example = next(iter(val))[0][:2].to(options.device)
-    return Bout(task, seed, dense, train, val, test, example, snnprune.evaluate(dense, test).accuracy)
+    return Bout(task, seed, network, train, val, test, example, snnprune.evaluate(network, test).accuracy)

@@ -44,7 +44,8 @@ def contest(
         str | None,
         typer.Option(
             help="who takes part, with commas: ours, free, norm, and torch-pruning's random, l1, l2, lamp, fpgm, "
-            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse; or all",
+            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse, growing, l2-iterative, "
+            "taylor-iterative; or all",
             show_default="ours,free,norm,l2,lamp,taylor",
         ),
     ] = None,

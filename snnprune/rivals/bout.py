@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from ..budget import parse_target
 from ..criteria import needs
 from ..criteria.gradients import put_gradients_
+from ..data import BatchLoader
 from ..errors import CriterionError
 from ..inputs import map_tensors
 from ..learner import Checkpoint, recover
@@ -20,10 +23,12 @@ from ..macs import price
 from ..metrics import count_params
 from ..pipeline.identity import environment
 from ..pipeline.setting import Setting
+from ..streams import seed_of
 from .entrants import Entrant
-from .theirs import Way, fit, inexactness, learn_sparsely_
+from .rounds import in_rounds, lengths_of, shares_of
+from .sparse import SPARSE_SHARE, learn_sparsely_
+from .theirs import Way, fit, inexactness
 
-SPARSE_SHARE = 0.2  # of the steps, spent on sparse learning
 _EXACT = 1e-6
 
 
@@ -65,43 +70,55 @@ class Bout:
         setting, config = self.setting, self.setting.config
         setting.begin()
         total = setting.steps(config).total
+        kind, rounds = self.entrant.sparse, max(1, min(self.entrant.rounds, total // 4))
         model = copy.deepcopy(setting.dense)
-        sparse = round(SPARSE_SHARE * total) if self.entrant.sparse is not None else 0
+        sparse = round(SPARSE_SHARE[kind] * total) if kind is not None else 0
         way = Way(
             self.entrant.importance(),
             self.entrant.scope or "local",
             _ignored(setting),
-            self.entrant.sparse,
+            kind,
             seed=config.seed,
+            gradual=kind == "growing",
         )
         if sparse:
             setting.tell("search", total=sparse)
-            batches = _batches(setting, sparse)
+            batches = _batches(setting, total - sparse, sparse)
             learn_sparsely_(way, model, setting.example, batches, setting.loss.hard, lr=config.lr, steps=sparse)
-        gradients, looks = self._gradients(model, total)
         budget = parse_target(config.target)
         assert budget is not None
-        compact, left = fit(
-            way,
-            model,
-            setting.example,
-            lambda small: _cost(setting, small, budget.metric),
-            budget.share * _cost(setting, setting.dense, budget.metric),
-            gradients,
-        )
-        setting.tell("check")
-        sample = map_tensors(lambda x: x.to(setting.where), setting.sample)
-        self.inexact = inexactness(model, compact, left, sample)
-        if self.inexact > _EXACT:
-            self.note = (
-                f"its removal is not exact: the outputs differ by up to {self.inexact:.2g} of their spread from "
-                "those of the network in which nothing sees the removed channels"
+        metric, whole = budget.metric, _cost(setting, setting.dense, budget.metric)
+        looks = self._looks(total, rounds)
+        if looks == 0 and self._asked() != "weights":
+            raise CriterionError("it looks at gradients of the loss, and there is no step to look in.")
+        lengths = lengths_of(total - sparse - looks * rounds, rounds)
+
+        def cut(network: nn.Module, share: float) -> nn.Module:
+            gradients = self._gradients(network, looks)
+            small, left = fit(
+                way, network, setting.example, lambda m: _cost(setting, m, metric), share * whole, gradients
             )
-            self.inexact = min(self.inexact, 1e300)
-        self.steps = {"probe": looks, "sparse": sparse, "recover": total - looks - sparse}
-        flags = {name: p.requires_grad for name, p in setting.dense.named_parameters()}
-        for name, parameter in compact.named_parameters():
-            parameter.requires_grad_(flags.get(name, True))
+            self._look_at(network, small, left)
+            return small
+
+        def learn(network: nn.Module, at: int, steps: int) -> None:
+            self._let_learn(network)
+            train: Any = setting.train
+            train = train.seeded("round", at) if isinstance(train, BatchLoader) else train
+            recover(
+                network,
+                train,
+                setting.loss,
+                replace(config, seed=seed_of(config.seed, "round", at)),
+                total=steps,
+                callbacks=setting.callbacks,
+            )
+
+        compact = in_rounds(model, shares_of(budget.share, rounds), lengths, cut, learn)
+        self.steps = {"probe": looks * rounds, "sparse": sparse, "recover": lengths[-1]}
+        if rounds > 1:
+            self.steps["between"] = sum(lengths[:-1])
+        self._let_learn(compact)
         recover(
             compact,
             setting.train,
@@ -116,30 +133,55 @@ class Bout:
         )
         return compact.eval()
 
-    def _gradients(self, model: nn.Module, total: int) -> tuple[dict[str, Tensor] | None, int]:
-        """Gradients that its importance looks at, and the steps that they take."""
-        setting, config = self.setting, self.setting.config
-        asked = "weights" if self.entrant.sparse is not None else needs(self.entrant.scores)
-        if asked == "weights":
-            return None, 0
-        looks = min(config.search.probe, setting.per_epoch, total // 4)
+    def _look_at(self, model: nn.Module, compact: nn.Module, left: dict[str, list[int]]) -> None:
+        """How far a cut is from exact; the worst of all cuts counts."""
+        setting = self.setting
+        setting.tell("check")
+        sample = map_tensors(lambda x: x.to(setting.where), setting.sample)
+        found = inexactness(model, compact, left, sample)
+        if found > _EXACT:
+            self.note = (
+                f"its removal is not exact: the outputs differ by up to {found:.2g} of their spread from "
+                "those of the network in which nothing sees the removed channels"
+            )
+        self.inexact = max(self.inexact or 0.0, min(found, 1e300))
+
+    def _let_learn(self, compact: nn.Module) -> None:
+        """What learned in the dense network learns again, and nothing else."""
+        flags = {name: p.requires_grad for name, p in self.setting.dense.named_parameters()}
+        for name, parameter in compact.named_parameters():
+            parameter.requires_grad_(flags.get(name, True))
+
+    def _asked(self) -> str:
+        return "weights" if self.entrant.sparse is not None else needs(self.entrant.scores)
+
+    def _looks(self, total: int, rounds: int) -> int:
+        """Steps of each round in which its importance looks at gradients."""
+        if self._asked() == "weights":
+            return 0
+        return min(self.setting.config.search.probe, self.setting.per_epoch, total // 4 // rounds)
+
+    def _gradients(self, model: nn.Module, looks: int) -> dict[str, Tensor] | None:
+        """Gradients that its importance looks at."""
         if not looks:
-            raise CriterionError("it looks at gradients of the loss, and there is no step to look in.")
+            return None
+        setting = self.setting
         setting.tell("probe")
         twin = copy.deepcopy(model)
-        batches = first_batches(setting.train, config.seed, "probe", looks)
-        put_gradients_(twin, batches, setting.loss.hard, squares=asked == "squares")
+        batches = first_batches(setting.train, setting.config.seed, "probe", looks)
+        put_gradients_(twin, batches, setting.loss.hard, squares=self._asked() == "squares")
         zeros = {n: torch.zeros_like(p) for n, p in twin.named_parameters()}
-        return {n: zeros[n] if p.grad is None else p.grad for n, p in twin.named_parameters()}, looks
+        return {n: zeros[n] if p.grad is None else p.grad for n, p in twin.named_parameters()}
 
 
-def _batches(setting: Setting, steps: int) -> Any:
-    """The first batches of the seed, in the order in which the recovery sees them."""
-    for epoch in range(-(-steps // setting.per_epoch)):
-        for at, batch in enumerate(epoch_batches(setting.train, epoch, 0)):
-            if epoch * setting.per_epoch + at == steps:
-                return
-            yield batch
+def _batches(setting: Setting, start: int, steps: int) -> Any:
+    """`steps` batches of the seed from step `start` on: those that the recovery does not come to."""
+    batches: Iterator[Any] = iter(())
+    for step in range(start, start + steps):
+        epoch, at = divmod(step, setting.per_epoch)
+        if at == 0 or step == start:
+            batches = epoch_batches(setting.train, epoch, at)
+        yield next(batches)
 
 
 def _ignored(setting: Setting) -> tuple[str, ...]:

@@ -12,14 +12,15 @@ from ..criteria.foreign import importance_of
 from ..criteria.names import NORM, check_scores, is_theirs
 from ..errors import ConfigError
 from ..shown import brief_repr
-from .theirs import Scope
+from .rounds import ROUNDS
+from .theirs import Scope, Sparse
 
 Ways = Literal["our-surgery", "as-they-are", "both"]
-Sparse = Literal["bn", "group"]
 
 OURS, FREE = "ours", "free"
-SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group"}
-METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE)
+SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group", "growing": "growing"}
+ITERATIVE = {"l2-iterative": "l2", "taylor-iterative": "taylor"}
+METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE, *ITERATIVE)
 DEFAULT = (OURS, FREE, NORM, "l2", "lamp", "taylor")
 SCOPES: tuple[Scope, ...] = ("local", "global")
 
@@ -33,6 +34,7 @@ class Entrant:
         scores: what orders the neurons; None for that of the run's own options.
         scope: of torch-pruning's pruner; None under our surgery.
         sparse: which sparse learning goes before the removal.
+        rounds: in how many it removes, with recovery between.
         rival: whether it is another library's, or the user's own, against which ours is held.
         words: it in full, for the book.
     """
@@ -41,6 +43,7 @@ class Entrant:
     scores: Any
     scope: Scope | None = None
     sparse: Sparse | None = None
+    rounds: int = 1
     rival: bool = True
     words: str = ""
 
@@ -73,8 +76,8 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
         )
     if not found:
         raise ConfigError(
-            f"nobody takes part: {', '.join(SPARSE)} learn with torch-pruning's own pruner, so they need "
-            "--as-they-are or --both."
+            f"nobody takes part: {', '.join((*SPARSE, *ITERATIVE))} go with torch-pruning's own pruner, so they "
+            "need --as-they-are or --both."
         )
     return found
 
@@ -96,6 +99,8 @@ def _of(method: Any, ways: Ways) -> list[Entrant]:
         return _ways(method, method, ways, "")
     if method in SPARSE:
         return [] if ways == "our-surgery" else _theirs(method, method, "", SPARSE[method])
+    if method in ITERATIVE:
+        return [] if ways == "our-surgery" else _theirs(method, ITERATIVE[method], "", rounds=ROUNDS)
     near = difflib.get_close_matches(method.strip().lower()[:40], METHODS, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(f"method {brief_repr(method)} is unknown; use all, or some of {', '.join(METHODS)}.{hint}")
@@ -106,5 +111,5 @@ def _ways(label: str, scores: Any, ways: Ways, words: str) -> list[Entrant]:
     return own if ways == "our-surgery" else [*own, *_theirs(label, scores, words)]
 
 
-def _theirs(label: str, scores: Any, words: str, sparse: Sparse | None = None) -> list[Entrant]:
-    return [Entrant(f"{label}, as it is, {scope}", scores, scope, sparse, words=words) for scope in SCOPES]
+def _theirs(label: str, scores: Any, words: str, sparse: Sparse | None = None, rounds: int = 1) -> list[Entrant]:
+    return [Entrant(f"{label}, as it is, {scope}", scores, scope, sparse, rounds, words=words) for scope in SCOPES]

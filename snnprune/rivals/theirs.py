@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..criteria import Loss
 from ..criteria.foreign import functions, library
 from ..errors import CriterionError, first_line
-from ..inputs import Inputs, call, moved, to_dtype
-from ..learner.optim import cosine
+from ..inputs import Inputs, call, to_dtype
 from ..proof.difference import relative_difference
 
 Scope = Literal["local", "global"]
+Sparse = Literal["bn", "group", "growing"]
 DEEPEST = 0.95  # largest share of a layer that torch-pruning may remove
 _HALVINGS, _SCANNED = 12, 20
-_CLIP = 5.0
+GROWTH = 1e-4  # of a growing regulariser at a time, in its own script
+SMALL_STEPS = 400  # of its own script, from the whole network to none of it
 _SIDES = ("prune_conv_in_channels", "prune_linear_in_channels")
 
 
@@ -35,25 +35,31 @@ class Way:
         make: gives a fresh importance.
         scope: `local` takes the same ratio in every layer, `global` one ranking over all.
         ignored: names of modules that it must leave alone.
-        sparse: its regulariser for sparse learning: of the scales of batch norm, or of whole groups.
-        reg: strength of that.
+        sparse: its regulariser for sparse learning: of the scales of batch norm, of whole groups, or one of
+            groups that grows where their norms are small (arXiv 2012.09243).
+        reg: strength of that; of a growing one, to begin with.
+        gradual: remove in many small steps, and judge anew before each, as its own script does; else all at once.
         seed: of what an importance draws at random.
     """
 
     make: Callable[[], Any]
     scope: Scope = "local"
     ignored: tuple[str, ...] = ()
-    sparse: Literal["bn", "group"] | None = None
+    sparse: Sparse | None = None
     reg: float = 1e-3
     seed: int = 0
+    gradual: bool = False
 
-    def pruner(self, model: nn.Module, example: Inputs, ratios: tuple[float, float, int]) -> Any:
+    def pruner(
+        self, model: nn.Module, example: Inputs, ratios: tuple[float, float, int], *, steps: int = 1
+    ) -> Any:
         """A pruner of a model, which it will change in place.
 
         Args:
             model: to prune.
             example: what its forward takes.
             ratios: (ratio, milder ratio, how many of the first layers take the milder one).
+            steps: in how many equal steps it gets there.
 
         Raises:
             CriterionError: torch-pruning is not installed, or its dependency graph fails on this model.
@@ -63,8 +69,12 @@ class Way:
             m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and not self._stays(n)
         ]
         ratio, milder, first = ratios
-        kind = {None: "BasePruner", "bn": "BNScalePruner", "group": "GroupNormPruner"}[self.sparse]
-        with warnings.catch_warnings(), _failing("cannot build this network"):
+        kinds = {"bn": "BNScalePruner", "group": "GroupNormPruner", "growing": "GrowingRegPruner"}
+        kind = "BasePruner" if self.sparse is None else kinds[self.sparse]
+        own: dict[str, float] = {} if self.sparse is None else {"reg": self.reg}
+        if self.sparse == "growing":
+            own["delta_reg"] = GROWTH
+        with warnings.catch_warnings(), failing("cannot build this network"):
             warnings.simplefilter("ignore")
             return getattr(tp.pruner, kind)(
                 model,
@@ -75,7 +85,8 @@ class Way:
                 pruning_ratio_dict=dict.fromkeys(layers_of[:first], milder) if self.scope == "local" else None,
                 max_pruning_ratio=DEEPEST,
                 ignored_layers=[m for n, m in model.named_modules() if self._stays(n)],
-                **({} if self.sparse is None else {"reg": self.reg}),
+                iterative_steps=steps,
+                **own,
             )
 
     def _stays(self, name: str) -> bool:
@@ -90,7 +101,7 @@ def fit(
     limit: float,
     gradients: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, dict[str, list[int]]]:
-    """The mildest ratio whose cost fits.
+    """The mildest ratio whose cost fits, or where the way is gradual, its small steps until the cost fits.
 
     Where layers are narrow one ratio for all is a coarse measure, so with local ratios the first layers take the
     next milder one, as many as fit.
@@ -110,18 +121,28 @@ def fit(
         CriterionError: torch-pruning fails on this network, or cannot make it so small.
     """
 
-    def pruned(*ratios: Any) -> tuple[nn.Module, dict[str, list[int]]]:
+    def begun() -> nn.Module:
         clone = copy.deepcopy(model)
         for key, parameter in clone.named_parameters():
             parameter.grad = None if gradients is None else gradients[key].clone()
         torch.manual_seed(way.seed)  # random importance: the same order at every ratio
-        kept = _step(way.pruner(clone, example, ratios), clone)
+        return clone
+
+    def pruned(*ratios: Any) -> tuple[nn.Module, dict[str, list[int]]]:
+        clone, kept = begun(), {}
+        _step(way.pruner(clone, example, ratios), clone, kept)
         clone.zero_grad(set_to_none=True)
         return clone, kept
 
     def cost(found: tuple[nn.Module, Any]) -> float:
-        with _failing("leaves a network that does not run"):
+        with failing("leaves a network that does not run"):
             return count(found[0])
+
+    if way.gradual:
+        clone = begun()
+        found = clone, _gradually(way, clone, example, lambda: cost((clone, None)), limit)
+        clone.zero_grad(set_to_none=True)
+        return found
 
     low, high = _ratios(lambda ratio: cost(pruned(ratio, ratio, 0)), limit)
     best = pruned(high, high, 0)
@@ -152,10 +173,7 @@ def _ratios(cost: Callable[[float], float], limit: float) -> tuple[float, float]
         seen.append(cost(ratio))
         if seen[-1] <= limit:
             return _bisected(cost, limit, DEEPEST * (at - 1) / _SCANNED, ratio, _HALVINGS // 2)
-    raise CriterionError(
-        f"torch-pruning's pruner leaves {min(seen):.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "
-        "were asked for. Ask for a larger target."
-    )
+    raise _out_of_reach(min(seen), limit)
 
 
 def _bisected(
@@ -170,12 +188,53 @@ def _bisected(
     return low, high
 
 
-def _step(pruner: Any, model: nn.Module) -> dict[str, list[int]]:
-    """Prune once; returns which input channels are left of every layer that lost some."""
+def _gradually(
+    way: Way, model: nn.Module, example: Inputs, cost: Callable[[], float], limit: float
+) -> dict[str, list[int]]:
+    """Remove in small steps, in place, group by group until the cost fits; returns the input channels left.
+
+    Raises:
+        CriterionError: it never does.
+    """
+    pruner = way.pruner(model, example, (1.0, 1.0, 0), steps=SMALL_STEPS)
+    left: dict[str, list[int]] = {}
+    now = cost()
+    for _ in range(SMALL_STEPS):
+        if now <= limit:
+            return left
+
+        def fits() -> bool:
+            nonlocal now
+            now = cost()
+            return now <= limit
+
+        _step(pruner, model, left, fits)
+    if now <= limit:
+        return left
+    raise _out_of_reach(now, limit)
+
+
+def _out_of_reach(least: float, limit: float) -> CriterionError:
+    return CriterionError(
+        f"torch-pruning's pruner leaves {least:.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "
+        "were asked for. Ask for a larger target."
+    )
+
+
+def _step(
+    pruner: Any, model: nn.Module, left: dict[str, list[int]], done: Callable[[], bool] = lambda: False
+) -> None:
+    """Prune once, unless it is done before.
+
+    Args:
+        pruner: of the model.
+        model: changed in place.
+        left: by the names of layers which of their input channels are left; brought up to date.
+        done: asked after every group.
+    """
     names = {module: name for name, module in model.named_modules()}
     sides = [getattr(functions(), side) for side in _SIDES]
-    left: dict[str, list[int]] = {}
-    with _failing("fails on this network"):
+    with failing("fails on this network"):
         for group in pruner.step(interactive=True):
             for dep, idxs in group:
                 module = dep.target.module
@@ -184,34 +243,8 @@ def _step(pruner: Any, model: nn.Module) -> dict[str, list[int]]:
                     gone = {int(getattr(i, "idx", i)) for i in idxs}
                     left[names[module]] = [channel for at, channel in enumerate(known) if at not in gone]
             group.prune()
-    return left
-
-
-def learn_sparsely_(
-    way: Way, model: nn.Module, example: Inputs, batches: Iterable[Any], loss: Loss, *, lr: float, steps: int
-) -> None:
-    """Train with the pruner's own regulariser, in place, at half the peak rate of the recovery.
-
-    Without weight decay, as torch-pruning's own script has it.
-
-    Raises:
-        CriterionError: torch-pruning fails on this network.
-    """
-    device = next(iter(model.parameters())).device
-    pruner = way.pruner(model, example, (0.5, 0.5, 0))
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True)
-    model.train()
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5 * lr * cosine(step, steps, 0.05)
-        value = loss(model, moved(batch, device))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        with _failing("fails on this network"):
-            pruner.regularize(model)
-        nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
-        optimizer.step()
-    model.eval()
+            if done():
+                return
 
 
 @torch.no_grad()
@@ -230,7 +263,7 @@ def inexactness(dense: nn.Module, pruned: nn.Module, left: Mapping[str, Sequence
     x = to_dtype(sample, torch.float64)
     for name, channels in left.items():
         whole.get_submodule(name).register_forward_pre_hook(_Masked(channels))
-    with _failing("leaves a network that does not run"):
+    with failing("leaves a network that does not run"):
         return relative_difference(call(whole, x), call(small, x))
 
 
@@ -249,7 +282,7 @@ class _Masked:
 
 
 @contextlib.contextmanager
-def _failing(what: str) -> Iterator[None]:
+def failing(what: str) -> Iterator[None]:
     """Turns what torch-pruning, or a network that it has cut, raises into one error."""
     try:
         yield

@@ -28,7 +28,7 @@ def test_the_ways_of_a_criterion():
 def test_only_criteria_that_are_not_ours_are_rivals():
     found = entrants(["all"], "both")
     assert {e.name for e in found if not e.rival} == {"ours", "free scales", "norm"}
-    assert len(found) == 3 + 3 * 8 + 2 * 2
+    assert len(found) == 3 + 3 * 8 + 5 * 2
     assert len(entrants(["all"], "our-surgery")) == 3 + 8
     assert set(DEFAULT) <= set(METHODS)
 
@@ -51,6 +51,7 @@ def test_objects_and_functions():
         (["xyzzy"], "use all, or some of ours, free"),
         (["l2", "l2"], "l2 takes part twice"),
         (["all", "l2"], "l2 takes part twice"),
+        (["l2-iterative"], "need --as-they-are or --both"),
         (["bn-sparse"], "need --as-they-are or --both"),
         ([], "nobody takes part"),
         ([3], "Give a name, an importance of torch-pruning, or a function"),

@@ -11,7 +11,8 @@ from torch import nn
 from snnprune.criteria.foreign import importance_of
 from snnprune.errors import CriterionError
 from snnprune.metrics import count_params
-from snnprune.rivals.theirs import DEEPEST, Way, _ratios, fit, inexactness, learn_sparsely_
+from snnprune.rivals.sparse import GROWTHS, learn_sparsely_
+from snnprune.rivals.theirs import DEEPEST, GROWTH, Way, _ratios, fit, inexactness
 
 X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -95,3 +96,37 @@ def test_a_random_order_is_that_of_its_seed_at_every_ratio(model):
         torch.manual_seed(before)
         found.append(fit(way("random", seed=seed), model, X, count_params, 0.5 * count_params(model))[1])
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_small_steps_stop_where_the_target_is_met(model, scope):
+    limit = 0.6 * count_params(model)
+    costs = []
+
+    def count(network):
+        costs.append(count_params(network))
+        return costs[-1]
+
+    small, left = fit(way(scope=scope, gradual=True), model, X, count, limit)
+    assert count_params(small) == costs[-1] <= limit < costs[-2], "one group less would not do"
+    assert costs == sorted(costs, reverse=True)
+    assert inexactness(model, small, left, X) < 1e-10
+    with pytest.raises(CriterionError, match="Ask for a larger target"):
+        fit(way(scope=scope, gradual=True), model, X, count_params, 5)
+
+
+def test_a_growing_regulariser_grows_as_often_in_few_steps(model, monkeypatch):
+    def nothing(network, batch):
+        return 0 * network(batch[0]).sum()
+
+    import torch_pruning as tp
+
+    grown = []
+    monkeypatch.setattr(tp.pruner.GrowingRegPruner, "update_reg", lambda self: grown.append(self.delta_reg))
+    asked = way(sparse="growing", reg=0.1)
+    for steps in (7, 130):
+        before, grown[:] = model.inner.weight.square().sum().item(), []
+        batches = [(X, torch.tensor([0, 1, 2, 0]))] * steps
+        learn_sparsely_(asked, model, X, batches, nothing, lr=0.1, steps=steps)
+        assert grown == [GROWTH] * GROWTHS
+        assert model.inner.weight.square().sum() < 0.99 * before

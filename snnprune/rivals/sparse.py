@@ -1,0 +1,54 @@
+"""Sparse learning by torch-pruning's own regularisers, before its pruner removes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..criteria import Loss
+from ..inputs import Inputs, moved
+from ..learner.optim import cosine
+from .theirs import Sparse, Way, failing
+
+GROWTHS = 100  # how often a growing regulariser grows: once per epoch of its own script
+SPARSE_SHARE: dict[Sparse, float] = {  # of the steps
+    "bn": 0.2,
+    "group": 0.2,
+    "growing": 0.5,  # as its own script has it
+}
+_CLIP = 5.0
+
+
+def learn_sparsely_(
+    way: Way, model: nn.Module, example: Inputs, batches: Iterable[Any], loss: Loss, *, lr: float, steps: int
+) -> None:
+    """Train with the pruner's own regulariser, in place, at half the peak rate of the recovery.
+
+    Without weight decay, as torch-pruning's own script has it. A growing regulariser grows as often as there are
+    epochs in that script, at even distances, so that it becomes as strong however few the steps are.
+
+    Raises:
+        CriterionError: torch-pruning fails on this network.
+    """
+    device = next(iter(model.parameters())).device
+    pruner = way.pruner(model, example, (0.5, 0.5, 0))
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True)
+    model.train()
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * lr * cosine(step, steps, 0.05)
+        value = loss(model, moved(batch, device))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        with failing("fails on this network"):
+            pruner.regularize(model)
+        nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+        optimizer.step()
+        if way.sparse == "growing":
+            for _ in range(step * GROWTHS // steps, (step + 1) * GROWTHS // steps):
+                with failing("fails on this network"):
+                    pruner.update_reg()
+    model.eval()
