@@ -18,7 +18,7 @@ from snnprune.surgery.scales import leave_alive_
 def cut(
     make: Callable[[], nn.Module], folder: Any, *shape: int, seed: int = 0
 ) -> tuple[dict[str, Any], nn.Module]:
-    """Cut every third neuron of all groups, and see that nothing else changes, with statistics drawn for all norms.
+    """Cut every third neuron of all groups, and see that nothing else changes. Statistics of norms are drawn.
 
     Gated, folded, cut, copied, loaded twice in float64; the ONNX file of the cut network in float32.
 
