@@ -38,6 +38,22 @@ def test_paired_differences_have_the_published_interval(cells, low, high):
     assert mirrored == pytest.approx((-high, -low), abs=5e-5)
 
 
+def test_what_is_common_to_both_is_corrected_for_continuity():
+    """20 right in both, 5 and 3 in one, 22 in none: the product 20 x 22 - 5 x 3 counts by half of 50 less."""
+    both, one, other, neither, count = 20, 5, 3, 22, 50
+    alike = (both * neither - one * other - count / 2) / math.sqrt(25 * 25 * 23 * 27)
+    (a, b), (c, d) = share_interval(25 / 50, count), share_interval(23 / 50, count)
+
+    def reach(down: float, up: float) -> float:
+        return math.sqrt(down**2 - 2 * alike * down * up + up**2)
+
+    change = (other - one) / count
+    expected = change - reach(0.46 - c, b - 0.5), change + reach(d - 0.46, 0.5 - a)
+    assert change_interval(0.5, 0.46, count, both) == pytest.approx(expected)
+    weak = change_interval(0.5, 0.5, 50, 13)  # 13 x 13 - 12 x 12 = 25, which the correction takes away
+    assert weak == pytest.approx(change_interval(0.5, 0.5, 50))
+
+
 def test_two_samples_put_the_intervals_of_their_shares_together():
     low, high = change_interval(0.6, 0.8, 50)
     (a, b), (c, d) = share_interval(0.6, 50), share_interval(0.8, 50)
