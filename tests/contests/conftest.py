@@ -1,12 +1,15 @@
-"""Shared by the tests of contests: a small network, its data, and a way to press Ctrl-C."""
+"""Shared by the tests of contests and of the ring: a small network, its data, Ctrl-C, the benchmark's modules."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT, importable
 from torch import nn
 from torch.nn import functional as F
 
@@ -72,3 +75,43 @@ def stop_at(monkeypatch, stage: type, call: int) -> None:
         return original(self, batch)
 
     monkeypatch.setattr(stage, "train_step", train_step)
+
+
+PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]
+
+
+@pytest.fixture
+def ring():
+    """The benchmark's modules, importable for the length of one test."""
+    with importable(*PLACES):
+        import ablations
+        import book
+        import dense
+        import gpu
+        import methods
+        import rivals
+        import steps
+        import table
+        import tasks
+        import tracks
+
+        found = (ablations, book, dense, gpu, methods, rivals, steps, table, tasks, tracks)
+        yield SimpleNamespace(**{module.__name__: module for module in found})
+        for name in (*(module.__name__ for module in found), "common"):
+            sys.modules.pop(name, None)
+
+
+def rows(ring, **extra):
+    """Made-up rows of two methods and three seeds."""
+    made = []
+    task = ring.tasks.TASKS["mlp"]
+    for method, scores in (("switcher", (0.98, 0.97, 0.99)), ("L2", (0.97, 0.965, 0.97))):
+        for seed, test in enumerate(scores):
+            knobs = ring.methods.first_knobs(task, method)
+            made.append(
+                {"task": "mlp", "target": 0.1, "method": method, "seed": seed, "kind": "final", "steps": 1200,
+                 "recipe": ring.methods.recipe(task, method), "knobs": knobs,
+                 "test": test, "dense_test": 0.985, "params": 0.099, "in_budget": True, "seconds": 3,
+                 "date": "2026-01-01", "versions": {"torch": "1", "torch-pruning": "2"}, "device": "cpu", **extra}
+            )  # fmt: skip
+    return made

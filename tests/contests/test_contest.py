@@ -1,20 +1,18 @@
-"""A contest: equal steps, equal batches, one target; resumed to the same end; failures in words."""
+"""A contest: equal steps, equal batches, one target; resumed to the same end."""
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import snnprune
 from contests.conftest import CONFIG, arrays, stop_at
-from snnprune.errors import ConfigError, RunError, TargetError
+from snnprune.errors import RunError
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
 from snnprune.rivals import bout
@@ -190,136 +188,6 @@ def test_a_function_of_ones_own_and_a_loss_of_ones_own(model):
     assert {row["method"] for row in found.rows} >= {"backwards", "hessian", "hessian, as it is, local"}
     assert all(row["failed"] is None for row in found.rows), found
     assert found.metric.higher_is_better is False
-
-
-class Constant(nn.Module):
-    """The number of channels stands in the code, where torch-pruning does not find it; no batch norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.hidden, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(32, 20), nn.Linear(20, 3)
-
-    def forward(self, x):
-        x = F.adaptive_avg_pool2d(F.relu(self.conv(x)), 2)
-        return self.head(F.relu(self.hidden(torch.reshape(x, (-1, 8 * 4)))))
-
-
-class Padded(nn.Module):
-    """A shortcut that is padded with zero channels, of which torch-pruning shifts no indices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3, padding=1), nn.Linear(12, 3)
-
-    def forward(self, x):
-        x = F.relu(self.first(x))
-        x = F.relu(F.pad(x, (0, 0, 0, 0, 2, 2)) + self.second(x))
-        return self.head(x.mean((2, 3)))
-
-
-class Normed(nn.Module):
-    """A layer norm reads the channels of a stream: torch-pruning cuts them all the same."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Linear(64, 12), nn.LayerNorm(12)
-        self.hidden, self.head = nn.Linear(12, 20), nn.Linear(20, 3)
-
-    def forward(self, x):
-        return self.head(F.relu(self.hidden(self.norm(self.first(x.flatten(1))))))
-
-
-def test_a_rival_that_cannot_build_or_judge_says_so_and_the_others_go_on(data):
-    train, val, test = data
-    torch.manual_seed(0)
-    config = replace(CONFIG, target={"params": 0.6})
-    found = snnprune.contest(
-        Constant().eval(), train, val, config, methods=["ours", "l2", "bn-scale"], ways="both", seeds=2, test=test
-    )
-    rows = {row["method"]: row for row in found.rows}
-    assert "leaves a network that does not run" in rows["l2, as it is, local"]["failed"]
-    assert "says nothing of any group" in rows["bn-scale"]["failed"]
-    assert rows["ours"]["failed"] is None
-    assert rows["l2"]["failed"] is None
-    assert rows["l2"]["params"] <= 0.6
-    text = str(found)
-    assert "bn-scale failed: scores=bn-scale says nothing" in text
-    assert "l2" in found.verdict
-
-
-def as_they_are(model, data, target):
-    train, val, test = data
-    config = replace(CONFIG, target=target)
-    found = snnprune.contest(model, train, val, config, methods=["l2"], ways="both", seeds=1, test=test)
-    return {row["method"]: row for row in found.rows}
-
-
-def test_where_its_pruner_fails_the_row_has_its_words(data):
-    torch.manual_seed(0)
-    rows = as_they_are(Padded().eval(), data, {"macs": 0.5})
-    assert rows["l2"]["exact"] < 1e-10
-    for scope in ("local", "global"):
-        why = rows[f"l2, as it is, {scope}"]["failed"]
-        assert why.startswith("torch-pruning's pruner fails on this network (IndexError: ")
-
-
-def test_a_removal_that_is_not_exact_is_told(data):
-    torch.manual_seed(0)
-    rows = as_they_are(Normed().eval(), data, {"params": 0.6})
-    assert rows["l2"]["exact"] < 1e-10
-    assert rows["l2"]["note"] == ""
-    for scope in ("local", "global"):
-        row = rows[f"l2, as it is, {scope}"]
-        assert row["failed"] is None
-        assert row["exact"] > 1e-3
-        assert row["note"].startswith("its removal is not exact: the outputs differ by up to ")
-
-
-def test_without_torch_pruning_its_rows_say_what_is_missing(model, data, monkeypatch, tmp_path):
-    train, val, test = data
-    options = {"methods": ["norm", "l2"], "ways": "both", "seeds": 1, "test": test, "folder": tmp_path / "a"}
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "torch_pruning", None)
-        found = snnprune.contest(model, train, val, CONFIG, **options)
-    rows = {row["method"]: row["failed"] for row in found.rows}
-    assert rows.pop("norm") is None
-    assert len(rows) == 3
-    assert all("torch-pruning cannot be imported" in why for why in rows.values())
-    again = snnprune.contest(model, train, val, CONFIG, resume=True, **options)
-    assert [row["failed"] for row in again.rows] == [None] * 4, "what has failed is tried again"
-    assert again.rows[0] == found.rows[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"target": {"drop": 0.01}}, "target drop"),
-        ({"target": {"latency": 0.5}}, "target latency"),
-        ({"target": None}, "target free"),
-        ({"target": {"params": 0.5}, "granularity": "connection"}, "single connections"),
-        ({"target": {"macs": 0.01}}, "macs=0.01"),
-    ],
-)
-def test_targets_that_not_all_can_meet_are_refused(model, data, changes, message):
-    train, val, test = data
-    with pytest.raises(TargetError, match=message):
-        snnprune.contest(model, train, val, replace(CONFIG, **changes), methods=["norm"], test=test)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seeds": 0}, "seeds=0"),
-        ({"ways": "sideways"}, "ways='sideways'"),
-        ({"methods": "nobody"}, "method 'nobody' is unknown"),
-        ({"test": None, "val": None}, "give `test`, or `val`"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(model, data, options, message):
-    train, val, test = data
-    given = {"val": val, "test": test, **options}
-    with pytest.raises(ConfigError, match=message):
-        snnprune.contest(model, train, given.pop("val"), CONFIG, **given)
 
 
 @pytest.mark.pages

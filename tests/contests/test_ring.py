@@ -1,0 +1,151 @@
+"""The ring's rules: everybody meets the target and spends the same steps; the report says what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import snnprune
+from contests.conftest import rows
+from snnprune.metrics import count_macs, count_params
+from snnprune.switching.encoding import Scorer
+
+
+@pytest.fixture
+def bout(ring):
+    """A small network with batch norm on the digits, not trained: the rules do not depend on it."""
+    train, val, test = snnprune.load_data("digits", batch_size=32, augment=False)
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(1, 20, 3, padding=1), nn.BatchNorm2d(20), nn.ReLU(), nn.AvgPool2d(4),
+        nn.Conv2d(20, 24, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96, 30), nn.ReLU(), nn.Linear(30, 10),
+    ).eval()  # fmt: skip
+    task = replace(ring.tasks.TASKS["mlp"], make=lambda: dense, batch=32, steps=12)
+    example = next(iter(val))[0][:2]
+    return ring.tasks.Bout(task, 0, dense, train, val, test, example, 0.1)
+
+
+@pytest.mark.parametrize("metric", ["params", "macs"])
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random", "L1", "L2", "LAMP", "FPGM", "Taylor", "Hessian", "BN scale, sparse", "group norm, sparse",
+        "BN scale, sparse, many steps", "group norm, sparse, many steps", "growing regularisation",
+        "L2, iterative", "Taylor, iterative",
+    ],
+)  # fmt: skip
+def test_every_rival_meets_the_target_from_below(ring, bout, name, scope, metric):
+    bout.task = replace(bout.task, metric=metric)
+    before = {k: v.clone() for k, v in bout.dense.state_dict().items()}
+    knobs = {"scope": scope, "teacher": True, "lr": 0.01, "reg": 1e-3, "normalizer": "max"}
+    model, spent = ring.rivals.run_rival(bout, name, 0.4, knobs)
+    count = count_macs if metric == "macs" else lambda m, _x: count_params(m)
+    share = count(model, bout.example) / count(bout.dense, bout.example)
+    assert 0.3 < share <= 0.4
+    assert 0 <= spent < bout.task.steps
+    assert all(torch.equal(v, before[k]) for k, v in bout.dense.state_dict().items()), (
+        "the dense network is shared"
+    )
+
+
+def test_all_methods_take_the_same_steps(ring, bout, monkeypatch):
+    seen = []
+    recover = ring.rivals.recover
+
+    def counting(*args, total, **kwargs):
+        seen.append(total)
+        return recover(*args, total=total, **kwargs)
+
+    monkeypatch.setattr(ring.rivals, "recover", counting)
+    for name in ("L2", "Taylor", "group norm, sparse", "growing regularisation", "Taylor, iterative"):
+        seen.clear()
+        row = ring.methods.run(bout, name, 0.4, ring.methods.first_knobs(bout.task, name), final=False)
+        assert seen[-1] + row["before_removal"] == bout.task.steps
+        looks, sparse = (
+            {"Taylor": 3, "Taylor, iterative": 3}.get(name, 0),
+            round(0.2 * 12) if "sparse" in name else 0,
+        )
+        assert sum(seen) == bout.task.steps - looks - (6 if name.startswith("growing") else sparse)
+        assert "test" not in row, "tuning must not look at the test data"
+    row = ring.methods.run(bout, "switcher", 0.4, {"lr": 0.01}, final=True)
+    assert row["exactness"]["remove"] < 1e-10
+    assert row["in_budget"]
+    assert 0 <= row["test"] <= 1
+
+
+def test_streams_of_option_a_and_the_classifier_stay(ring, bout):
+    task = ring.tasks.TASKS["resnet20"]
+    knobs = {"scope": "local", "reg": 1e-3, "normalizer": "max"}
+    stay = ring.rivals.way_of(bout, "BN scale, sparse", task.make(), knobs).ignored
+    assert {"conv1", "bn1", "layer1.0.conv2", "layer1.0.bn2"} <= set(stay)
+    assert "layer1.0.conv1" not in stay
+    assert ring.rivals.way_of(bout, "L2", bout.dense, knobs).ignored == ("10",)
+
+
+def test_every_ablation_runs_within_the_budget(ring, bout):
+    for method in (*ring.methods.ABLATIONS, *ring.methods.WITHOUT):
+        row = ring.methods.run(bout, method, 0.4, {"lr": 0.01}, final=False)
+        assert row["in_budget"] or method == "multiples of 8", method
+        assert row["exactness"]["remove"] < 1e-10, method
+
+
+def trained_scorer(ring, bout, method):
+    """The scorer before and after a few steps on all its values."""
+    groups = snnprune.trace(bout.dense, bout.example)
+    with ring.ablations.without(method):
+        scorer = Scorer(bout.dense, groups, seed=1)
+        before = {name: value.clone() for name, value in scorer.state_dict().items()}
+        optimizer = torch.optim.SGD(scorer.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (scorer(bout.dense) ** 3).mean().backward()
+            optimizer.step()
+        raw = scorer.raw(bout.dense)
+    after = scorer.state_dict()
+    return {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}, raw
+
+
+def test_a_part_that_is_taken_away_has_no_effect(ring, bout):
+    everything, raw = trained_scorer(ring, bout, "switcher")
+    assert everything == {"switcher", "path", "offsets", "rows"}
+    learned, _ = trained_scorer(ring, bout, "U-Net frozen at 0")
+    assert learned == {"path", "offsets"}, "behind a head of 0 extractors get no gradient"
+    assert trained_scorer(ring, bout, "row path frozen")[0] == everything - {"path"}
+    assert trained_scorer(ring, bout, "weights unseen")[0] == everything - {"rows"}
+    learned, other = trained_scorer(ring, bout, "rows unsorted")
+    assert learned == everything
+    assert not torch.allclose(other, raw, atol=1e-6)
+    assert trained_scorer(ring, bout, "switcher")[0] == everything, "afterwards all is as before"
+
+
+def test_the_table_pairs_seeds_and_ranks_by_accuracy(ring):
+    text = ring.table.markdown(rows(ring))
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert lines[1].startswith("| **switcher** |")
+    assert "98.00 ± 2.48 (3)" in lines[1]  # t = 4.303, sd = 1, n = 3
+    assert "+1.17 ± 1.90" in lines[2]  # differences 1, 0.5, 2
+
+
+def test_rows_of_another_recipe_do_not_count(ring):
+    task = ring.tasks.TASKS["mlp"]
+    assert "switcher" not in ring.table.markdown(rows(ring)[3:] + rows(ring, recipe="old")[:3]).split("## mlp")[1]
+    assert ring.methods.recipe(task, "switcher") != ring.methods.recipe(task, "free scales")
+    assert ring.methods.recipe(task, "L2") != ring.methods.recipe(replace(task, batch=task.batch + 1), "L2")
+
+
+def test_an_interval_of_one_is_unknown(ring):
+    assert ring.table.interval([3.0]) == (3.0, math.inf)
+    assert ring.table.interval([1.0, 3.0])[1] == pytest.approx(12.7062)
+
+
+def test_the_report_is_written_from_the_results_folder(ring, tmp_path):
+    (tmp_path / "mlp.json").write_text(json.dumps(rows(ring)))
+    ring.table.write_report([tmp_path / "mlp.json", tmp_path / "missing.json"], tmp_path)
+    assert "## mlp, params = 0.1" in (tmp_path / "ring.md").read_text()
