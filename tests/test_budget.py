@@ -224,3 +224,15 @@ def test_saving_per_neuron_of_narrow_groups(width):
     cost = CostModel(model, trace(model, torch.randn(2, 6), input_neurons=False), torch.randn(2, 6))
     assert cost.saving_per_neuron("macs", "0") == pytest.approx(1 / width)
     assert cost.saving_per_neuron("params", "0") == pytest.approx((6 + 1 + 4) / count_params(model))
+
+
+def test_a_loop_of_ones_own_rounds_as_a_run_does():
+    """Without a word about it, `attach` and `optimize` keep multiples of the same number."""
+    _, model, x = make_network("mobilenet_v1", batch=2)
+    with snnprune.attach(model.float(), x.float()) as gated:
+        gated.set_budget({"macs": 0.5})
+        cut = [(g, c.kept) for g in gated.groups for c in gated.counts() if c.id == g.id and c.kept < c.size]
+    assert len(cut) > 5
+    unit = snnprune.PruneConfig().round_to
+    assert all(kept % rounding_step(group, unit) == 0 for group, kept in cut)
+    assert any(rounding_step(group, unit) == 8 for group, _ in cut)

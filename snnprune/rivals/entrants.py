@@ -63,7 +63,7 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
             `as-they-are` its own pruner, with the same ratio in every layer and with one ranking over all.
 
     Raises:
-        ConfigError: an unknown name, one that stands twice, or nobody is left.
+        ConfigError: an unknown name, one that stands twice or cannot take part in that way, or nobody is left.
     """
     found: list[Entrant] = []
     for method in [one for given in methods for one in (METHODS if given == "all" else [given])]:
@@ -74,11 +74,14 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
         raise ConfigError(
             f"{double} takes part twice; give each method once, and each function a name of its own."
         )
-    if not found:
+    lost = [method for method in methods if method != "all" and not _of(method, ways)]
+    if lost:
         raise ConfigError(
-            f"nobody takes part: {', '.join((*SPARSE, *ITERATIVE))} go with torch-pruning's own pruner, so they "
-            "need --as-they-are or --both."
+            f"{', '.join(lost)} cannot take part: {', '.join((*SPARSE, *ITERATIVE))} go with torch-pruning's own "
+            "pruner, so they need --as-they-are or --both."
         )
+    if not found:
+        raise ConfigError(f"nobody takes part; give all, or some of {', '.join(METHODS)}.")
     return found
 
 

@@ -90,7 +90,8 @@ def test_stopped_and_gone_on_with(here, capsys, monkeypatch):
         (["--target", "drop=0.01"], "a contest does not offer target drop"),
         (["--resume"], "name its folder"),
         (["--resume", "--output", "none"], "there is nothing to go on with: none holds no contest"),
-        (["--methods", "bn-sparse"], "nobody takes part"),
+        (["--methods", "lamp,bn-sparse"], "bn-sparse cannot take part"),
+        (["--methods", ","], "nobody takes part; give all, or some of ours"),
     ],
 )
 def test_what_makes_no_sense_ends_in_one_line(args, message, capsys):

@@ -52,7 +52,7 @@ def test_objects_and_functions():
         (["l2", "l2"], "l2 takes part twice"),
         (["all", "l2"], "l2 takes part twice"),
         (["l2-iterative"], "need --as-they-are or --both"),
-        (["bn-sparse"], "need --as-they-are or --both"),
+        (["lamp", "bn-sparse"], "bn-sparse cannot take part"),
         ([], "nobody takes part"),
         ([3], "Give a name, an importance of torch-pruning, or a function"),
         ([tp.importance.LAMPImportance], "Make an instance of it"),
