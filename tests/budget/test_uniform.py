@@ -305,3 +305,16 @@ def test_a_run_keeps_to_it_and_goes_on_with_it_alone(net, tmp_path):
     assert len({block.conv1.out_channels for block in result.model.layer1}) == 1
     assert result.report.config["uniform"] == ["layer1.*.conv1"]
     assert config.identity() != snnprune.PruneConfig(target={"macs": 0.5}, epochs=1).identity()
+
+
+def test_widths_that_one_group_asks_of_its_set_are_not_told_as_odd():
+    """13 of 32 channels are no multiple of 8, and what was asked of all three."""
+    torch.manual_seed(0)
+    data = [(torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))) for _ in range(4)]
+    config = snnprune.PruneConfig(
+        target={"macs": 0.5}, epochs=1, uniform="layer1.*.conv1", width={"layer1.0.conv1": 13}
+    )
+    report = snnprune.optimize(Net().eval(), data, data, config).report
+    kept = {c["id"]: c["kept"] for c in report.groups}
+    assert [kept[name] for name in INNER] == [13, 13, 13]
+    assert not set(INNER) & set(report.odd_widths)

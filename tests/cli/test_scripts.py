@@ -168,6 +168,7 @@ def test_a_dry_run_writes_nothing(model, capsys, more):
     assert set(Path().iterdir()) == before
     words = captured.err if more else captured.out
     for line in (
+        "tracing groups, taking a few steps",
         "it keeps ",
         "targets within reach: macs from ",
         "training steps: probe 4, ",

@@ -67,8 +67,9 @@ def test_a_target_is_beside_what_came_of_it(folder, changes, row):
 def test_all_that_was_asked_is_beside_what_was_got(folder):
     write_json(folder / "structure.json", {"layers": {"stem.0": {"out": 12}, "other": {"out": 3}}})
     config = snnprune.PruneConfig(
-        width=("conv<=3", "stem=0.5", "gone*=2"), keep=("head",), outputs=("0",), floor=0.3
-    )
+        width=("conv<=3", "stem=0.5", "gone*=2"), keep=("head",), outputs=("0",), floor=0.3,
+        uniform=("conv",),
+    )  # fmt: skip
     kept = [
         {"id": "a.b", "reason": "kept by request (head)"},
         {"id": "c", "reason": "it is an output of the model"},
@@ -79,6 +80,7 @@ def test_all_that_was_asked_is_beside_what_was_got(folder):
     assert found["outputs"] == ("0", "neurons that only other outputs hold could go")
     assert found["learning"] == ("20 passes over the training data", "12 steps: probe 2, search 4, recovery 6")
     assert found["keep"] == ("head", "kept whole: a.b")
+    assert found["uniform"] == ("conv", "conv: 3 of 4")
     widths = [(wanted, got) for what, wanted, got in asked.rows(read_material(folder)) if what == "width"]
     assert widths == [
         ("conv<=3", "conv: 3 of 4"),
