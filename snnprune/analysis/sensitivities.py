@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..budget import COUNTED, CostModel, Counted, read_widths
+from ..budget import COUNTED, ROUND_TO, CostModel, Counted, read_widths
 from ..errors import ConfigError, TargetError
 from ..inputs import Inputs, device_of, first_images, map_tensors, unwrap
 from ..learner import LossFunction, TaskLoss
@@ -88,7 +88,7 @@ def sensitivity(
     width: Sequence[str] | Mapping[str, float | str] = (),
     uniform: Sequence[str] = (),
     floor: float = 0.1,
-    round_to: int = 1,
+    round_to: int = ROUND_TO,
     batches: Iterable[Any] | None = None,
     loss_fn: LossFunction | None = None,
     time: bool = False,
@@ -114,7 +114,7 @@ def sensitivity(
         width: shares or numbers of neurons that stay in a cut through all, as for `PruneConfig`.
         uniform: patterns whose groups keep the same share in such a cut, as for `PruneConfig`.
         floor: least kept share of every group in a cut through all.
-        round_to: keep multiples of this many channels in such a cut.
+        round_to: keep multiples of this many channels in such a cut, as a run does; 1 keeps any number.
         batches: training batches by which neurons are ordered as at the start of a run; without them by the
             norms of their weights.
         loss_fn: `loss_fn(model, batch)` for those, instead of cross-entropy, and to measure by.

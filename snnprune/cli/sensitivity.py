@@ -11,7 +11,7 @@ import typer
 from . import parse
 from .data import DataOptions, load_splits
 from .gather import gathered
-from .options import Data, Device, Floor, Json, ModelFile, Network, OwnMetric, Patterns, RoundTo
+from .options import DEFAULT, Data, Device, Floor, Json, ModelFile, Network, OwnMetric, Patterns, RoundTo
 from .progress import Display
 from .show import BY_JSON, console, emit, say, say_rest, scripted
 from .tables import columns, show_table
@@ -29,7 +29,7 @@ def sensitivity(
     limit: Annotated[int, typer.Option(help="validation images to measure on, in whole batches")] = 1000,
     device: Device = "auto",
     floor: Floor = 0.1,
-    round_to: RoundTo = 1,
+    round_to: RoundTo = DEFAULT.round_to,
     time: Annotated[
         bool, typer.Option("--time", help="also time the cuts of the whole model in ONNX Runtime, seconds each")
     ] = False,
