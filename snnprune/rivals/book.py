@@ -25,7 +25,7 @@ class Contest:
         rows: one per method and seed: `method`, `words` (an importance or a function in full), `rival`, `seed`,
             `value` of the metric, `macs` and `params` (shares of the dense ones), `steps` by stage, `seconds`,
             `exact` (how far the cut is from the network with masked channels, over the outputs' spread), `note`,
-            and `failed`, the reason why there is no value, else None.
+            `date` of its end (ISO 8601), and `failed`, the reason why there is no value, else None.
         dense: `value`, `macs` and `params` of the dense model.
         metric: what values mean.
         target: `{"macs": share}` or `{"params": share}`.
@@ -143,7 +143,7 @@ def read_rows(path: Path) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _check_row(row: Any) -> None:
-    texts = all(type(row[key]) is str for key in ("method", "words", "note"))
+    texts = all(type(row[key]) is str for key in ("method", "words", "note", "date"))
     plain = type(row["seed"]) is int and type(row["rival"]) is bool and type(row["steps"]) is dict
     failed = row["failed"] is None or type(row["failed"]) is str
     numbers = all(is_number(row[key]) or row["failed"] for key in ("value", "macs", "params", "seconds"))

@@ -17,14 +17,14 @@ from ..criteria.gradients import put_gradients_
 from ..data import BatchLoader
 from ..errors import CriterionError
 from ..inputs import map_tensors
-from ..learner import Checkpoint, recover
+from ..learner import recover
 from ..learner.loop import epoch_batches, first_batches
 from ..macs import price
 from ..metrics import count_params
-from ..pipeline.identity import environment
 from ..pipeline.setting import Setting
 from ..streams import seed_of
 from .entrants import Entrant
+from .finish import finished, let_learn_, store_of
 from .rounds import in_rounds, lengths_of, shares_of
 from .sparse import SPARSE_SHARE, learn_sparsely_
 from .theirs import Way, fit, inexactness
@@ -52,10 +52,7 @@ class Bout:
 
     def __init__(self, setting: Setting, entrant: Entrant, place: Path | None, *, resume: bool) -> None:
         self.setting, self.entrant, self.resume = setting, entrant, resume
-        self.store: Checkpoint | None = None
-        if place is not None:
-            identity = {**setting.identity(setting.config), "entrant": entrant.name}
-            self.store = Checkpoint(place, identity, environment=environment(setting.where))
+        self.store = store_of(setting, entrant, place)
         self.steps: dict[str, int] = {}
         self.inexact: float | None = None
         self.note = ""
@@ -102,7 +99,7 @@ class Bout:
             return small
 
         def learn(network: nn.Module, at: int, steps: int) -> None:
-            self._let_learn(network)
+            let_learn_(network, setting.dense)
             train: Any = setting.train
             train = train.seeded("round", at) if isinstance(train, BatchLoader) else train
             recover(
@@ -118,20 +115,7 @@ class Bout:
         self.steps = {"probe": looks * rounds, "sparse": sparse, "recover": lengths[-1]}
         if rounds > 1:
             self.steps["between"] = sum(lengths[:-1])
-        self._let_learn(compact)
-        recover(
-            compact,
-            setting.train,
-            setting.loss,
-            config,
-            total=self.steps["recover"],
-            val=setting.val,
-            metric=setting.metric,
-            callbacks=setting.callbacks,
-            checkpoint=self.store,
-            resume=self.store.load() if self.store is not None and self.resume else None,
-        )
-        return compact.eval()
+        return finished(setting, compact, self.steps["recover"], self.store, resume=self.resume)
 
     def _look_at(self, model: nn.Module, compact: nn.Module, left: dict[str, list[int]]) -> None:
         """How far a cut is from exact; the worst of all cuts counts."""
@@ -145,12 +129,6 @@ class Bout:
                 "those of the network in which nothing sees the removed channels"
             )
         self.inexact = max(self.inexact or 0.0, min(found, 1e300))
-
-    def _let_learn(self, compact: nn.Module) -> None:
-        """What learned in the dense network learns again, and nothing else."""
-        flags = {name: p.requires_grad for name, p in self.setting.dense.named_parameters()}
-        for name, parameter in compact.named_parameters():
-            parameter.requires_grad_(flags.get(name, True))
 
     def _asked(self) -> str:
         return "weights" if self.entrant.sparse is not None else needs(self.entrant.scores)

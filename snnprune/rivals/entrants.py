@@ -17,10 +17,10 @@ from .theirs import Scope, Sparse
 
 Ways = Literal["our-surgery", "as-they-are", "both"]
 
-OURS, FREE = "ours", "free"
+OURS, FREE, DENSE = "ours", "free", "dense"
 SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group", "growing": "growing"}
 ITERATIVE = {"l2-iterative": "l2", "taylor-iterative": "taylor"}
-METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE, *ITERATIVE)
+METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE, *ITERATIVE, DENSE)
 DEFAULT = (OURS, FREE, NORM, "l2", "lamp", "taylor")
 SCOPES: tuple[Scope, ...] = ("local", "global")
 
@@ -35,6 +35,7 @@ class Entrant:
         scope: of torch-pruning's pruner; None under our surgery.
         sparse: which sparse learning goes before the removal.
         rounds: in how many it removes, with recovery between.
+        cuts: False for the dense network, which only trains on.
         rival: whether it is another library's, or the user's own, against which ours is held.
         words: it in full, for the book.
     """
@@ -44,6 +45,7 @@ class Entrant:
     scope: Scope | None = None
     sparse: Sparse | None = None
     rounds: int = 1
+    cuts: bool = True
     rival: bool = True
     words: str = ""
 
@@ -98,6 +100,8 @@ def _of(method: Any, ways: Ways) -> list[Entrant]:
         return [Entrant("free scales", "free", rival=False)]
     if method == NORM:
         return [Entrant(NORM, NORM, rival=False)]
+    if method == DENSE:
+        return [Entrant("dense, trained on", None, cuts=False, rival=False)]
     if method in ALONE:
         return _ways(method, method, ways, "")
     if method in SPARSE:

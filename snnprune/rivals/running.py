@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from ..switching import alike
 from .book import BOOK, PAGE, Contest, read_rows
 from .bout import Bout, priced
 from .entrants import DEFAULT, Entrant, Ways, entrants
+from .finish import store_of, trained_on
 from .page import write_page
 
 _FAILURES = (CollapsedLayerError, CriterionError, DivergedError, ExactnessError, TargetError)
@@ -225,14 +227,17 @@ def _run(
     row: dict[str, Any] = {
         "method": entrant.name, "words": entrant.words, "rival": entrant.rival, "seed": seed, "value": None,
         "macs": None, "params": None, "steps": {}, "seconds": None, "exact": None, "note": "", "failed": None,
+        "date": "",
     }  # fmt: skip
     said = {"method": entrant.name, "seed": seed}
     setting.tell("entrant", step=at, total=of, **said)
     store = None if place is None else _store(place, entrant, seed)
     try:
-        if entrant.scope is not None:
+        if not entrant.cuts:
+            network, row["steps"] = trained_on(setting, store_of(setting, entrant, store), resume=resume)
+        elif entrant.scope is not None:
             bout = Bout(setting, entrant, store, resume=resume)
-            compact = bout.run()
+            network = bout.run()
             row |= {"steps": bout.steps, "exact": bout.inexact, "note": bout.note}
         else:
             options = setting.config
@@ -240,16 +245,17 @@ def _run(
                 options = replace(options, search=replace(options.search, scores=entrant.scores))
             job = Job(setting, options)
             job.open(store, resume=resume)
-            compact = job.run()
+            network = job.run()
             row |= {"steps": {**asdict(job.steps), "search": job.found.searched}}
             row["exact"] = max(job.found.exactness.values())
         if sum(row["steps"].values()) != setting.steps(setting.config).total:
             raise RuntimeError(
                 f"{entrant.name} took {row['steps']} steps: a mistake in snnprune; please report it"
             )
-        measured = setting.measure(compact)
+        measured = setting.measure(network)
         assert measured is not None
-        row |= {"value": measured.value, "seconds": round(time.monotonic() - began, 1), **priced(setting, compact)}
+        row |= {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
+        row |= {"value": measured.value, "seconds": round(time.monotonic() - began, 1), **priced(setting, network)}
     except _FAILURES as error:
         row["failed"] = str(error)
     setting.tell("entrant", step=at, total=of, **said, ended=row)

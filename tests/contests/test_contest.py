@@ -13,9 +13,10 @@ from torch.nn import functional as F
 import snnprune
 from contests.conftest import CONFIG, arrays, stop_at
 from snnprune.errors import RunError
+from snnprune.learner import TaskLoss, recover
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
-from snnprune.rivals import bout
+from snnprune.rivals import finish
 
 TOTAL = 12  # steps: 2 epochs of 6 batches
 
@@ -46,7 +47,7 @@ def test_everybody_takes_the_same_steps_and_meets_the_target(model, data, monkey
     found = snnprune.contest(
         model, train, val, CONFIG, methods=["all"], ways="both", seeds=1, test=test, callbacks=[tell]
     )
-    assert len(ended) == len(found.rows) == 3 + 3 * 8 + 5 * 2
+    assert len(ended) == len(found.rows) == 3 + 3 * 8 + 5 * 2 + 1
     for row, steps in ended:
         assert row["failed"] is None, row
         assert sum(row["steps"].values()) == TOTAL == found.steps
@@ -54,8 +55,11 @@ def test_everybody_takes_the_same_steps_and_meets_the_target(model, data, monkey
         assert (row["steps"].get("between", 0) > 0) == ("iterative" in row["method"])
         assert steps["search"] == row["steps"].get("search", 0)
         looked = row["method"].startswith(("taylor", "hessian", "ours", "free"))
-        assert (row["steps"]["probe"] > 0) == looked, row
+        assert (row["steps"].get("probe", 0) > 0) == looked, row
         assert (row["steps"].get("sparse", 0) > 0) == ("sparse" in row["method"] or "growing" in row["method"])
+        if row["method"].startswith("dense"):
+            assert (row["macs"], row["params"], row["exact"]) == (1, 1, None)
+            continue
         assert 0.35 < row["macs"] <= 0.5, row
         assert row["exact"] < 1e-9, row
         assert row["note"] == ""
@@ -103,10 +107,31 @@ def test_the_same_contest_again_is_the_same(model, data):
     assert values(single).items() <= values(one).items(), "who else takes part changes nothing"
 
 
-@pytest.mark.parametrize(("ways", "call"), [("our-surgery", 7), ("our-surgery", 19), ("as-they-are", 17)])
-def test_stopped_and_gone_on_with_is_as_if_never_stopped(model, data, tmp_path, monkeypatch, ways, call):
+def test_the_dense_network_trained_on_is_what_its_own_training_gives(model, data):
     train, val, test = data
-    methods = ["norm", "taylor"]
+    for seed, distill in ((0, 0.0), (3, 0.9)):
+        config = replace(CONFIG, seed=seed, distill=distill)
+        found = snnprune.contest(model, train, val, config, methods=["dense", "norm"], seeds=1, test=test)
+        whole = copy.deepcopy(model)
+        loss = TaskLoss.of(config, copy.deepcopy(model), None)
+        recover(whole, train, loss, config, total=TOTAL)
+        (row,) = [row for row in found.rows if row["method"] == "dense, trained on"]
+        assert row["value"] == snnprune.evaluate(whole, test).accuracy
+        assert distill or row["value"] != found.dense["value"], "it has learned"
+        assert found.verdict == "Ours has no result, so nothing can be said of it."
+
+
+@pytest.mark.parametrize(
+    ("methods", "ways", "call"),
+    [
+        (["norm", "taylor"], "our-surgery", 7),
+        (["norm", "taylor"], "our-surgery", 19),
+        (["norm", "taylor"], "as-they-are", 17),
+        (["dense"], "our-surgery", 7),
+    ],
+)
+def test_stopped_and_gone_on_with_is_as_if_never_stopped(model, data, tmp_path, monkeypatch, methods, ways, call):
+    train, val, test = data
     options = {"methods": methods, "ways": ways, "seeds": 1, "test": test}
     whole = snnprune.contest(model, train, val, CONFIG, folder=tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
@@ -222,14 +247,14 @@ def test_what_the_caller_has_frozen_stays_frozen_in_their_networks_too(model, da
     train, val, test = data
     model.conv.weight.requires_grad_(False)
     seen = []
-    original = bout.recover
+    original = finish.recover
 
     def recover(compact, *args, **options):
         before = compact.conv.weight.clone()
         original(compact, *args, **options)
         seen.append((compact.inner.weight.requires_grad, torch.equal(before, compact.conv.weight)))
 
-    monkeypatch.setattr(bout, "recover", recover)
+    monkeypatch.setattr(finish, "recover", recover)
     found = snnprune.contest(model, train, val, CONFIG, methods=["taylor"], ways="as-they-are", seeds=1, test=test)
     assert seen == [(True, True)] * 2, found
     assert not model.conv.weight.requires_grad

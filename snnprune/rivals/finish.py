@@ -1,0 +1,70 @@
+"""The recovery that ends the runs in which our search has no part, and the dense network trained equally long."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from ..learner import Checkpoint, recover
+from ..pipeline.identity import environment
+from ..pipeline.setting import Setting
+from .entrants import Entrant
+
+
+def store_of(setting: Setting, entrant: Entrant, place: Path | None) -> Checkpoint | None:
+    """The checkpoint of a run in a folder; None keeps none."""
+    if place is None:
+        return None
+    identity = {**setting.identity(setting.config), "entrant": entrant.name}
+    return Checkpoint(place, identity, environment=environment(setting.where))
+
+
+def let_learn_(network: nn.Module, dense: nn.Module) -> None:
+    """What learned in the dense network learns again, and nothing else."""
+    flags = {name: p.requires_grad for name, p in dense.named_parameters()}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(flags.get(name, True))
+
+
+def finished(
+    setting: Setting, network: nn.Module, steps: int, store: Checkpoint | None, *, resume: bool
+) -> nn.Module:
+    """A network after the recovery that all have.
+
+    Args:
+        setting: data, loss and options.
+        network: cut or not; it learns in place.
+        steps: of the recovery.
+        store: for checkpoints.
+        resume: go on from the one that lies there.
+
+    Raises:
+        DivergedError: the learning diverged.
+    """
+    let_learn_(network, setting.dense)
+    recover(
+        network,
+        setting.train,
+        setting.loss,
+        setting.config,
+        total=steps,
+        val=setting.val,
+        metric=setting.metric,
+        callbacks=setting.callbacks,
+        checkpoint=store,
+        resume=store.load() if store is not None and resume else None,
+    )
+    return network.eval()
+
+
+def trained_on(setting: Setting, store: Checkpoint | None, *, resume: bool) -> tuple[nn.Module, dict[str, int]]:
+    """The dense network, nothing cut, after all steps in the same recovery; and those steps by stage.
+
+    Raises:
+        DivergedError: the learning diverged.
+    """
+    setting.begin()
+    total = setting.steps(setting.config).total
+    return finished(setting, copy.deepcopy(setting.dense), total, store, resume=resume), {"recover": total}
