@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "models")]
 import dense  # noqa: E402
 import torch  # noqa: E402
 from book import Book  # noqa: E402
-from methods import VARIANTS, choices, first_knobs, methods, recipe, run  # noqa: E402
+from methods import VARIANTS, choices, first_knobs, methods, recipe, run, untuned_knobs  # noqa: E402
 from table import write_report  # noqa: E402
 from tasks import LENGTHS, TASKS, Bout, prepare, task_of  # noqa: E402
 
@@ -48,6 +48,7 @@ def measure(
     key |= {"steps": task.steps, "recipe": recipe(task, method)}
     if task.epochs:
         key["epochs"] = task.epochs
+    key["trainer"] = "untuned" if options.untuned else None
     known = book.find(**key)
     if known is not None:
         return known
@@ -83,7 +84,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--dense-epochs", type=int, default=100, help="of `dense`")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--untuned", action="store_true", help="knobs where tuning would start")
+    parser.add_argument("--untuned", action="store_true", help="knobs where tuning would start, all distilled")
     parser.add_argument("--target", type=float, nargs="+", help="kept shares; by default those of the task")
     parser.add_argument("--method", nargs="+", help="by default all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -135,8 +136,8 @@ def hold(book: Book, options: argparse.Namespace) -> None:
             continue
         chosen = {}
         for method in options.method or methods(task):
-            first = first_knobs(task, method)
-            chosen[method] = first if options.untuned else tune(book, bouts, options, method, share)
+            untuned = untuned_knobs(task, method) if options.untuned else None
+            chosen[method] = untuned or tune(book, bouts, options, method, share)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             for method, knobs in chosen.items():
                 measure(book, bouts, options, method, share, seed, knobs, "final")

@@ -91,6 +91,11 @@ def first_knobs(task: Any, method: str) -> dict[str, Any]:
     return knobs
 
 
+def untuned_knobs(task: Any, method: str) -> dict[str, Any]:
+    """Knobs without any tuning: where it starts, but distilled, as ours always is."""
+    return first_knobs(task, method) | ({"teacher": True} if method in RIVALS else {})
+
+
 def choices(task: Any, method: str) -> list[tuple[str, list[Any]]]:
     """Knobs in the order in which they are tuned, each with what is tried besides the present value."""
     found: list[tuple[str, list[Any]]] = []

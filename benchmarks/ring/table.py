@@ -16,7 +16,9 @@ from snnprune.rivals.standing import interval
 
 MAIN = next(iter(OURS))
 
-Corner = tuple[str, float, int, str]  # task, target, length in epochs (or 0), and what trained
+Corner = tuple[
+    str, float, int, str
+]  # task, target, length in epochs (or 0), and what trained or that nobody tuned
 
 
 def current(row: dict[str, Any]) -> bool:
@@ -27,7 +29,7 @@ def current(row: dict[str, Any]) -> bool:
 
 def corner_of(row: dict[str, Any]) -> Corner:
     """Rows of one corner can be compared."""
-    return row["task"], row["target"], row.get("epochs", 0), row.get("trainer", "")
+    return row["task"], row["target"], row.get("epochs", 0), row.get("trainer") or ""
 
 
 def _title(corner: Corner) -> str:
@@ -99,7 +101,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "",
         "Mean test accuracy ± half-width of its 95 % interval over (n) seeds; *ours less it* is the mean of the "
         "differences seed by seed with its interval, positive where the switcher is ahead. Knobs were chosen on "
-        "the validation data of another seed.",
+        "the validation data of another seed, but in sections marked *untuned*: there they are those with which "
+        "tuning would begin, and all methods are distilled.",
         "",
     ]
     for corner, methods in found.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
+import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -84,6 +86,41 @@ def test_recorded_rows_still_count(ring):
         known = json.loads((ROOT / "benchmarks" / "ring" / "results" / f"{name}.json").read_text())
         void = {row["method"] for row in known if not ring.table.current(row)}
         assert not void, (name, void)
+
+
+def test_untuned_rows_are_distilled_and_stand_for_themselves(ring, tmp_path, monkeypatch):
+    """Knobs of an untuned row may be those that tuning would choose; it must not be taken for a tuned one."""
+    path = ROOT / "benchmarks" / "ring" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("ring_main", path)
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    done = []
+
+    def run(_bout, method, _share, knobs, *, final):
+        done.append((method, final, knobs))
+        best = knobs.get("teacher", True) + (knobs["lr"] == 0.02)
+        return {"test": 0.5, "dense_test": 0.9, "val": float(best), "in_budget": True, "macs": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(main, "run", run)
+    monkeypatch.setattr(main, "prepare", lambda *_: None)
+    command = ["ring", "resnet20-pixels", "--target", "0.5", "--seeds", "1", "--method", "switcher", "L2"]
+    command += ["--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--untuned"])
+    main.main()
+    first = {"lr": 0.02, "scope": "local", "teacher": True}
+    assert done == [("switcher", True, {"lr": 0.02}), ("L2", True, first)]
+    main.main()
+    assert len(done) == 2, "what is on file is not run again"
+    done.clear()
+    monkeypatch.setattr(sys, "argv", command)
+    main.main()
+    assert [(method, knobs) for method, final, knobs in done if final] == [
+        ("switcher", {"lr": 0.02}),
+        ("L2", first),
+    ]
+    text = ring.table.markdown(json.loads((tmp_path / "resnet20-pixels.json").read_text()))
+    for title in ("1 epoch", "1 epoch (untuned)"):
+        assert f"## resnet20-pixels, macs = 0.5, {title}\n" in text
 
 
 def test_rows_are_added_by_several_at_a_time(ring, tmp_path):
