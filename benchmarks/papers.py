@@ -5,6 +5,7 @@
     python benchmarks/papers.py mlp --data-root DIR --together
     python benchmarks/papers.py lenet --data-root DIR --connections
     python benchmarks/papers.py vgg_cov2 --data cifar10 --data-root DIR --epochs 60 --device cuda
+    python benchmarks/papers.py vgg16 --pace
     python benchmarks/papers.py --table
 
 Rows go into papers.json; a run that is there already is not repeated. `--table` writes papers.md and, with
@@ -51,19 +52,11 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
     dense = network(name, seed)
     trained = train_dense(network(name, seed), train, steps=steps, lr=0.05, device=options.device, seed=seed)
     baseline = snnprune.evaluate(trained, test).accuracy
-    settings: dict[str, Any] = {"epochs": options.epochs, "seed": seed}
-    search: dict[str, Any] = {"patience": None}
     if mode == "separate":
         dense = trained.requires_grad_(False)
-        search |= {"fresh_mean": 1.0, "fresh_std": options.separate_std}
-    if mode == "connections":
-        settings |= {"granularity": "connection"}
-    if mode == "together":  # fresh and free as published, but learned by our loop
-        settings |= {"lr": 0.05, "weight_decay": 5e-4, "recovery": {"momentum": 0.9}}
-        search |= {"alternate": "together", "fresh_mean": 0.0}
-    if options.fresh_mean is not None:
-        search |= {"fresh_mean": options.fresh_mean}
-    config = snnprune.PruneConfig.paper(search=search, **settings)
+    config = config_of(
+        mode, seed, epochs=options.epochs, separate_std=options.separate_std, fresh_mean=options.fresh_mean
+    )
     before = network(name, seed)
     result = snnprune.optimize(dense, train, val, config, test=test, device=options.device)
     report = result.report
@@ -81,6 +74,31 @@ def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
         "exactness": report.exactness,
     }
     return row
+
+
+def config_of(
+    mode: str, seed: int, *, epochs: float, separate_std: float, fresh_mean: float | None = None
+) -> snnprune.PruneConfig:
+    """Options of a way of learning."""
+    settings: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    search: dict[str, Any] = {"patience": None}
+    if mode == "separate":
+        search |= {"fresh_mean": 1.0, "fresh_std": separate_std}
+    if mode == "connections":
+        settings |= {"granularity": "connection"}
+    if mode == "together":  # fresh and free as published, but learned by our loop
+        settings |= {"lr": 0.05, "weight_decay": 5e-4, "recovery": {"momentum": 0.9}}
+        search |= {"alternate": "together", "fresh_mean": 0.0}
+    if fresh_mean is not None:
+        search |= {"fresh_mean": fresh_mean}
+    return snnprune.PruneConfig.paper(search=search, **settings)
+
+
+def source_of(name: str, given: str | None) -> str:
+    """Which data a row is of: CIFAR-10's images in a folder are JPEG files, in an .npz or torchvision's pixels."""
+    if given is not None and Path(given).is_dir() and PAPERS[name].data.startswith("cifar"):
+        return f"{PAPERS[name].data} as JPEG"
+    return PAPERS[name].data
 
 
 def fc_removed(dense: Any, compact: Any) -> float:
@@ -109,6 +127,7 @@ def main() -> None:
     args.add_argument("--fresh-mean", type=float, help="of the scores at the start, below 0 for more compression")
     args.add_argument("--together", action="store_true", help="both at every step, with momentum and weight decay")
     args.add_argument("--connections", action="store_true", help="arXiv 2103.15590: single connections")
+    args.add_argument("--pace", action="store_true", help="time some steps, for papers.md's plan, and run nothing")
     args.add_argument("--table", action="store_true")
     options = args.parse_args()
     import torch
@@ -117,17 +136,24 @@ def main() -> None:
     if len(chosen) > 1:
         args.error("choose one of --separate, --together and --connections")
     mode = chosen[0] if chosen else "joint"
+    stamp = {
+        "date": datetime.date.today().isoformat(),
+        "device": device_name(torch.device(options.device)),
+        "versions": versions(),
+    }
+    if options.pace:
+        if options.network is None:
+            args.error("--pace times one network: name it")
+        from papers_states import measure_pace
+
+        measure_pace(options.network, mode, stamp, options.device)
+        return
     for seed in range(options.first, options.first + options.runs) if options.network else ():
         rows = json.loads(options.results.read_text()) if options.results.exists() else []
         key: dict[str, Any] = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}
-        key["fresh_mean"] = options.fresh_mean
+        key |= {"fresh_mean": options.fresh_mean, "data": source_of(options.network, options.data)}
         if any(all(r.get(k) == v for k, v in key.items()) for r in rows):
             continue
-        stamp = {
-            "date": datetime.date.today().isoformat(),
-            "device": device_name(torch.device(options.device)),
-            "versions": versions(),
-        }
         row = {**key, **one_run(options.network, mode, seed, options), **stamp}
         rows = json.loads(options.results.read_text()) if options.results.exists() else []
         write_json(options.results, [*rows, row])

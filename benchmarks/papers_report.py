@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from papers_states import states
 from published import PAPERS
 
 from snnprune.files import write_atomically
@@ -18,6 +19,7 @@ MODES = {
     "separate": "switcher alone, network trained before and frozen",
     "connections": "connections",
 }
+LOSSY = "cifar10 as JPEG"  # no figure of it may stand beside a published one
 COLOURS = {"off": "#e8e8e8", "weakened": "#8fb4d9", "strengthened": "#c1440e"}
 
 
@@ -30,12 +32,11 @@ def write_papers(results: Path, folder: Path) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """One line per network and mode: ours over the runs, beside what was published."""
-    found: dict[tuple[str, str, float, str], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, str, float, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         start = row.get("fresh_mean")
-        found[row["network"], row["mode"], row["epochs"], "" if start is None else f", start at {start:g}"].append(
-            row
-        )
+        words = "" if start is None else f", start at {start:g}"
+        found[row["network"], row["mode"], row["epochs"], words, row["data"]].append(row)
     lines = [
         "# The papers' experiments",
         "",
@@ -50,15 +51,17 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     order = {name: i for i, name in enumerate(PAPERS)}
-    for (name, mode, epochs, start), runs in sorted(found.items(), key=lambda kv: (order[kv[0][0]], kv[0][1:])):
+    for (name, mode, epochs, start, data), runs in sorted(
+        found.items(), key=lambda kv: (order[kv[0][0]], kv[0][1:])
+    ):
         paper = PAPERS[name]
         removed = "fc_removed" if paper.fc_only or mode == "connections" else "removed"
         published = {"joint": paper.joint, "together": paper.joint, "separate": paper.separate}.get(mode)
         beside = ("", "")
-        if published is not None:
+        if published is not None and data != LOSSY:
             beside = (f"{paper.baseline:.2f}, {published[0]:.2f}, {published[1]:.2f}", published[2])
         cells = [
-            f"{name}, {paper.data}",
+            f"{name}, {data}",
             MODES[mode] + start,
             f"{len(runs)}, {epochs:g}",
             spread([100 * r["baseline"] for r in runs]),
@@ -68,11 +71,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             *beside,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    missing = [name for name in PAPERS if all(row["network"] != name for row in rows)]
-    if missing:
-        lines += ["", "Not run yet, for want of a GPU:", "", "```bash"]
-        lines += [f"python benchmarks/papers.py {name} --together --epochs 60 --device cuda" for name in missing]
-        lines += ["```"]
+    lines += ["", *states(rows)]
     if rows:
         last = max(rows, key=lambda r: r["date"])
         lines += ["", f"Last row: {last['date']}, torch {last['versions']['torch']}, {last['device']}."]

@@ -18,16 +18,18 @@ def papers():
     with importable(ROOT / "benchmarks", ROOT / "models"):
         import papers
         import papers_report
+        import papers_states
 
-        yield SimpleNamespace(papers=papers, report=papers_report)
-        for name in ("papers", "papers_report", "common"):
+        yield SimpleNamespace(papers=papers, report=papers_report, states=papers_states)
+        for name in ("papers", "papers_report", "papers_states", "published", "common"):
             sys.modules.pop(name, None)
 
 
 def made_up(**changes):
     groups = [{"id": "in", "size": 784, "kept": 400}, {"id": "h", "size": 5, "kept": 3}]
     row = {
-        "network": "mlp", "mode": "joint", "seed": 0, "epochs": 20, "accuracy": 0.984, "baseline": 0.983,
+        "network": "mlp", "mode": "joint", "data": "mnist", "seed": 0, "epochs": 20,
+        "accuracy": 0.984, "baseline": 0.983,
         "removed": 0.75, "fc_removed": 0.76, "groups": groups, "date": "2026-01-01", "device": "cpu",
         "versions": {"torch": "1"}, "seconds": 5,
         "scales": {"in": [0.0, 0.5] * 392, "h": [0.0, 0.3, 1.2, 0.0, 1.0]},
@@ -44,11 +46,75 @@ def test_the_table_puts_ours_beside_the_published_numbers(papers):
     assert "| 30.00 |" in lines[2], "of VGG16 the paper counts FC layers alone"
 
 
-def test_what_was_not_run_is_named_with_its_command(papers):
-    text = papers.report.markdown([made_up(), made_up(network="vgg16")])
-    commands = [line.split()[2] for line in text.splitlines() if line.startswith("python benchmarks/papers.py")]
-    assert commands == [name for name in papers.papers.PAPERS if name not in ("mlp", "vgg16")]
-    assert "Not run" not in papers.report.markdown([made_up(network=name) for name in papers.papers.PAPERS])
+def test_lossy_images_stand_beside_no_published_figure(papers):
+    rows = [made_up(network="vgg_cov2", data="cifar10 as JPEG"), made_up(network="vgg_cov2", data="cifar10")]
+    pixels, lossy = [line for line in papers.report.markdown(rows).splitlines() if line.startswith("| vgg_cov2")]
+    assert (lossy.count("85.13"), pixels.count("85.13")) == (0, 1)
+    assert papers.papers.source_of("vgg_cov2", None) == "cifar10"
+    assert papers.papers.source_of("mlp", str(ROOT)) == "mnist"
+    assert papers.papers.source_of("vgg_cov2", str(ROOT)) == "cifar10 as JPEG"
+    assert papers.papers.source_of("vgg_cov2", "cifar10.npz") == "cifar10"
+
+
+def row_of(papers, network, mode):
+    return next(row for row in papers.states.PUBLISHED if (row.network, row.mode) == (network, mode))
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([], "not run"),
+        ([{"epochs": 25}], "cut short: 1 run of 25 epochs"),
+        ([{"epochs": 25}] * 3, "run: 3 runs of 25 epochs"),
+        ([{"epochs": 24}] * 3, "cut short: 3 runs of 24 epochs"),
+        ([{"epochs": 40, "mode": "together"}] * 3, "run: 3 runs of 40 epochs, learned at every step"),
+        ([{"epochs": 40, "fresh_mean": 0.1}, *[{"epochs": 40}] * 2], "cut short: 2 runs of 40 epochs"),
+        ([{"epochs": 25, "mode": "separate"}] * 3, "not run"),
+        ([{"epochs": 1}], "cut short: 1 run of 1 epoch"),
+    ],
+)
+def test_the_state_of_a_published_row(papers, runs, expected):
+    assert papers.states.state(row_of(papers, "mlp", "joint"), [made_up(**run) for run in runs]) == expected
+
+
+def test_lossy_images_are_no_run(papers):
+    lossy = [made_up(network="vgg_cov2", data="cifar10 as JPEG", epochs=60)] * 3
+    assert papers.states.state(row_of(papers, "vgg_cov2", "joint"), lossy) == "not run"
+
+
+def test_every_published_row_has_a_command_that_makes_it(papers, monkeypatch):
+    rows = papers.states.PUBLISHED
+    assert len(rows) == len({(row.network, row.mode) for row in rows}) == 18
+    text = papers.report.markdown([made_up()])
+    asked = []
+
+    def one_run(name, mode, seed, options):
+        asked.append((name, mode, options.epochs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papers.papers, "one_run", one_run)
+    for row in rows:
+        command = papers.states.command(row)
+        assert f"`{command}` |" in text
+        monkeypatch.setattr(sys, "argv", [*command.split()[1:], "--results", "none.json"])
+        with pytest.raises(KeyboardInterrupt):
+            papers.papers.main()
+        assert asked.pop() == (row.network, row.mode, row.epochs)
+
+
+def test_times_to_plan_with(papers, tmp_path, monkeypatch):
+    monkeypatch.setattr(papers.states, "PACE", tmp_path / "pace.json")
+    assert "| ? | `python benchmarks/papers.py mlp --epochs" in papers.report.markdown([made_up()])
+    stamp = {"date": "2026-01-02", "device": "some cpu", "versions": {"torch": "1"}}
+    papers.states.measure_pace("mlp", "joint", stamp, "cpu")
+    (one,) = json.loads((tmp_path / "pace.json").read_text()).values()
+    assert one["seconds_per_epoch"] == pytest.approx(843 * (one["step"] + one["alone"]), rel=0.1)
+    one["seconds_per_epoch"] = 100.0
+    (tmp_path / "pace.json").write_text(json.dumps({"mlp joint": one}))
+    text = papers.report.markdown([made_up()])
+    assert "| 2 h | `python benchmarks/papers.py mlp --epochs 25 --runs 3 --data-root DIR` |" in text
+    assert "Times: some cpu, torch 1, 2026-01-02." in text
+    assert [papers.states.hours(s) for s in (100, 7200, 3 * 86400)] == ["2 min", "2 h", "3 days"]
 
 
 def test_figures_are_drawn_for_every_network(papers, tmp_path):
@@ -65,7 +131,7 @@ def test_every_network_of_the_tables_is_there(papers):
         model = papers.papers.network(name, 0)
         assert isinstance(model, nn.Module)
         last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-        assert last.out_features == (100 if name.endswith("mini") else 10)
+        assert last.out_features == (100 if name.endswith(("mini", "100")) else 10)
 
 
 def test_removed_weights_are_those_that_are_gone_or_zero(papers):
