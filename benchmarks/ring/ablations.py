@@ -10,6 +10,7 @@ from unittest import mock
 
 import torch
 
+from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import scorer_pace
 from snnprune.switching.encoding.columns import Columns
 from snnprune.switching.encoding.rows import StackedRows
@@ -47,6 +48,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "multiples of 8": {"round_to": 8},
     "batch norm frozen": {"freeze_norm": True},
     "no distillation": {"distill": 0.0},
+    "distillation alone": {"distill": 1.0},
+    "temperature 1": {"recovery": {"temperature": 1.0}},
+    "temperature 4": {"recovery": {"temperature": 4.0}},
+    "no weight decay": {"weight_decay": 0.0},
+    "search 0.02": {"search": {"share": 0.02}},
+    "sixteen batches": {"search": {"probe": 16}},
 }
 
 
@@ -87,6 +94,26 @@ def _full_rates() -> AbstractContextManager[Any]:
     return mock.patch.object(sys.modules[scorer_pace.__module__], "STEPS_AT_FULL_RATE", sys.maxsize)
 
 
+def _averaged(decay: float) -> AbstractContextManager[Any]:
+    """The recovery ends with the running average of all its weights and statistics, not with the last ones."""
+    step = RecoverStage.train_step
+
+    def train_step(stage: RecoverStage, batch: Any) -> Any:
+        found = step(stage, batch)
+        now = {name: value for name, value in stage.model.state_dict().items() if value.is_floating_point()}
+        if stage.step == 0:
+            averages[stage] = {name: value.clone() for name, value in now.items()}
+        with torch.no_grad():
+            for name, value in averages[stage].items():
+                value.lerp_(now[name], 1 - decay)
+                if stage.step + 1 == stage.total:
+                    now[name].copy_(value)
+        return found
+
+    averages: dict[RecoverStage, dict[str, torch.Tensor]] = {}
+    return mock.patch.object(RecoverStage, "train_step", train_step)
+
+
 # Parts that no user has a reason to switch off, so that they are no options.
 WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "U-Net frozen at 0": lambda: _frozen("switcher"),
@@ -95,6 +122,8 @@ WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "rows unsorted": _unsorted,
     "search 0.2, full rates": _full_rates,
     "no recovery, full rates": _full_rates,
+    "averaged 0.9": lambda: _averaged(0.9),
+    "averaged 0.99": lambda: _averaged(0.99),
 }
 
 

@@ -82,6 +82,7 @@ TASKS = {
     "resnet20-pixels": _pixels(
         resnet20, (0.5, 0.25), 45_000, dense_lr=0.0, rates=(0.01, 0.02, 0.05), pretrained=True
     ),
+    "resnet20-16": _pixels(resnet20, (0.5, 0.25), dense.LEARNED, **_OURS),  # images of 16x16: for ablations
     "resnet56": _pixels(resnet56, (0.47, 0.25), dense.LEARNED, **_OURS),
     "vgg16": _pixels(partial(VGG16, hidden=512), (0.5, 0.25), dense.LEARNED, **_OURS),
 }

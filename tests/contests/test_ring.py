@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -12,6 +13,8 @@ from torch import nn
 
 import snnprune
 from contests.conftest import rows
+from snnprune.learner import TaskLoss, recover
+from snnprune.learner.recovering import RecoverStage
 from snnprune.metrics import count_macs, count_params
 from snnprune.switching.encoding import Scorer
 
@@ -123,6 +126,38 @@ def test_a_part_that_is_taken_away_has_no_effect(ring, bout):
     assert learned == everything
     assert not torch.allclose(other, raw, atol=1e-6)
     assert trained_scorer(ring, bout, "switcher")[0] == everything, "afterwards all is as before"
+
+
+def test_weights_are_averaged_over_the_recovery(ring, bout):
+    seen, step = [], RecoverStage.train_step
+
+    def recovered(method):
+        seen.clear()
+        torch.manual_seed(0)
+        network = copy.deepcopy(bout.dense)
+        with ring.ablations.without(method), pytest.MonkeyPatch.context() as patch:
+            averaging = RecoverStage.train_step
+
+            def train_step(stage, batch):
+                found = averaging(stage, batch)
+                seen.append(copy.deepcopy(network.state_dict()))
+                return found
+
+            patch.setattr(RecoverStage, "train_step", train_step)
+            loss = TaskLoss(None, distill=0.0, temperature=1.0)
+            recover(network, bout.train, loss, snnprune.PruneConfig(lr=0.05), total=3)
+        return network.state_dict()
+
+    last = recovered("switcher")
+    first, second, third = (copy.deepcopy(state) for state in seen)
+    assert all(torch.equal(last[name], third[name]) for name in last)
+    mean = recovered("averaged 0.9")
+    assert RecoverStage.train_step is step
+    for name, value in mean.items():
+        if value.is_floating_point():
+            expected = 0.9 * (0.9 * first[name] + 0.1 * second[name]) + 0.1 * third[name]
+            torch.testing.assert_close(value, expected)
+    assert any(not torch.equal(mean[name], last[name]) for name in last)
 
 
 def test_the_table_pairs_seeds_and_ranks_by_accuracy(ring):
