@@ -25,7 +25,12 @@ from snnprune.rivals import BOOK
 from snnprune.rivals.standing import HEAD, standings, table, verdict
 
 RESULTS, TABLE = HERE / "photos.json", HERE / "photos.md"
-METHODS = ("dense", "ours", "l2", "lamp")
+METHODS = (
+    "dense",
+    "ours",
+    "l2:local",
+    "lamp:global",
+)  # LAMP orders a layer's channels as L2 does: one local is enough
 KEPT = ("rows", "dense", "metric", "target", "steps", "split", "device", "versions", "config")
 
 

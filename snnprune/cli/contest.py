@@ -43,9 +43,9 @@ def contest(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="who takes part, with commas: ours, free, norm, and torch-pruning's random, l1, l2, lamp, fpgm, "
-            "taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse, growing, l2-iterative, "
-            "taylor-iterative; or all",
+            help="who takes part, with commas: ours, free, norm, dense (not cut, trained on), and torch-pruning's "
+            "random, l1, l2, lamp, fpgm, taylor, hessian, bn-scale; as they are also bn-sparse, group-sparse, "
+            "growing, l2-iterative, taylor-iterative; or all. lamp:global is one of its two scopes alone",
             show_default="ours,free,norm,l2,lamp,taylor",
         ),
     ] = None,

@@ -61,6 +61,7 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
 
     Args:
         methods: names of `METHODS`, `all`, importances of torch-pruning, or functions of (model, groups).
+            `lamp:global` is torch-pruning's own pruner with one ranking alone, `l2:local` with one ratio for all.
         ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery,
             `as-they-are` its own pruner, with the same ratio in every layer and with one ranking over all.
 
@@ -88,6 +89,14 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
 
 
 def _of(method: Any, ways: Ways) -> list[Entrant]:
+    name, _, scope = method.partition(":") if isinstance(method, str) else ("", "", "")
+    if scope:
+        if scope not in SCOPES or name not in (*ALONE, *SPARSE, *ITERATIVE):
+            raise ConfigError(
+                f"method {brief_repr(method)} is unknown: before the colon stands a criterion of torch-pruning's "
+                f"own pruner, such as lamp, and behind it {' or '.join(SCOPES)}."
+            )
+        return [entrant for entrant in _of(name, "as-they-are") if entrant.scope == scope]
     if not isinstance(method, str):
         check_scores(method)
         label, words = label_of(method), words_of(method)

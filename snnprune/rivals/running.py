@@ -84,7 +84,8 @@ def contest(
         val: validation batches, for progress; values are of them where there are no test data.
         config: options of all runs; its `search.scores` are those of `ours`. The target has to be one of `macs` or
             `params`, which all can meet.
-        methods: names of `rivals.METHODS`, `all`, importances of torch-pruning, or functions of (model, groups).
+        methods: names of `rivals.METHODS`, `all`, importances of torch-pruning, or functions of (model, groups);
+            `lamp:global` and `l2:local` are its own pruner in one of its two scopes.
         ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery, on
             every network that is traced; `as-they-are` its own pruner, where that can build the network; `both`.
         seeds: how many, from `config.seed` on.

@@ -25,6 +25,19 @@ def test_the_ways_of_a_criterion():
     assert names(["ours", "lamp"], "as-they-are") == [both[0], *both[2:]]
 
 
+@pytest.mark.parametrize("ways", ["our-surgery", "as-they-are", "both"])
+def test_one_scope_of_their_pruner(ways):
+    assert names(["ours", "lamp:global", "growing:local"], ways) == [
+        "ours", "lamp, as it is, global", "growing, as it is, local",
+    ]  # fmt: skip
+    assert names(["lamp:global", "lamp:local"], ways) == names(["lamp"], "as-they-are")[::-1]
+    for wrong in ("ours:local", "lamp:all", "dense:global", "lmap:local", ":local"):
+        with pytest.raises(ConfigError, match="behind it local or global"):
+            entrants([wrong], ways)
+    with pytest.raises(ConfigError, match="takes part twice"):
+        entrants(["lamp", "lamp:local"], "as-they-are")
+
+
 def test_only_criteria_that_are_not_ours_are_rivals():
     found = entrants(["all"], "both")
     assert {e.name for e in found if not e.rival} == {"ours", "free scales", "norm", "dense, trained on"}
