@@ -22,7 +22,7 @@ from common import HERE, IMAGENET, parser, say
 import snnprune
 from snnprune.measures import MetricInfo
 from snnprune.rivals import BOOK
-from snnprune.rivals.standing import HEAD, standings, table, verdict
+from snnprune.rivals.standing import heads, standings, table, verdict
 
 RESULTS, TABLE = HERE / "photos.json", HERE / "photos.md"
 METHODS = (
@@ -51,7 +51,7 @@ def run(share: float, args: Any) -> None:
 
     found = snnprune.contest(
         model.eval(), data.train, data.val, config, methods=args.methods, ways="as-they-are", seeds=args.seeds,
-        test=data.test, folder=folder, resume=folder.exists(), device=args.device, callbacks=[tell],
+        test=data.test, time=True, folder=folder, resume=folder.exists(), device=args.device, callbacks=[tell],
         data_name="five kinds of flowers",
     )  # fmt: skip
     say(str(found))
@@ -77,8 +77,8 @@ def write_table(args: Any) -> None:
             "",
             f"{verdict(found, metric)} Dense {metric.text(book['dense']['value'])}; {book['steps']} steps a run.",
             "",
-            _row([metric.name if name == "metric" else name for name in HEAD]),
-            _row(["---"] * len(HEAD)),
+            _row(heads(found, metric)),
+            _row(["---"] * len(heads(found, metric))),
             *(_row(cells) for cells in table(found, metric)),
             "",
             f"{max(row['date'] for row in book['rows'])[:10]}, {book['device']}, "

@@ -75,6 +75,9 @@ def contest(
     floor: Floor = DEFAULT.floor,
     round_to: RoundTo = DEFAULT.round_to,
     precision: Annotated[str, of("precision")] = DEFAULT.precision,
+    time: Annotated[
+        bool, typer.Option("--time/--no-time", help="time every result beside the dense model, seconds each")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Ours against norms and torch-pruning's criteria on your model and data, at equal steps and recovery."""
@@ -116,6 +119,7 @@ def contest(
                     seeds=seeds,
                     test=splits.test,
                     metric=own,
+                    time=time,
                     callbacks=[display],
                     folder=folder,
                     resume=resume,
@@ -170,12 +174,10 @@ def _folder(model: Path, output: Path | None, *, resume: bool) -> Path:
 
 def _show(found: Any, model: Path) -> None:
     """The table, and what can be said of it."""
-    from ..rivals.standing import HEAD
     from ..runs.report import goal
 
     title = f"{model}: {goal(found.target)}, {found.steps} steps a run, {found.metric.name} on {found.split} data"
-    heads = [found.metric.name if name == "metric" else name for name in HEAD]
-    show_table(console, columns(*heads), found.table(), title=title)
+    show_table(console, columns(*found.heads), found.table(), title=title)
     if found.dense.get("value") is not None:
         say(f"dense: {found.metric.text(found.dense['value'])}")
     for remark in found.remarks():

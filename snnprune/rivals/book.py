@@ -11,7 +11,9 @@ from ..errors import RunError
 from ..files import read_json, write_json
 from ..forms import is_number
 from ..measures import ACCURACY, MetricInfo
-from .standing import HEAD, Standing, standings, table, verdict
+from ..runs.times import CONDITIONS, marks
+from ..shown import cut
+from .standing import Standing, heads, standings, table, verdict
 
 BOOK, PAGE = "contest.json", "contest.html"
 _FORMAT = 1
@@ -25,7 +27,9 @@ class Contest:
         rows: one per method and seed: `method`, `words` (an importance or a function in full), `rival`, `seed`,
             `value` of the metric, `macs` and `params` (shares of the dense ones), `steps` by stage, `seconds`,
             `exact` (how far the cut is from the network with masked channels, over the outputs' spread), `note`,
-            `date` of its end (ISO 8601), and `failed`, the reason why there is no value, else None.
+            `date` of its end (ISO 8601), `times` (share of the dense model's `latency`, `dense_ms`,
+            `compact_ms`, `spread`, `refused` where a time is not to be believed, and what served both; None
+            where nothing was timed), and `failed`, the reason why there is no value, else None.
         dense: `value`, `macs` and `params` of the dense model.
         metric: what values mean.
         target: `{"macs": share}` or `{"params": share}`.
@@ -71,23 +75,30 @@ class Contest:
         return verdict(self.standings, self.metric)
 
     def table(self) -> list[tuple[str, ...]]:
-        """Cells of the table, in the order of `standing.HEAD`."""
+        """Cells of the table, in the order of `heads`."""
         return table(self.standings, self.metric)
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads of the table's columns."""
+        return heads(self.standings, self.metric)
+
     def remarks(self) -> list[str]:
-        """Why methods have no value, and what else is to be said of some."""
+        """Why methods have no value or no time, what they were timed with, and what else is to be said of some."""
         found = []
         for one in self.standings:
             if one.failed is not None:
                 found.append(f"{one.name} failed{'' if not one.values else ' with some seeds'}: {one.failed}")
             if one.note:
                 found.append(f"{one.name}: {one.note}")
-        return found
+        timed = [(row["method"], row["times"]) for row in self.rows if row["times"] is not None]
+        refused = {name: times["refused"] for name, times in timed if times.get("refused") is not None}
+        found += [f"{name}: a time is not to be believed ({cut(why)})" for name, why in refused.items()]
+        return [*found, *marks([times for _, times in timed])[1]]
 
     def __str__(self) -> str:
-        head = [self.metric.name if name == "metric" else name for name in HEAD]
-        rows = [tuple(head), *self.table()]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+        rows = [self.heads, *self.table()]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(self.heads))]
         lines = [
             "  ".join(c.rjust(w) if at else c.ljust(w) for at, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows
@@ -148,5 +159,14 @@ def _check_row(row: Any) -> None:
     failed = row["failed"] is None or type(row["failed"]) is str
     numbers = all(is_number(row[key]) or row["failed"] for key in ("value", "macs", "params", "seconds"))
     exact = row["exact"] is None or is_number(row["exact"])
-    if not (texts and plain and failed and numbers and exact):
+    times = row["times"] is None or _is_times(row["times"])
+    if not (texts and plain and failed and numbers and exact and times):
         raise ValueError("a row is of another form")
+
+
+def _is_times(times: Any) -> bool:
+    keys = ("latency", "dense_ms", "compact_ms", "spread")
+    known = all(times[key] is None or (is_number(times[key]) and times[key] > 0) for key in keys[:3])
+    kept = all(is_number(times[key]) if type(times[key]) is not str else True for key in CONDITIONS)
+    refused = type(times.get("refused", "")) is str
+    return known and kept and refused and (times["spread"] is None or is_number(times["spread"]))

@@ -12,7 +12,6 @@ from ..runs.visual.render import style, svg
 from ..shown import ROWS, cut, first
 from . import figure
 from .book import Contest
-from .standing import HEAD
 
 RULES = (
     "Every run starts from the same weights, takes the same number of training steps on the same batches in the "
@@ -41,10 +40,9 @@ def write_page(found: Contest, path: Path) -> Path:
     )
     dense = found.dense.get("value")
     parts = [f'<h1>Contest</h1><p class="dim">{html.text(line)}</p>', f"<p><b>{html.text(found.verdict)}</b></p>"]
-    head = [name if one == "metric" else one for one in HEAD]
     notes = [html.note(remark) for remark in found.remarks()]
     known = "" if dense is None else html.note(f"The dense model has {metric.text(dense)}.")
-    parts.append(html.section("Methods", html.table(head, found.table()), known, *notes))
+    parts.append(html.section("Methods", html.table(found.heads, found.table()), known, *notes))
     with_values = [one for one in all_of if one.values]
     if with_values:
         with style():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ from ..ranks import current
 from ..runs.lock import locked
 from ..runs.places import CHECKPOINT, remove_checkpoint
 from ..runs.report import device_name, versions
+from ..runs.timer import Timer
+from ..runs.times import conditions_of, trial_times
 from ..switching import alike
 from .book import BOOK, PAGE, Contest, read_rows
 from .bout import Bout, priced
@@ -64,6 +66,7 @@ def contest(
     example_inputs: Inputs | None = None,
     loss_fn: LossFunction | None = None,
     metric: Any = None,
+    time: bool = False,
     device: torch.device | str | None = None,
     callbacks: Iterable[Callback] = (),
     folder: str | Path | None = None,
@@ -93,6 +96,7 @@ def contest(
         example_inputs: as of `optimize`; so are the arguments that follow.
         loss_fn: the user's own loss.
         metric: what is compared.
+        time: also time every result beside the dense model, as `config.serving` says, for seconds each.
         device: where to learn.
         callbacks: told about progress; of every run by an event `entrant`.
         folder: for `contest.json`, checkpoints and `contest.html`; None keeps nothing.
@@ -121,6 +125,7 @@ def contest(
     budget = _budget(config)
     named = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
     chosen, count = entrants(named, checked("ways", ways, Ways)), checked("seeds", seeds, Count)
+    time = checked("time", time, bool)
     if current().world > 1:
         raise ConfigError("a contest runs in one process; start it without torchrun.")
     if val is None and test is None:
@@ -143,12 +148,13 @@ def contest(
         _describe(found, setting, budget, data_name)
         runs = [(entrant, seed) for seed in range(config.seed, config.seed + count) for entrant in chosen]
         here: Setting | None = None
+        timer = setting.timer if time else None
         for at, (entrant, seed) in enumerate(runs):
             if found.find(entrant.name, entrant.words, seed) is not None:
                 continue
             if here is None or here.config.seed != seed:
                 here = setting.sibling(replace(config, seed=seed), _ordered(train, seed - config.seed))
-            found.rows.append(_run(here, entrant, place, at + 1, len(runs), resume=resume))
+            found.rows.append(_run(here, entrant, place, at + 1, len(runs), timer, resume=resume))
             if place is not None:
                 found.write(place, identity)
                 remove_checkpoint(_store(place, entrant, seed))
@@ -220,15 +226,21 @@ def _store(place: Path, entrant: Entrant, seed: int) -> Path:
     return place / CHECKPOINT / f"{name}-{seed}"
 
 
+def _timed(timer: Timer | None, network: nn.Module) -> dict[str, Any] | None:
+    """Its time beside the dense model's, and what served both."""
+    found = None if timer is None else timer(network)
+    return None if found is None else {**trial_times(found), **conditions_of(found)}
+
+
 def _run(
-    setting: Setting, entrant: Entrant, place: Path | None, at: int, of: int, *, resume: bool
+    setting: Setting, entrant: Entrant, place: Path | None, at: int, of: int, timer: Timer | None, *, resume: bool
 ) -> dict[str, Any]:
     """One method with one seed, as a row."""
-    seed, began = setting.config.seed, time.monotonic()
+    seed, began = setting.config.seed, monotonic()
     row: dict[str, Any] = {
         "method": entrant.name, "words": entrant.words, "rival": entrant.rival, "seed": seed, "value": None,
         "macs": None, "params": None, "steps": {}, "seconds": None, "exact": None, "note": "", "failed": None,
-        "date": "",
+        "date": "", "times": None,
     }  # fmt: skip
     said = {"method": entrant.name, "seed": seed}
     setting.tell("entrant", step=at, total=of, **said)
@@ -256,7 +268,8 @@ def _run(
         measured = setting.measure(network)
         assert measured is not None
         row |= {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
-        row |= {"value": measured.value, "seconds": round(time.monotonic() - began, 1), **priced(setting, network)}
+        row |= {"value": measured.value, "seconds": round(monotonic() - began, 1), **priced(setting, network)}
+        row["times"] = _timed(timer, network)
     except _FAILURES as error:
         row["failed"] = str(error)
     setting.tell("entrant", step=at, total=of, **said, ended=row)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..measures import MetricInfo
+from ..runs.times import OPEN
 
 # Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom; beyond, `quantile` has a series
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
@@ -51,6 +52,8 @@ class Standing:
         macs: mean share of the dense MACs.
         params: mean share of the dense params.
         seconds: mean of a run.
+        speed: how many times as fast as the dense model, over the runs whose time is known; None where none is.
+        timed: whether any run was timed, believed or not.
         failed: why there is no value, of the first seed that failed; else None.
         note: what else is to be said of its runs; else empty.
         rival: whether ours is held against it.
@@ -61,6 +64,8 @@ class Standing:
     macs: float | None
     params: float | None
     seconds: float | None
+    speed: float | None
+    timed: bool
     failed: str | None
     note: str
     rival: bool
@@ -88,7 +93,13 @@ def _of(name: str, rows: Sequence[Row]) -> Standing:
     failed = next((row["failed"] for row in rows if row["failed"] is not None), None)
     note = next((row["note"] for row in rows if row["note"]), "")
     values = {row["seed"]: row["value"] for row in done}
-    return Standing(name, values, mean("macs"), mean("params"), mean("seconds"), failed, note, rows[0]["rival"])
+    times = [row["times"] for row in done if row["times"] is not None]
+    shares = [one["latency"] for one in times if one["latency"] is not None]
+    return Standing(
+        name, values, mean("macs"), mean("params"), mean("seconds"),
+        speed=1 / statistics.fmean(shares) if shares else None, timed=bool(times), failed=failed, note=note,
+        rival=rows[0]["rival"],
+    )  # fmt: skip
 
 
 def paired(ours: Standing, other: Standing, metric: MetricInfo) -> list[float]:
@@ -125,26 +136,31 @@ def verdict(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -
     return f"Ours is {word} the best rival, {best.name}, by {size}{unit} ({bounds})."
 
 
-HEAD = ("method", "metric", "ours less it", "MACs", "params", "s")
+def heads(found: Sequence[Standing], metric: MetricInfo) -> tuple[str, ...]:
+    """Heads of the columns of `table`; speeds have one where anything was timed."""
+    fast = ("as fast",) if any(one.timed for one in found) else ()
+    return ("method", metric.name, "ours less it", "MACs", "params", *fast, "s")
 
 
 def table(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> list[tuple[str, ...]]:
-    """Cells of the table, in the order of `HEAD`."""
+    """Cells of the table, in the order of `heads`."""
     own = next((s for s in found if s.name == ours and s.values), None)
-    rows = []
+    rows, width = [], len(heads(found, metric))
     for one in found:
         if not one.values:
-            rows.append((one.name, "failed", "", "", "", ""))
+            rows.append((one.name, "failed", *[""] * (width - 2)))
             continue
         mean, half = one.mean
         more = "" if math.isinf(half) else f" ± {metric.difference(half).lstrip('+')}"
         gap = ""
         if own is not None and one is not own and (pairs := paired(own, one, metric)):
-            between, width = interval(pairs)
+            between, around = interval(pairs)
             gap = metric.difference(between)
-            gap += "" if math.isinf(width) else f" ± {metric.difference(width).lstrip('+')}"
-        shares = [f"{share:.3f}" if share is not None else "" for share in (one.macs, one.params)]
+            gap += "" if math.isinf(around) else f" ± {metric.difference(around).lstrip('+')}"
+        cells = [f"{share:.3f}" if share is not None else "" for share in (one.macs, one.params)]
+        if any(other.timed for other in found):
+            cells.append(("" if not one.timed else OPEN) if one.speed is None else f"{one.speed:.2f}x")
         rows.append(
-            (one.name, f"{metric.text(mean)}{more} ({len(one.values)})", gap, *shares, f"{one.seconds:.0f}")
+            (one.name, f"{metric.text(mean)}{more} ({len(one.values)})", gap, *cells, f"{one.seconds:.0f}")
         )
     return rows

@@ -66,6 +66,13 @@ def test_json_alone_on_stdout(capsys):
     assert found["contest"] == "held"
 
 
+@pytest.mark.parametrize("more", [[], ["--no-time"]])
+def test_results_are_timed_unless_nobody_wants_that(capsys, timed, more):
+    assert contest("--methods", "norm", "--seeds", "1", "--output", "held", *more) == 0
+    out = capsys.readouterr().out
+    assert ("as fast" in out) == ("timed with cpu" in out) == (len(timed) == 1) == (not more)
+
+
 def test_stopped_and_gone_on_with(here, capsys, monkeypatch):
     options = ["--methods", "norm,taylor", "--seeds", "1", "--output", "held"]
     with monkeypatch.context() as patch:

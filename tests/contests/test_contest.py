@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import snnprune
 from contests.conftest import CONFIG, arrays, stop_at
-from snnprune.errors import RunError
+from snnprune.errors import ConfigError, RunError
 from snnprune.learner import TaskLoss, recover
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
@@ -159,6 +159,36 @@ def test_stopped_and_gone_on_with_is_as_if_never_stopped(model, data, tmp_path, 
     assert len(more.rows) > len(whole.rows)
     assert values(whole).items() <= values(more).items()
     assert steps[0] == TOTAL * (len(more.rows) - len(whole.rows)), "only who came new has run"
+
+
+def test_results_are_timed_where_that_is_asked_for(model, data, tmp_path, timed):
+    train, val, test = data
+    options = {"methods": ["ours", "dense", "l2:local"], "seeds": 1, "test": test}
+    plain = snnprune.contest(model, train, val, CONFIG, **options)
+    assert timed == []
+    found = snnprune.contest(model, train, val, CONFIG, time=True, folder=tmp_path / "a", **options)
+    assert [row.pop("times") for row in plain.rows] == [None] * 3
+    assert len(timed) == 3
+    for row, (dense, compact) in zip(found.rows, timed, strict=True):
+        assert row["times"]["latency"] == pytest.approx(row["macs"]) == pytest.approx(compact / dense)
+        assert (row["times"]["engine"], row["times"]["batch"]) == ("cpu", 1)
+        assert row["value"] == next(r["value"] for r in plain.rows if r["method"] == row["method"])
+    again = snnprune.contest(
+        model, train, val, CONFIG, time=True, folder=tmp_path / "a", resume=True,
+        **{**options, "methods": ["ours", "norm"]},
+    )  # fmt: skip
+    assert len(timed) == 4, "what is on file is not timed again"
+    assert str(again).count("timed with cpu (onnxruntime 1.31.1)") == 1
+    book = tmp_path / "a" / "contest.json"
+    content = json.loads(book.read_text())
+    for wrong in ({"latency": "fast"}, {"latency": -1.0}, {"refused": 3}, {"threads": None}):
+        spoilt = copy.deepcopy(content)
+        spoilt["rows"][0]["times"] |= wrong
+        book.write_text(json.dumps(spoilt))
+        with pytest.raises(RunError, match="malformed"):
+            snnprune.contest(model, train, val, CONFIG, resume=True, folder=tmp_path / "a", **options)
+    with pytest.raises(ConfigError, match="time"):
+        snnprune.contest(model, train, val, CONFIG, time=1, **options)
 
 
 def test_a_book_of_another_contest_is_refused(model, data, tmp_path):

@@ -17,7 +17,7 @@ def row(method, seed, value, *, rival=True, failed=None, note="", **more):
     )  # fmt: skip
     return {
         "method": method, "words": "", "rival": rival, "seed": seed, "value": value, **filled, "steps": {},
-        "exact": None, "note": note, "failed": failed, **more,
+        "exact": None, "note": note, "failed": failed, "times": None, **more,
     }  # fmt: skip
 
 
@@ -89,6 +89,42 @@ def test_free_scales_and_norms_are_no_rivals():
     found = standings([row("l2", 0, 0.9)], ACCURACY)
     assert verdict(found, ACCURACY) == "Ours has no result, so nothing can be said of it."
     assert table(found, ACCURACY)[0][2] == ""
+
+
+def times(share, **more):
+    known = {"latency": share, "dense_ms": 4.0, "compact_ms": None if share is None else 4 * share, "spread": 0.01}
+    served = {
+        "engine": "cpu", "version": "onnxruntime 1", "device": "Some CPU", "batch": 1, "precision": "fp32",
+        "threads": 1,
+    }  # fmt: skip
+    return {**known, **served, **more}
+
+
+def test_how_many_times_as_fast():
+    made = [
+        row("ours", 0, 0.9, rival=False, times=times(0.4)), row("ours", 1, 0.9, rival=False, times=times(0.6)),
+        row("ours", 2, 0.9, rival=False, times=times(None, refused="the machine is busy")),
+        row("l2", 0, 0.8, times=times(0.8)), row("lamp", 0, 0.7, times=times(None, refused="it varies")),
+        row("fpgm", 0, 0.6), row("l1", 0, None, failed="no such layer"),
+    ]  # fmt: skip
+    found = Contest(rows=made)
+    at = found.heads.index("as fast")
+    assert found.heads[at - 1 : at + 2] == ("params", "as fast", "s")
+    assert {cells[0]: cells[at] for cells in found.table()} == {
+        "ours": "2.00x", "l2": "1.25x", "lamp": "?", "fpgm": "", "l1": "",
+    }  # fmt: skip
+    assert all(len(cells) == len(found.heads) for cells in found.table())
+    text = str(found)
+    assert "ours: a time is not to be believed (the machine is busy)" in text
+    assert "lamp: a time is not to be believed (it varies)" in text
+    served = "timed with cpu (onnxruntime 1), batch 1, fp32, 1 CPU thread, Some CPU"
+    assert served in text
+    assert "not comparable" not in text
+    other = Contest(rows=[*made, row("random", 0, 0.5, times=times(0.5, device="Another CPU"))])
+    assert "times and speed-ups of different marks are not comparable" in str(other)
+    plain = Contest(rows=[row("ours", 0, 0.9, rival=False), row("l2", 0, 0.8)])
+    assert "as fast" not in plain.heads
+    assert "timed with" not in str(plain)
 
 
 def test_failures_and_notes_are_told_in_words():
