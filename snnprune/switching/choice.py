@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,7 +23,7 @@ class Choice:
     Args:
         cost: what neurons cost.
         segments: the groups.
-        lifts: (neurons,), what is added to values before they are compared; None without a scorer.
+        lifts: gives (neurons,), what is added to values before they are compared; None without a scorer.
         doubts: where conditions are noted that have to hold.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget.
@@ -32,7 +33,7 @@ class Choice:
         self,
         cost: CostModel,
         segments: Segments,
-        lifts: Tensor | None,
+        lifts: Callable[[], Tensor] | None,
         doubts: Doubts,
         *,
         floor: float,
@@ -55,7 +56,7 @@ class Choice:
             values: (neurons,) values u.
         """
         options = {"floor": self.floor, "round_to": self.round_to}
-        scores = values.detach() if self.lifts is None else values.detach() + self.lifts
+        scores = values.detach() if self.lifts is None else values.detach() + self.lifts()
         selector = self.cost.selector(budget.metric, device=values.device, **options)
         mask, fits = selector(scores, budget.share)
 
