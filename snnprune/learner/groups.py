@@ -48,7 +48,8 @@ class SearchOptions:
         60,
         "under a budget, training steps spent, before the search, on balancing the groups: each tries another set "
         "of shifts of the groups' thresholds on the same few batches, and keeps it where the loss is smaller. At "
-        "most a twentieth of all steps, and none where that is fewer than 5. 0 leaves the balance to the measurement of `probe`.",
+        "most a twentieth of all steps, and none where that is fewer than 5. 0 leaves the balance to what `probe` "
+        "has measured.",
     )
     trust: NotNegative = option(0.5, "how strongly the start leans on that measurement, against the norm's 1.")
     thrift: NotNegative = option(0.5, "how strongly the start prefers to keep neurons that cost little.")
