@@ -25,11 +25,9 @@ OURS: dict[str, dict[str, Any]] = {
     "switcher, channels only": {"input_neurons": False, "floor": 0.05},
     "free scales": {"search": {"scores": "free"}},
     "norm, our threshold": {"search": {"share": 1e-9, "least": 1, "probe": 0, "scores": "free"}},
-    "switcher, balanced": {"search": {"balance": 60}},
 }
 VARIANTS = {**OURS, **{name: {} for name in WITHOUT}, **ABLATIONS}
 FINE = {"round_to": 1}  # torch-pruning rounds nothing either
-UNBALANCED = {"balance": 0}  # but for those that say so: it is newer than most rows
 # Options that belong to the row's key, or that a run with a budget and a post-training start does not read.
 APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", "decay", "fresh_mean", "fresh_std")
 # As it always was, before there was a choice.
@@ -38,12 +36,6 @@ BEFORE: dict[str, Any] = {
     "width": [], "uniform": [], "outputs": [], "balance": 0,
 }  # fmt: skip
 START_VERSION = 2  # raised when the same options come to mean another start
-
-
-def options_of(method: str) -> dict[str, Any]:
-    """What a variant of ours changes in the options of a run; of others what all share."""
-    own = VARIANTS.get(method, {})
-    return {**FINE, **own, "search": {**UNBALANCED, **own.get("search", {})}}
 
 
 def methods(task: Any) -> list[str]:
@@ -63,7 +55,7 @@ def flat(config: snnprune.PruneConfig) -> dict[str, Any]:
 
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
-    options = flat(snnprune.PruneConfig(**options_of(method)))
+    options = flat(snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})))
     if method in RIVALS:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
         options = {**{name: options[name] for name in shared}, "constants": constants(method)}
@@ -75,7 +67,7 @@ def recipe(task: Any, method: str) -> str:
         if max(1, round(options["search"] * task.steps)) >= min(options["least"], task.steps // 10):
             del options["least"]  # the search is long enough without
         options["start_version"] = START_VERSION
-        config = snnprune.PruneConfig(**options_of(method))
+        config = snnprune.PruneConfig(**VARIANTS.get(method, {}))
         with without(method):
             pace = scorer_pace(config, round(config.search.share * task.steps))
         if pace < 1:
@@ -128,7 +120,7 @@ def run(bout: Bout, method: str, share: float, knobs: dict[str, Any], *, final: 
             epochs=bout.task.steps / len(bout.train),
             lr=knobs["lr"],
             seed=bout.seed,
-            **options_of(method),
+            **FINE | VARIANTS[method],
         )
         with without(method):
             result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)

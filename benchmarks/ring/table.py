@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from tasks import TASKS
 from snnprune.files import write_atomically
 from snnprune.rivals.standing import interval
 
-BALANCED, MAIN = "switcher, balanced", next(iter(OURS))
-
-
-def main_of(methods: Mapping[str, Any]) -> str:
-    """The one of ours that others are held against: what `optimize` does today, where that was run."""
-    return BALANCED if BALANCED in methods else MAIN
-
+MAIN = next(iter(OURS))
 
 Corner = tuple[
     str, float, int, str
@@ -68,8 +61,7 @@ def _knobs(knobs: dict[str, Any]) -> str:
 
 def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     metric = TASKS[corner[0]].metric
-    main = main_of(methods)
-    ours = methods.get(main, {})
+    ours = methods.get(MAIN, {})
     some = next(iter(next(iter(methods.values())).values()))
     dense = statistics.fmean(r["dense_test"] for r in max(methods.values(), key=len).values())
     lines = [
@@ -84,11 +76,11 @@ def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> l
     for name, by_seed in ranked:
         test, spread = interval([100 * r["test"] for r in by_seed.values()])
         pairs = [100 * (ours[s]["test"] - r["test"]) for s, r in by_seed.items() if s in ours]
-        gap = "" if name == main or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
+        gap = "" if name == MAIN or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
         kept = statistics.fmean(r[metric] for r in by_seed.values())
         missed = "" if all(r["in_budget"] for r in by_seed.values()) else " (misses the target)"
         seconds = statistics.fmean(r["seconds"] for r in by_seed.values())
-        shown = f"**{name}**" if name == main else name
+        shown = f"**{name}**" if name == MAIN else name
         knobs = _knobs(next(iter(by_seed.values()))["knobs"])
         score = f"{test:.2f} ± {spread:.2f} ({len(by_seed)})"
         lines.append(f"| {shown} | {knobs} | {score} | {gap} | {kept:.3f}{missed} | {seconds:.0f} |")
@@ -168,7 +160,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> bool:
         names = sorted(methods, key=lambda n: statistics.fmean(r["test"] for r in methods[n].values()))
         for at, name in enumerate(names):
             values = [100 * r["test"] for r in methods[name].values()]
-            colour = "#c1440e" if name == main_of(methods) else "#44617b"
+            colour = "#c1440e" if name == MAIN else "#44617b"
             axis.plot(values, [at] * len(values), "o", ms=3, alpha=0.5, color=colour)
             axis.plot(statistics.fmean(values), at, "|", ms=14, mew=2, color=colour)
         axis.set_yticks(range(len(names)), names, fontsize=7)

@@ -14,13 +14,14 @@ from torch import nn
 
 import snnprune
 from learner.conftest import loaders, problem
-from snnprune.learner import PruneConfig, TaskLoss
+from snnprune.learner import PruneConfig, SearchOptions, TaskLoss
 from snnprune.learner.balancing import BalanceStage, balance
 from snnprune.pipeline.setting import Setting
 from snnprune.proof.tracing import trace
 from snnprune.switching import GatedModel, Options, switch_neurons
 
-CONFIG = PruneConfig(target={"params": 0.5}, round_to=1)
+BALANCED = SearchOptions(balance=60)
+CONFIG = PruneConfig(target={"params": 0.5}, round_to=1, search=BALANCED)
 
 
 def batches(count: int = 3) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -131,20 +132,21 @@ def test_a_loss_that_is_not_finite_is_never_kept(trained):
     ("changes", "expected"),
     [
         ({}, 10),  # a twentieth of 200
+        ({"search": SearchOptions()}, 0),
         ({"epochs": 100}, 30),
         ({"epochs": 8}, 0),  # 48 steps: two trials are not worth it
         ({"search": {"balance": 0}}, 0),
         ({"search": {"balance": 7}}, 7),
         ({"target": None}, 0),
         ({"target": {"params": 0.5}, "granularity": "connection"}, 0),
-        ({"search": {"start": "fresh"}}, 0),
-        ({"search": {"scores": "norm"}}, 0),
-        ({"search": {"scores": "free"}}, 10),
+        ({"search": {"balance": 60, "start": "fresh"}}, 0),
+        ({"search": {"balance": 60, "scores": "norm"}}, 0),
+        ({"search": {"balance": 60, "scores": "free"}}, 10),
         ({"target": {"drop": 0.01}}, 10),
     ],
 )
 def test_how_many_trials(trained, changes, expected):
-    config = PruneConfig(**{"target": {"macs": 0.5}, "epochs": 200 / 6, **changes})
+    config = PruneConfig(**{"target": {"macs": 0.5}, "epochs": 200 / 6, "search": BALANCED, **changes})
     train, val = loaders()
     assert len(train) == 6
     if config.epochs == 100:
@@ -157,7 +159,7 @@ def test_how_many_trials(trained, changes, expected):
 
 def test_stopped_in_it_a_run_goes_on_to_the_same_bits(trained, tmp_path, monkeypatch):
     train, val = loaders()
-    config = PruneConfig(target={"params": 0.4}, epochs=25, lr=0.02, round_to=1)
+    config = PruneConfig(target={"params": 0.4}, epochs=25, lr=0.02, round_to=1, search=BALANCED)
 
     def run(**more):
         return snnprune.optimize(trained, train, val, config, **more)
