@@ -32,12 +32,12 @@ METHODS = (
     "lamp:global",
 )  # LAMP orders a layer's channels as L2 does: one local is enough
 ABOUT = """\
-Made by `python benchmarks/photos.py` ([photos.py](photos.py)) from `photos.json`. A MobileNetV2 with torchvision's
-ImageNet weights, fine-tuned on five kinds of flowers at 128 pixels, is cut by `snnprune.contest`: equal steps, batches
-and recovery, distilled for all, nothing tuned. Test accuracies (736 photos, centre crops of 0.875) with 95 % intervals
-over (n) seeds; *as fast*: times of ONNX Runtime beside the dense model's, where the clock believed them. *local*: the
-same ratio in every layer, *global*: one ranking. Runs of one method differ by up to 2 points, so the intervals are
-wide."""
+Made by `python benchmarks/photos.py` ([photos.py](photos.py)) from `photos.json`. A MobileNetV2 with
+torchvision's ImageNet weights, fine-tuned on five kinds of flowers at 128 pixels, is cut by `snnprune.contest`:
+equal steps, batches and recovery, distilled for all, nothing tuned. Test accuracies (736 photos, centre crops
+of 0.875) with 95 % intervals over (n) seeds; *as fast*: times of ONNX Runtime beside the dense model's, where
+the clock believed them. *local*: the same ratio in every layer, *global*: one ranking. Runs of one method
+differ by up to 2 points, so the intervals are wide."""
 KEPT = ("rows", "dense", "metric", "target", "steps", "split", "device", "versions", "config")
 
 
