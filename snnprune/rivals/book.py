@@ -92,8 +92,11 @@ class Contest:
             if one.note:
                 found.append(f"{one.name}: {one.note}")
         timed = [(row["method"], row["times"]) for row in self.rows if row["times"] is not None]
-        refused = {name: times["refused"] for name, times in timed if times.get("refused") is not None}
-        found += [f"{name}: a time is not to be believed ({cut(why)})" for name, why in refused.items()]
+        refused = {name: times.get("refused") for name, times in timed if times["latency"] is None}
+        found += [
+            f"{name}: a time is not to be believed ({cut(why or 'no reason is known')})"
+            for name, why in refused.items()
+        ]
         return [*found, *marks([times for _, times in timed])[1]]
 
     def __str__(self) -> str:

@@ -104,7 +104,7 @@ def test_how_many_times_as_fast():
     made = [
         row("ours", 0, 0.9, rival=False, times=times(0.4)), row("ours", 1, 0.9, rival=False, times=times(0.6)),
         row("ours", 2, 0.9, rival=False, times=times(None, refused="the machine is busy")),
-        row("l2", 0, 0.8, times=times(0.8)), row("lamp", 0, 0.7, times=times(None, refused="it varies")),
+        row("l2", 0, 0.8, times=times(0.8, dense_ms=None, refused="milliseconds alone")), row("lamp", 0, 0.7, times=times(None, refused="it varies")),
         row("fpgm", 0, 0.6), row("l1", 0, None, failed="no such layer"),
     ]  # fmt: skip
     found = Contest(rows=made)
@@ -116,6 +116,7 @@ def test_how_many_times_as_fast():
     assert all(len(cells) == len(found.heads) for cells in found.table())
     text = str(found)
     assert "ours: a time is not to be believed (the machine is busy)" in text
+    assert "milliseconds alone" not in text, "of which nothing is shown"
     assert "lamp: a time is not to be believed (it varies)" in text
     served = "timed with cpu (onnxruntime 1), batch 1, fp32, 1 CPU thread, Some CPU"
     assert served in text
