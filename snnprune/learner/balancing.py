@@ -50,14 +50,14 @@ class BalanceStage:
     def __init__(
         self, gated: GatedModel, loss: TaskLoss, config: PruneConfig, *, total: int, extra: dict[str, Any]
     ) -> None:
-        assert gated.scorer is not None
+        self.scorer: Any = gated.scorer
         self.gated, self.loss, self.config, self.extra = gated, loss, config, extra
         self.total, self.step = total, 0
         self.ranks = current()
         self.mode = TrainingMode(gated.model, freeze_norm=config.freeze_norm)
-        self.shifts, self.best = gated.scorer.shifts.clone(), float("inf")
+        self.shifts, self.best = self.scorer.shifts.clone(), float("inf")
         with torch.no_grad():
-            spread = float((gated.scorer(gated.model) + gated.scorer.lifts).std())
+            spread = float((self.scorer(gated.model) + self.scorer.lifts).std())
         (self.unit,) = self.ranks.same_values(spread)
         self.width = _WIDTH
         self.drawn = torch.Generator().manual_seed(seed_of(config.seed, self.name))
@@ -91,7 +91,7 @@ class BalanceStage:
         return total / count
 
     def _apply(self, shifts: Tensor) -> None:
-        self.gated.scorer.shifts.copy_(shifts)
+        self.scorer.shifts.copy_(shifts)
         self.gated.forget()
 
     def check(self, batch: Any) -> None:

@@ -104,7 +104,8 @@ def test_how_many_times_as_fast():
     made = [
         row("ours", 0, 0.9, rival=False, times=times(0.4)), row("ours", 1, 0.9, rival=False, times=times(0.6)),
         row("ours", 2, 0.9, rival=False, times=times(None, refused="the machine is busy")),
-        row("l2", 0, 0.8, times=times(0.8, dense_ms=None, refused="milliseconds alone")), row("lamp", 0, 0.7, times=times(None, refused="it varies")),
+        row("l2", 0, 0.8, times=times(0.8, dense_ms=None, refused="milliseconds alone")),
+        row("lamp", 0, 0.7, times=times(None, refused="it varies")),
         row("fpgm", 0, 0.6), row("l1", 0, None, failed="no such layer"),
     ]  # fmt: skip
     found = Contest(rows=made)
