@@ -16,6 +16,8 @@ import snnprune
 from learner.conftest import loaders, problem
 from snnprune.learner import PruneConfig, SearchOptions, TaskLoss
 from snnprune.learner.balancing import BalanceStage, balance
+from snnprune.learner.recovering import RecoverStage
+from snnprune.learner.searching import SearchStage
 from snnprune.pipeline.setting import Setting
 from snnprune.proof.tracing import trace
 from snnprune.switching import GatedModel, Options, switch_neurons
@@ -157,6 +159,31 @@ def test_how_many_trials(trained, changes, expected):
     assert steps.total == sum(asdict(steps).values()) == round(config.epochs * 6)
 
 
+def test_what_is_on_file_goes_on_to_the_same_shifts(trained):
+    def begun():
+        gated = gated_of(trained)
+        gated.scorer.shifts[0] += 0.2
+        gated.set_budget({"params": 0.15})
+        config = replace(CONFIG, target={"params": 0.15})
+        return BalanceStage(gated, loss_of(trained), config, total=30, extra={"more": 1})
+
+    def go(stage, until):
+        while stage.step < until:
+            stage.train_step(batches())
+            stage.step += 1
+
+    whole, first, second = begun(), begun(), begun()
+    go(whole, 30)
+    go(first, 2)
+    state = first.state()
+    assert state["more"] == 1
+    second.load(state)
+    go(second, 30)
+    assert torch.equal(second.shifts, whole.shifts)
+    assert (second.best, second.width, second.unit) == (whole.best, whole.width, whole.unit)
+    assert whole.best < first.best, "there was something to find after the stop"
+
+
 def test_stopped_in_it_a_run_goes_on_to_the_same_bits(trained, tmp_path, monkeypatch):
     train, val = loaders()
     config = PruneConfig(target={"params": 0.4}, epochs=25, lr=0.02, round_to=1, search=BALANCED)
@@ -170,16 +197,16 @@ def test_stopped_in_it_a_run_goes_on_to_the_same_bits(trained, tmp_path, monkeyp
     unbalanced = replace(config, search=replace(config.search, balance=0))
     other = snnprune.optimize(trained, train, val, unbalanced)
     assert whole.report.groups != other.report.groups
-    for call in (1, 4):
-        folder = tmp_path / str(call)
+    for stage, call in ((BalanceStage, 1), (BalanceStage, 4), (SearchStage, 2), (RecoverStage, 3)):
+        folder = tmp_path / f"{stage.name}-{call}"
         with monkeypatch.context() as patch:
-            stop_at(patch, BalanceStage, call)
+            stop_at(patch, stage, call)
             with pytest.raises(KeyboardInterrupt):
                 run(checkpoint=folder)
         taken, step = [], BalanceStage.train_step
         with monkeypatch.context() as patch:
             patch.setattr(BalanceStage, "train_step", lambda s, b, t=taken, f=step: (t.append(1), f(s, b))[1])
             again = run(checkpoint=folder, resume=True)
-        assert len(taken) == 7 - call
+        assert len(taken) == (7 - call if stage is BalanceStage else 0)
         state = again.model.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())
