@@ -46,6 +46,7 @@ def state(row: Row, rows: list[dict[str, Any]]) -> str:
     whole = [key for key, runs in by_length.items() if runs >= row.runs and key[1] >= row.epochs]
     best = max(whole or by_length, key=lambda key: (by_length[key] * key[1], key[0] == row.mode))
     runs, how = by_length[best], ", learned at every step" if best[0] == "together" else ""
+    how += "" if best[2] is None else f", start at {best[2]:g}"
     told = f"{runs} run{'s' * (runs != 1)} of {best[1]:g} epoch{'s' * (best[1] != 1)}{how}"
     return f"run: {told}" if whole else f"cut short: {told}"
 
@@ -76,7 +77,7 @@ def states(rows: list[dict[str, Any]]) -> list[str]:
     devices = sorted(
         {f"{one['device']}, torch {one['versions']['torch']}, {one['date']}" for one in known.values()}
     )
-    return [*lines, "", *(f"Times: {device}." for device in devices)]
+    return [*lines, *(["", *(f"Times: {device}." for device in devices)] if devices else [])]
 
 
 def hours(seconds: float) -> str:
