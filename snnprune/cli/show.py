@@ -160,7 +160,7 @@ def show_plan(plan: Plan, call: Call) -> None:
     say(f"it keeps {plan.start['macs']:.1%} of the MACs and {plan.start['params']:.1%} of the params{timed}")
     for metric, share in plan.least.items():
         say(f"targets within reach: {metric} from {share:.3f} to 1")
-    stages = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
+    stages = ", ".join(f"{name} {count}" for name, count in plan.steps.items() if count)
     times = f"{plan.trials} times " if plan.trials > 1 else ""
     say(f"training steps: {times}{stages}")
     say(

@@ -127,4 +127,4 @@ def test_optimize_by_a_criterion(here, capsys):
     assert "Did you mean lamp?" in capsys.readouterr().err
     assert not (here / "other").exists()
     assert run(["optimize", "digits.pt", *SHORT, "--scores", "taylor", "--dry-run"]) == 0
-    assert "training steps: probe 2, search 0, recover 8" in capsys.readouterr().out
+    assert "training steps: probe 2, recover 8" in capsys.readouterr().out

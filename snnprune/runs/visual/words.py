@@ -93,8 +93,9 @@ def amount(lost: float, metric: MetricInfo) -> str:
 
 
 def steps_of(steps: Mapping[str, int]) -> str:
-    """Training steps by stage."""
-    return ", ".join(f"{named(stage, STAGES)} {count:,}" for stage, count in list(steps.items())[:32])
+    """Training steps by stage; those that took none are left out."""
+    taken = [(stage, count) for stage, count in steps.items() if count]
+    return ", ".join(f"{named(stage, STAGES)} {count:,}" for stage, count in taken[:32])
 
 
 def trial_head(key: str, metric: MetricInfo) -> str:
