@@ -204,7 +204,9 @@ def test_trap_6_no_layer_collapses_under_pressure(metric):
     gated = GatedModel(model, groups, cost=cost, scorer=Scorer(model, groups))
     gated.set_budget({metric: 0.3})
     kept = [gated.segments.split(gated._select(gated.segments.join(values)))["conv2"]]
-    gated.scorer.shifts[gated.scorer.ids.index("conv2")] = 10.0
+    gated.choice.lifts = gated.segments.join(
+        {n: torch.full((len(u),), 10.0 * (n == "conv2")) for n, u in values.items()}
+    )
     kept.append(gated.segments.split(gated._select(gated.segments.join(values)))["conv2"])
     gated.detach()
     assert kept[0].tolist() == masks["conv2"].tolist()

@@ -54,7 +54,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no weight decay": {"weight_decay": 0.0},
     "search 0.02": {"search": {"share": 0.02}},
     "sixteen batches": {"search": {"probe": 16}},
-    "balanced": {"search": {"balance": 60}},
 }
 
 

@@ -33,7 +33,7 @@ APART = ("target", "epochs", "lr", "seed", "trials", "granularity", "patience", 
 # As it always was, before there was a choice.
 BEFORE: dict[str, Any] = {
     "hold": 1, "precision": "auto", "channels_last": "auto", "compile": "auto",
-    "width": [], "uniform": [], "outputs": [], "balance": 0,
+    "width": [], "uniform": [], "outputs": [],
 }  # fmt: skip
 START_VERSION = 2  # raised when the same options come to mean another start
 

@@ -156,7 +156,7 @@ def plan(
         check = 0.0 if val is None else _looking(cut, setting.val, where)
     steps = asdict(job.steps)
     trials = config.trials if drop is not None else 1
-    each = {"probe": search, "balance": search, "search": search, "recover": recover}
+    each = {"probe": search, "search": search, "recover": recover}
     seconds = {name: each[name] * count for name, count in steps.items()}
     seconds["validation"] = check * job.steps.total / setting.per_epoch
     seconds = {name: trials * value for name, value in seconds.items()}

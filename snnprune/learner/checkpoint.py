@@ -22,7 +22,6 @@ from .identity import check_same_run, differences
 
 logger = logging.getLogger(__name__)
 FORMAT = 4
-STAGES = ("balance", "search", "recover")  # in their order
 # 3: what a search found stood in eight places; 2: with a fingerprint that told nothing; 1: without the states of
 # all generators, and other seeds.
 _MARK, _DIGEST = b"snnprune", 32  # what follows a checkpoint's content: a mark, then its SHA-256
@@ -190,7 +189,7 @@ def _is_state(content: Any) -> bool:
         isinstance(content, dict)
         and content.get("format") == FORMAT
         and isinstance(content.get("identity"), str)
-        and content.get("stage") in STAGES
+        and content.get("stage") in ("search", "recover")
         and isinstance(content.get("state"), dict)
         and type(content["state"].get("step")) is int
         and content["state"]["step"] >= 0

@@ -44,14 +44,6 @@ class SearchOptions:
         "training steps spent, before the search, on measuring how much the loss depends on each neuron. 0 "
         "starts from the norms of the weights alone.",
     )
-    balance: CountOrZero = option(
-        0,
-        "under a budget, training steps spent, before the search, on balancing the groups: each tries another set "
-        "of shifts of the groups' thresholds on the same few batches, and keeps it where the loss is smaller. At "
-        "most a twentieth of all steps, and none where that is fewer than 5. 0 leaves the balance to what `probe` "
-        "has measured. Worth a try on networks that were trained on the data at hand; a fine-tuned MobileNetV2 "
-        "lost by it.",
-    )
     trust: NotNegative = option(0.5, "how strongly the start leans on that measurement, against the norm's 1.")
     thrift: NotNegative = option(0.5, "how strongly the start prefers to keep neurons that cost little.")
     ramp: Share = option(0.75, "share of the search over which the budget goes from dense to the target.")

@@ -19,7 +19,6 @@ TITLES = {
     "latency": "timing layers",
     "settle": "timing the cut",
     "probe": "probing neurons",
-    "balance": "balancing groups",
     "search": "searching",
     "check": "proving exactness",
     "recover": "recovering",

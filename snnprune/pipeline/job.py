@@ -14,8 +14,6 @@ from torch import nn
 from ..errors import RunError
 from ..inputs import map_tensors
 from ..learner import Callback, Checkpoint, PruneConfig, Speed, reading, recover, search
-from ..learner.balancing import LOOKS, balance
-from ..learner.checkpoint import STAGES
 from ..learner.loop import first_batches
 from ..ranks import current
 from ..switching import Switched
@@ -91,7 +89,7 @@ class Job:
         setting.begin()
         if self.config.compile is True:  # what other trials compiled counts against the limit of a model's class
             torch.compiler.reset()
-        recovering = self.saved if self._is_at("recover") else None
+        recovering = self.saved if self.saved is not None and self.saved["stage"] == "recover" else None
         if recovering is not None:
             with reading():
                 compact = self.found.cut(copy.deepcopy(setting.dense), setting.groups)
@@ -134,10 +132,6 @@ class Job:
         self.setting.tell("probe")
         return first_batches(self.setting.train, self.config.seed, "probe", self.steps.probe)
 
-    def _is_at(self, stage: str) -> bool:
-        """Whether the checkpoint that the run goes on from is of this stage."""
-        return self.saved is not None and self.saved["stage"] == stage
-
     def _observers(self) -> list[Callback]:
         """Who is told of every step. What is told is noted first, because one of the others may press Ctrl-C."""
         return [self.found.remember, *self.setting.callbacks]
@@ -148,18 +142,6 @@ class Job:
         if self.timer is not None:
             self.timer.ready()
         with self.attach(copy.deepcopy(setting.dense)) as gated:
-            if self.steps.balance and not self._is_at("search"):
-                balance(
-                    gated,  # type: ignore[arg-type]  # only neurons have shifts, and `steps` knows that
-                    first_batches(setting.train, self.config.seed, "balance", min(LOOKS, setting.per_epoch)),
-                    setting.loss,
-                    self.config,
-                    total=self.steps.balance,
-                    callbacks=self._observers(),
-                    checkpoint=self.store,
-                    resume=self.saved if self._is_at("balance") else None,
-                    extra=found.state(),
-                )
             found.searched = search(
                 gated,
                 setting.train,
@@ -171,7 +153,7 @@ class Job:
                 metric=setting.metric,
                 callbacks=self._observers(),
                 checkpoint=self.store,
-                resume=self.saved if self._is_at("search") else None,
+                resume=self.saved,
                 extra=found.state(),
             )
             setting.ranks.check_equal(gated.model.state_dict(), "weights after the search")
@@ -191,7 +173,7 @@ class Job:
 def _check_alike(saved: dict[str, Any] | None) -> None:
     """Several processes must go on from the same point."""
     ranks = current()
-    own = -1.0 if saved is None else saved["state"]["step"] + 1e9 * STAGES.index(saved["stage"])
+    own = -1.0 if saved is None else saved["state"]["step"] + (1e9 if saved["stage"] == "recover" else 0.0)
     (first,) = ranks.same_values(own)
     if ranks.any(own != first)[0]:
         raise RunError(

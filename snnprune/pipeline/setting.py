@@ -36,7 +36,6 @@ from .prospects import RisingLoss, count_of, few_steps, large_batch, near_chance
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 16
-_TRIALS = 5  # fewer are not worth their beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,13 @@ class Steps:
     """Training steps of one trial, by stage."""
 
     probe: int
-    balance: int
     search: int
     recover: int
 
     @property
     def total(self) -> int:
         """Of all stages."""
-        return self.probe + self.balance + self.search + self.recover
+        return self.probe + self.search + self.recover
 
 
 class Setting:
@@ -281,13 +279,10 @@ class Setting:
         asked = config.search.scores
         if is_criterion(asked):  # there is nothing to search: all steps but those that it looks at recover
             looks = 0 if needs(asked) == "weights" else min(config.search.probe, self.per_epoch, total // 4)
-            return Steps(looks, 0, 0, total - looks)
+            return Steps(looks, 0, total - looks)
         least = min(config.search.least, total // 10)
         search = min(total, max(1, least, round(config.search.share * total)))
-        informed = config.target is not None and config.search.start == "post-training"
+        looks = config.search.probe if config.target is not None and config.search.start == "post-training" else 0
         # At most a quarter of what is left for the recovery, and no batch twice.
-        probe = min(config.search.probe, self.per_epoch, (total - search) // 4) if informed else 0
-        tried = informed and config.granularity == "neuron"
-        balance = min(config.search.balance, total // 20, total - search - probe) if tried else 0
-        balance = balance if balance >= _TRIALS else 0
-        return Steps(probe, balance, search, total - search - probe - balance)
+        probe = min(looks, self.per_epoch, (total - search) // 4)
+        return Steps(probe, search, total - search - probe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -23,7 +22,7 @@ class Choice:
     Args:
         cost: what neurons cost.
         segments: the groups.
-        lifts: gives (neurons,), what is added to values before they are compared; None without a scorer.
+        lifts: (neurons,), what is added to values before they are compared; None without a scorer.
         doubts: where conditions are noted that have to hold.
         floor: least kept share of every group under a budget.
         round_to: keep multiples of this many channels under a budget.
@@ -33,7 +32,7 @@ class Choice:
         self,
         cost: CostModel,
         segments: Segments,
-        lifts: Callable[[], Tensor] | None,
+        lifts: Tensor | None,
         doubts: Doubts,
         *,
         floor: float,
@@ -56,7 +55,7 @@ class Choice:
             values: (neurons,) values u.
         """
         options = {"floor": self.floor, "round_to": self.round_to}
-        scores = values.detach() if self.lifts is None else values.detach() + self.lifts()
+        scores = values.detach() if self.lifts is None else values.detach() + self.lifts
         selector = self.cost.selector(budget.metric, device=values.device, **options)
         mask, fits = selector(scores, budget.share)
 

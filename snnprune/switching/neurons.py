@@ -74,7 +74,7 @@ class GatedModel(Switched):
         maps = column_maps(model, groups)
         self._stacks = Stacks(model, gated_weights(model, maps).values()) if scorer is None else scorer.stacks
         self._columns = Columns(model, maps, segments, self._stacks, where)
-        lifts = None if scorer is None else lambda: scorer.lifts
+        lifts = None if scorer is None else scorer.lifts
         self.choice = Choice(cost, segments, lifts, self.doubts, floor=self.floor, round_to=self.round_to)
         self._named = list(sizes)  # groups that have scales
         self._work: Work | None = None  # what layers multiply with; None where that is to be made

@@ -119,7 +119,7 @@ def test_optimize_by_a_criterion(here, capsys):
     assert run(["optimize", "digits.pt", *SHORT, "--scores", "lamp", "--output", "cut", "--no-time"]) == 0
     report = json.loads((here / "cut" / "report.json").read_text())
     assert report["config"]["search"]["scores"] == "lamp"
-    assert report["steps"] == {"probe": 0, "balance": 0, "search": 0, "recover": 10}
+    assert report["steps"] == {"probe": 0, "search": 0, "recover": 10}
     assert report["exactness"]["remove"] < 1e-10
     assert all(g["weakened"] == 0 for g in report["groups"])
     capsys.readouterr()

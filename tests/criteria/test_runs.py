@@ -47,7 +47,7 @@ def first(model, groups):
 def test_the_order_decides_who_stays_and_what_stays_has_scale_one(batches):
     model = model_of()
     result = snnprune.optimize(model, batches, batches, by(first, input_neurons=False))
-    assert result.report.steps == {"probe": 0, "balance": 0, "search": 0, "recover": 12}
+    assert result.report.steps == {"probe": 0, "search": 0, "recover": 12}
     for name, scales in result.scales.items():
         kept = int((scales > 0).sum())
         assert scales.tolist() == [1.0] * kept + [0.0] * (len(scales) - kept), name
@@ -124,7 +124,7 @@ def test_gradients_are_there_for_functions_that_ask(batches):
     frozen = copy.deepcopy(model)
     frozen[0].weight.requires_grad_(False)
     result = snnprune.optimize(frozen, batches, batches, by(asking))
-    assert result.report.steps == {"probe": 3, "balance": 0, "search": 0, "recover": 9}
+    assert result.report.steps == {"probe": 3, "search": 0, "recover": 9}
     assert seen["0.weight"].abs().sum() > 0, "also of what the caller has frozen"
     total = torch.zeros_like(model[7].weight)
     for x, y in batches[:3]:

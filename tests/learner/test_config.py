@@ -115,7 +115,7 @@ def test_the_form_of_a_report_can_be_read_back():
     assert PruneConfig(**plain) == config
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
     old = {**plain, **plain["search"], **plain["recovery"], "search": plain["search"]["share"]}
-    del old["recovery"], old["share"], old["least"], old["balance"]  # as a report from before there were groups
+    del old["recovery"], old["share"], old["least"]  # as a report from before there were groups
     with pytest.warns(DeprecationWarning, match="has moved"):
         assert PruneConfig(**old) == config
 

@@ -60,7 +60,7 @@ def test_the_report_tells_everything(made):
     assert {"python", "snnprune", "torch", "onnx"} <= set(report["versions"])
     assert report["device"].startswith("cpu")
     assert report["seconds"] >= 0
-    assert report["steps"] == {"probe": 4, "balance": 0, "search": SEARCH, "recover": 26 - SEARCH}
+    assert report["steps"] == {"probe": 4, "search": SEARCH, "recover": 26 - SEARCH}
 
 
 def test_the_figures_are_those_of_the_saved_model(made):

@@ -54,7 +54,7 @@ def course(
     """
     from matplotlib.ticker import MaxNLocator
 
-    begins = {"search": steps.get("probe", 0) + steps.get("balance", 0)}
+    begins = {"search": steps.get("probe", 0)}
     begins["recover"] = begins["search"] + steps.get("search", 0)
     judged, budget = epochs_judged(history), [p for p in curve if p.get("budget") is not None]
     rows = [enough(part) for part in (curve, budget, judged)]

@@ -13,7 +13,7 @@ from ...shown import cut
 from ..times import OPEN, digits
 
 COSTS = {"macs": "MACs", "params": "parameters", "latency": "time"}
-STAGES = {"probe": "probe", "balance": "balance", "search": "search", "recover": "recovery"}
+STAGES = {"probe": "probe", "search": "search", "recover": "recovery"}
 SPLITS = {"train": "training", "val": "validation", "test": "test", "given": "given data"}
 CHECKS = {
     "fold": "scales folded into weights against the model with gates, float64",
