@@ -64,7 +64,7 @@ def states(rows: list[dict[str, Any]]) -> list[str]:
         "*Time* is of all runs that are meant, with the networks alone beside them, from the seconds of "
         f"{TIMED} steps of each (`python benchmarks/papers.py NETWORK --pace`) on the device named below; the "
         "papers say no number of epochs. What arXiv 2103.15590 has is listed by its networks and data; we hold no "
-        "figures of it. A GPU was not measured.",
+        "figures of it. Other work ran beside them: orders of magnitude, to plan with. A GPU was not measured.",
         "",
         "| paper | network, data, learned | state | time | command |",
         "|---|---|---|---|---|",
