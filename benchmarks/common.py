@@ -21,7 +21,6 @@ from snnprune.runs.report import device_name, versions
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "models"))
 RESULTS = HERE / "results.json"
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of pixels in [0, 1]
 
 
 def parser(text: str, **defaults: Any) -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torchvision
-from common import HERE, IMAGENET, parser, record, say
+from common import HERE, parser, record, say
 from digits_cnn import digits_cnn
 from torch import nn
 
@@ -29,6 +29,7 @@ from snnprune.analysis.quantizing import _unaugmented
 from snnprune.inputs import first_images
 
 RESULTS, TABLE = HERE / "int8.json", HERE / "int8.md"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 METHODS = ("minmax", "percentile")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torchvision
-from common import HERE, IMAGENET, parser, say
+from common import HERE, parser, say
 
 import snnprune
 from snnprune.measures import MetricInfo
@@ -37,7 +37,8 @@ torchvision's ImageNet weights, fine-tuned on five kinds of flowers at 128 pixel
 equal steps, batches and recovery, distilled for all, nothing tuned. Test accuracies (736 photos, centre crops
 of 0.875) with 95 % intervals over (n) seeds; *as fast*: times of ONNX Runtime beside the dense model's, where
 the clock believed them. *local*: the same ratio in every layer, *global*: one ranking. Runs of one method
-differ by up to 2 points, so the intervals are wide."""
+differ by up to 3 points, so the intervals are wide. Methods with one run are shown for completeness; *lamp,
+local* is *l2, local*, because LAMP orders the channels of a layer as L2 does."""
 KEPT = ("rows", "dense", "metric", "target", "steps", "split", "device", "versions", "config")
 
 
@@ -47,7 +48,7 @@ def run(share: float, args: Any) -> None:
     state = torch.load(args.weights, weights_only=True)
     model = torchvision.models.mobilenet_v2(num_classes=state["classifier.1.bias"].numel())
     model.load_state_dict(state)
-    data = snnprune.load_data(args.images, image_size=args.image_size, batch_size=64, **IMAGENET)
+    data = snnprune.load_data(args.images, image_size=args.image_size, batch_size=64)
     config = snnprune.PruneConfig(target={"macs": share}, epochs=args.epochs, lr=args.lr, channels_last=True)
     folder = args.cache / f"{share}"
 

@@ -16,9 +16,8 @@ from snnprune.rivals.standing import interval
 
 MAIN = next(iter(OURS))
 
-Corner = tuple[
-    str, float, int, str
-]  # task, target, length in epochs (or 0), and what trained or that nobody tuned
+# Task, target, length in epochs (or 0), and what trained or that nobody tuned.
+Corner = tuple[str, float, int, str]
 
 
 def current(row: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from ..shown import cut
 from .standing import Standing, heads, standings, table, verdict
 
 BOOK, PAGE = "contest.json", "contest.html"
-_FORMAT = 1
+_FORMAT = 2  # 1: without dates and times
 
 
 @dataclass
@@ -97,7 +97,9 @@ class Contest:
             f"{name}: a time is not to be believed ({cut(why or 'no reason is known')})"
             for name, why in refused.items()
         ]
-        return [*found, *marks([times for _, times in timed])[1]]
+        served = marks([times for _, times in timed])[1]
+        mixed = ["runs were timed under different conditions, so no speed is told"] if len(served) > 1 else []
+        return [*found, *served[: len(served) - len(mixed)], *mixed]
 
     def __str__(self) -> str:
         rows = [self.heads, *self.table()]
@@ -170,6 +172,6 @@ def _check_row(row: Any) -> None:
 def _is_times(times: Any) -> bool:
     keys = ("latency", "dense_ms", "compact_ms", "spread")
     known = all(times[key] is None or (is_number(times[key]) and times[key] > 0) for key in keys[:3])
-    kept = all(is_number(times[key]) if type(times[key]) is not str else True for key in CONDITIONS)
+    kept = all(type(times[key]) in (str, int) for key in CONDITIONS)
     refused = type(times.get("refused", "")) is str
     return known and kept and refused and (times["spread"] is None or is_number(times["spread"]))

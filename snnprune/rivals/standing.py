@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..measures import MetricInfo
-from ..runs.times import OPEN
+from ..runs.times import OPEN, conditions_of
 
 # Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom; beyond, `quantile` has a series
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
@@ -52,7 +52,8 @@ class Standing:
         macs: mean share of the dense MACs.
         params: mean share of the dense params.
         seconds: mean of a run.
-        speed: how many times as fast as the dense model, over the runs whose time is known; None where none is.
+        speed: how many times as fast as the dense model, over the runs whose time is known; None where none is, or
+            where runs of the contest were timed under different conditions.
         timed: whether any run was timed, believed or not.
         failed: why there is no value, of the first seed that failed; else None.
         note: what else is to be said of its runs; else empty.
@@ -79,12 +80,13 @@ class Standing:
 def standings(rows: Sequence[Row], metric: MetricInfo) -> list[Standing]:
     """One per method, the best first; those without a value last."""
     names = dict.fromkeys(row["method"] for row in rows)
-    found = [_of(name, [row for row in rows if row["method"] == name]) for name in names]
+    kinds = {tuple(conditions_of(row["times"]).values()) for row in rows if row["times"] is not None}
+    found = [_of(name, [row for row in rows if row["method"] == name], alike=len(kinds) < 2) for name in names]
     sign = -1 if metric.higher_is_better else 1
     return sorted(found, key=lambda s: sign * s.mean[0] if s.values else math.inf)
 
 
-def _of(name: str, rows: Sequence[Row]) -> Standing:
+def _of(name: str, rows: Sequence[Row], *, alike: bool) -> Standing:
     done = [row for row in rows if row["failed"] is None]
 
     def mean(key: str) -> float | None:
@@ -97,8 +99,8 @@ def _of(name: str, rows: Sequence[Row]) -> Standing:
     shares = [one["latency"] for one in times if one["latency"] is not None]
     return Standing(
         name, values, mean("macs"), mean("params"), mean("seconds"),
-        speed=1 / statistics.fmean(shares) if shares else None, timed=bool(times), failed=failed, note=note,
-        rival=rows[0]["rival"],
+        speed=1 / statistics.fmean(shares) if shares and alike else None, timed=bool(times),
+        failed=failed, note=note, rival=rows[0]["rival"],
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from snnprune.errors import ConfigError, RunError
 from snnprune.learner import TaskLoss, recover
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
-from snnprune.rivals import finish
+from snnprune.rivals import finish, running
 
 TOTAL = 12  # steps: 2 epochs of 6 batches
 
@@ -189,6 +189,32 @@ def test_results_are_timed_where_that_is_asked_for(model, data, tmp_path, timed)
             snnprune.contest(model, train, val, CONFIG, resume=True, folder=tmp_path / "a", **options)
     with pytest.raises(ConfigError, match="time"):
         snnprune.contest(model, train, val, CONFIG, time=1, **options)
+
+
+def test_stopped_while_a_result_is_timed_nothing_is_learned_again(model, data, tmp_path, timed, monkeypatch):
+    train, val, test = data
+    options = {"methods": ["ours", "dense", "l2:local"], "seeds": 1, "test": test, "time": True}
+    whole = snnprune.contest(model, train, val, CONFIG, **options)
+    for at in range(3):
+        folder, calls = tmp_path / str(at), []
+
+        def pressed(*_args, at=at, calls=calls):
+            calls.append(1)
+            if len(calls) == at + 1:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            original = running._timed
+            patch.setattr(running, "_timed", lambda *args, p=pressed, o=original: (p(), o(*args))[1])
+            with pytest.raises(KeyboardInterrupt):
+                snnprune.contest(model, train, val, CONFIG, folder=folder, **options)
+        steps, original = [], RecoverStage.train_step
+        with monkeypatch.context() as patch:
+            patch.setattr(RecoverStage, "train_step", lambda s, b, t=steps, o=original: (t.append(1), o(s, b))[1])
+            again = snnprune.contest(model, train, val, CONFIG, folder=folder, resume=True, **options)
+        assert values(again) == values(whole)
+        assert [row["times"] for row in again.rows] == [row["times"] for row in whole.rows]
+        assert len(steps) == sum(row["steps"]["recover"] for row in whole.rows[at + 1 :])
 
 
 def test_a_book_of_another_contest_is_refused(model, data, tmp_path):
