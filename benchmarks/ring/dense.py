@@ -7,17 +7,19 @@ always, as many of each class. The network's file says which, and of what data, 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import say, train_dense
+from common import say
 from torch import Tensor, nn
 
 import snnprune
 from snnprune.data import ArrayLoader, DataInfo
 from snnprune.data.sources import arrays
 from snnprune.files import write_atomically
+from snnprune.learner import Checkpoint, Event, PruneConfig, TaskLoss, recover
 
 HELD, VALIDATION = 5_000, 2_500
 LEARNED = 50_000 - HELD - VALIDATION
@@ -100,6 +102,8 @@ def train(
 ) -> Path:
     """Train the dense network of a task and write its file; one that is there already stays.
 
+    Ctrl-C leaves a checkpoint beside it, from which the same command goes on.
+
     Args:
         name: of the task.
         task: what makes the network, the batch and the learning rate.
@@ -116,14 +120,26 @@ def train(
     parts = split(labels, held, validation)
     learned, val, test = loaders(options.images, parts, batch_size=task.batch, seed=0)
     torch.manual_seed(0)
-    network, on = task.make(), torch.device(options.device)
-    network = train_dense(
-        network, learned.on(on), steps=epochs * len(learned), lr=task.dense_lr, device=options.device
-    )
+    network, on = task.make().to(options.device), torch.device(options.device)
+    config = PruneConfig(lr=task.dense_lr, distill=0.0, **task.common)
+    about = {"epochs": epochs, "seed": 0, "digest": digest(images, labels)}
+    store = Checkpoint(path.with_name(f"{name}-dense"), {"task": name, **about})
+    loss = TaskLoss(None, distill=0.0, temperature=1.0)
+    steps = epochs * len(learned)
+    recover(
+        network, learned.on(on), loss, config, total=steps, val=val.on(on), callbacks=[_tell], checkpoint=store,
+        resume=store.load(),
+    )  # fmt: skip
     accuracy = {part: snnprune.evaluate(network, data).accuracy for part, data in (("val", val), ("test", test))}
-    about = {"epochs": epochs, "seed": 0, "digest": digest(images, labels), **accuracy}
-    state = {key: value.cpu() for key, value in network.state_dict().items()}
+    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda p: torch.save({"state": state, "held": parts, "about": about}, p))
-    say(path, about)
+    content = {"state": state, "held": parts, "about": about | accuracy}
+    write_atomically(path, lambda p: torch.save(content, p))
+    shutil.rmtree(store.path.parent, ignore_errors=True)
+    say(path, content["about"])
     return path
+
+
+def _tell(event: Event) -> None:
+    if event.values and "val_accuracy" in event.values:
+        say(f"step {event.step} of {event.total}:", f"validation {event.values['val_accuracy']:.2%}")

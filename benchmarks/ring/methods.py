@@ -55,10 +55,10 @@ def flat(config: snnprune.PruneConfig) -> dict[str, Any]:
 
 def recipe(task: Any, method: str) -> str:
     """Identifies task and options of a method, so that rows of an older default are not taken for today's."""
-    options = flat(snnprune.PruneConfig(**FINE | VARIANTS.get(method, {})))
+    options = flat(snnprune.PruneConfig(**FINE | task.common | VARIANTS.get(method, {})))
     if method in RIVALS:  # what rivals share with ours is the recovery
         shared = ("optimizer", "momentum", "weight_decay", "warmup", "clip", "temperature", "freeze_norm")
-        options = {**{name: options[name] for name in shared}, "constants": constants(method)}
+        options = {**{name: options[name] for name in shared}, "constants": constants(method), **task.common}
     else:
         options = {name: value for name, value in options.items() if name not in APART}
         for name, before in BEFORE.items():
@@ -120,7 +120,7 @@ def run(bout: Bout, method: str, share: float, knobs: dict[str, Any], *, final: 
             epochs=bout.task.steps / len(bout.train),
             lr=knobs["lr"],
             seed=bout.seed,
-            **FINE | VARIANTS[method],
+            **FINE | bout.task.common | VARIANTS[method],
         )
         with without(method):
             result = snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device)

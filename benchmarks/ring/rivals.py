@@ -120,7 +120,7 @@ def run_rival(bout: Bout, name: str, share: float, knobs: dict[str, Any]) -> tup
     lengths = lengths_of(total - round(rival.share * total) - looks * rounds, rounds)
     teacher = copy.deepcopy(bout.dense).requires_grad_(False) if knobs["teacher"] else None
     distill = 0.9 if teacher is not None else 0.0
-    config = PruneConfig(lr=knobs["lr"], seed=bout.seed, distill=distill)
+    config = PruneConfig(lr=knobs["lr"], seed=bout.seed, distill=distill, **bout.task.common)
     loss = TaskLoss(teacher, distill=distill, temperature=config.recovery.temperature)
 
     def learn(network: nn.Module, at: int, steps: int) -> None:

@@ -16,8 +16,9 @@ import torch
 from conftest import ROOT
 
 import snnprune
-from contests.conftest import rows
+from contests.conftest import rows, stop_at
 from snnprune.learner import TaskLoss, recover
+from snnprune.learner.recovering import RecoverStage
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_what_is_held_out_is_the_same_always_and_never_learned_from(ring, images
     options = SimpleNamespace(images=str(images), cache=tmp_path, device="cpu", length=1)
     with pytest.raises(SystemExit, match="ring dense resnet56 --images"):
         ring.tasks.prepare("resnet56", 0, options)
-    monkeypatch.setattr(ring.dense, "train_dense", lambda network, loader, **_: network.eval())
+    monkeypatch.setattr(ring.dense, "recover", lambda network, *_, **__: network.eval())
     path = ring.dense.train("resnet56", task, options, epochs=1, held=80, validation=40)
     held = torch.load(path, weights_only=True)["held"]
     assert {part: len(places) for part, places in held.items()} == {"test": 80, "val": 40, "train": 480}
@@ -60,6 +61,51 @@ def test_what_is_held_out_is_the_same_always_and_never_learned_from(ring, images
     np.savez(images, **arrays)
     with pytest.raises(SystemExit, match="trained on other images"):
         ring.tasks.prepare("resnet56", 0, options)
+
+
+def test_dense_training_goes_on_after_ctrl_c(ring, images, tmp_path, monkeypatch, capsys):
+    """To the same weights as without a stop; and they are not those that it began with."""
+    task = replace(ring.tasks.TASKS["resnet56"], make=lambda: ring.gpu.CifarResNet(1), batch=32)
+
+    def trained(place: str) -> dict[str, torch.Tensor]:
+        options = SimpleNamespace(images=str(images), cache=tmp_path / place, device="cpu")
+        path = ring.dense.train("resnet56", task, options, epochs=2, held=80, validation=40)
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        return torch.load(path, weights_only=True)["state"]
+
+    whole = trained("whole")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 20)
+        with pytest.raises(KeyboardInterrupt):
+            trained("parts")
+    assert "validation" in capsys.readouterr().out, "the first epoch was validated"
+    parts = trained("parts")
+    assert capsys.readouterr().out.count("validation") == 1, "the first epoch is not learned again"
+    assert all(value.equal(whole[name]) for name, value in parts.items())
+    torch.manual_seed(0)
+    assert not whole["conv1.weight"].equal(task.make().conv1.weight)
+
+
+def test_the_memory_format_of_a_task_is_that_of_all_its_methods(ring, monkeypatch):
+    plain = ring.tasks.TASKS["resnet20-pixels"]
+    other = replace(plain, channels_last=False)
+    for method in ("switcher", "L2"):
+        assert ring.methods.recipe(plain, method) != ring.methods.recipe(other, method)
+    seen = []
+
+    def stop(*args, **_):
+        seen.extend(one.channels_last for one in args if isinstance(one, snnprune.PruneConfig))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ring.rivals, "recover", stop)
+    monkeypatch.setattr(snnprune, "optimize", stop)
+    dense, train = ring.gpu.CifarResNet(1).eval(), range(16)
+    bout = ring.tasks.Bout(plain.at(1), 0, dense, train, None, None, torch.zeros(2, 3, 32, 32), 0.9)
+    for method in ("switcher", "L2"):
+        with pytest.raises(KeyboardInterrupt):
+            ring.methods.run(bout, method, 0.5, ring.methods.untuned_knobs(plain, method), final=True)
+    assert seen == [True, True]
 
 
 def test_lengths_are_corners_of_their_own(ring):
