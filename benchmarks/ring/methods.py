@@ -83,7 +83,7 @@ def first_knobs(task: Any, method: str) -> dict[str, Any]:
     knobs: dict[str, Any] = {"lr": task.rates[len(task.rates) // 2]}
     rival = RIVALS.get(method)
     if rival is not None:
-        knobs |= {"scope": "local", "teacher": False}
+        knobs |= {"scope": rival.scope, "teacher": False}
     if rival is not None and rival.sparse is not None:
         knobs["reg"] = 5e-4 if rival.sparse == "growing" else 1e-3
     if rival is not None and rival.sparse == "group":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tasks import Bout
@@ -35,6 +35,7 @@ class Rival:
         gradual: remove in many small steps, as its own scripts do. Sparse learning then sees those batches of the
             run that the recovery does not come to.
         rounds: in how many it removes, with recovery between.
+        scope: what it is meant for, with which tuning begins: the same ratio in every layer, or one ranking.
     """
 
     importance: str
@@ -42,6 +43,7 @@ class Rival:
     share: float = 0.0
     gradual: bool = False
     rounds: int = 1
+    scope: Literal["local", "global"] = "local"
 
 
 LONG = SPARSE_SHARE["growing"]  # of the steps, as many as the recovery: 100 and 100 epochs in its own scripts
@@ -49,7 +51,7 @@ RIVALS = {
     "random": Rival("random"),
     "L1": Rival("l1"),
     "L2": Rival("l2"),
-    "LAMP": Rival("lamp"),
+    "LAMP": Rival("lamp", scope="global"),  # within a layer its order is that of L2
     "FPGM": Rival("fpgm"),
     "Taylor": Rival("taylor"),
     "Hessian": Rival("hessian"),

@@ -149,20 +149,23 @@ def test_untuned_rows_are_distilled_and_stand_for_themselves(ring, tmp_path, mon
 
     monkeypatch.setattr(main, "run", run)
     monkeypatch.setattr(main, "prepare", lambda *_: None)
-    command = ["ring", "resnet20-pixels", "--target", "0.5", "--seeds", "1", "--method", "switcher", "L2"]
+    methods = "switcher", "L2", "LAMP"
+    command = ["ring", "resnet20-pixels", "--target", "0.5", "--seeds", "1", "--method", *methods]
     command += ["--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--untuned"])
     main.main()
     first = {"lr": 0.02, "scope": "local", "teacher": True}
-    assert done == [("switcher", True, {"lr": 0.02}), ("L2", True, first)]
+    ours = ("switcher", True, {"lr": 0.02})
+    assert done == [ours, ("L2", True, first), ("LAMP", True, {**first, "scope": "global"})]
     main.main()
-    assert len(done) == 2, "what is on file is not run again"
+    assert len(done) == 3, "what is on file is not run again"
     done.clear()
     monkeypatch.setattr(sys, "argv", command)
     main.main()
     assert [(method, knobs) for method, final, knobs in done if final] == [
         ("switcher", {"lr": 0.02}),
         ("L2", first),
+        ("LAMP", first),
     ]
     text = ring.table.markdown(json.loads((tmp_path / "resnet20-pixels.json").read_text()))
     for title in ("1 epoch", "1 epoch (untuned)"):
