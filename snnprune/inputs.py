@@ -118,59 +118,6 @@ def first_rows(inputs: Inputs, count: int) -> Any:
     return map_tensors(lambda x: x[:count] if x.dim() and len(x) == batch else x, inputs)
 
 
-def is_samples(batch: Any) -> bool:
-    """Whether a batch is a list of samples (images, or tuples and dicts of one input each), not of fields."""
-    if not isinstance(batch, list) or not batch:
-        return False
-    if all(isinstance(entry, Tensor) for entry in batch):
-        return all(entry.dim() == 3 for entry in batch)
-    if all(isinstance(entry, dict) for entry in batch):
-        return True
-    if not all(isinstance(entry, tuple) and entry for entry in batch):
-        return False
-    heads = {(type(entry[0]), entry[0].dim() if isinstance(entry[0], Tensor) else 0) for entry in batch}
-    return len(heads) == 1  # (images, ..), (targets, ..) differ in their first entries
-
-
-def inputs_in(batch: Any) -> int:
-    """Inputs in a batch of any form that a loss may take; 1 where its form is only known to the loss."""
-    if is_samples(batch):
-        return len(batch)
-    first = batch
-    while isinstance(first, (dict, tuple, list)) and first:
-        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-        if isinstance(first, (tuple, list)):
-            return len(first)  # a field that is a sequence of inputs
-    return len(first) if isinstance(first, Tensor) and first.dim() else 1
-
-
-def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None = None) -> Any:
-    """Some inputs of a batch: of a list of samples, or of every field that runs over the inputs.
-
-    Args:
-        batch: of any form that a loss may take.
-        chosen: which of its inputs.
-        wrong: makes the error for a field of another length; without it such a field stays whole.
-    """
-    count = inputs_in(batch)
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: cut(item) for key, item in value.items()}
-        if isinstance(value, Tensor) and not value.dim():
-            return value
-        if isinstance(value, (Tensor, list, tuple)):
-            if len(value) == count:
-                return value[chosen]
-            if wrong is not None:
-                raise wrong(len(value))
-        return value
-
-    if is_samples(batch) or isinstance(batch, (Tensor, Mapping)):
-        return cut(batch)
-    return type(batch)(cut(field) for field in batch) if isinstance(batch, (list, tuple)) else batch
-
-
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own model inside DataParallel, DistributedDataParallel, AveragedModel and `torch.compile`.
 
@@ -194,45 +141,6 @@ def in_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextlib.contextmanager
-def still(model: nn.Module) -> Iterator[nn.Module]:
-    """A model in training mode, but with its norms and dropout in evaluation mode.
-
-    Models that return something else while they train (auxiliary outputs) do so here. But norms take a batch of
-    one value and keep their statistics, and modules without any state (dropout, stochastic depth) draw nothing at
-    random. Afterwards every module is as it was.
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module in modes:
-        bare = not (module._modules or module._parameters or module._buffers)
-        if bare or isinstance(module, nn.modules.batchnorm._NormBase):
-            module.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextlib.contextmanager
-def kept_buffers(model: nn.Module) -> Iterator[nn.Module]:
-    """Afterwards the model holds the buffers of before, the same tensors with the same values, and no others."""
-    before = [
-        (module, dict(module._buffers), [(b, b.clone()) for b in module._buffers.values() if b is not None])
-        for module in model.modules()
-    ]
-    try:
-        yield model
-    finally:
-        with torch.no_grad():
-            for module, buffers, values in before:
-                for buffer, value in values:
-                    buffer.copy_(value)
-                module._buffers.clear()
-                module._buffers.update(buffers)
 
 
 def is_compiled(model: nn.Module) -> bool:

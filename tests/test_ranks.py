@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from snnprune.batches import inputs_in
 from snnprune.cli.main import run
 from snnprune.errors import DataError
-from snnprune.inputs import inputs_in, tensors_in
+from snnprune.inputs import tensors_in
 from snnprune.learner.loop import part_of
 from snnprune.ranks import Ranks, current
 

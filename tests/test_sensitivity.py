@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torchvision.models import SwinTransformer
 
 import snnprune
+from snnprune.batches import inputs_in
 from snnprune.budget import CostModel
 from snnprune.errors import ConfigError, DivergedError
-from snnprune.inputs import inputs_in
 from snnprune.learner import TaskLoss
 from snnprune.switching import Options, measure_importance, switch_neurons
 from snnprune.switching.encoding import Evidence

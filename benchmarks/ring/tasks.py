@@ -91,9 +91,7 @@ TASKS = {
     ),
     "resnet20-16": _pixels(resnet20, (0.5, 0.25), dense.LEARNED, **_OURS),  # images of 16x16: for ablations
     "resnet56": _pixels(resnet56, (0.47, 0.25), dense.LEARNED, channels_last=True, **_OURS),
-    "vgg16": _pixels(
-        partial(VGG16, hidden=512), (0.5, 0.25), dense.LEARNED, channels_last=True, **_OURS
-    ),
+    "vgg16": _pixels(partial(VGG16, hidden=512), (0.5, 0.25), dense.LEARNED, channels_last=True, **_OURS),
 }
 
 

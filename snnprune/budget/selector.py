@@ -11,6 +11,11 @@ orders beside the threshold's own: some leave dear groups out, so that the other
 blocks. The threshold's order is taken where it ends within half the slack of the target; else the first that does
 so, or the one that comes closest; one with smaller blocks only where all others end more than the slack below.
 
+**Give back.** Where even that ends far below, what the threshold keeps is too much to leave room for one block
+more. So where single neurons are a large part of the model, the orders of whole blocks are also tried from
+thresholds that keep less, down to a quarter of the budget; of those that come nearer the one that gives back least
+is taken, and filled as far as it goes. Times are left out: the clock that looks at the result mends them.
+
 Groups of a set (see `uniform`) are one unit: they are left out together, and a block of each goes at once.
 
 All sums of costs are of whole numbers, so the same scores give the same neurons on every device.
@@ -38,6 +43,10 @@ _FILL_TABLE = 1 << 18
 _FEW = 4  # dear groups of which every set is left out in turn
 _ORDERS = 1 << 15  # neurons times orders
 _HUGE = 1 << 61  # more than any cost
+_MISSED = 5 * SLACK  # below the target; from there on the threshold may give something back
+_STARTS = 12  # thresholds that keep less, to be tried where a neuron is more than the slack
+_DEEPEST = 0.25  # of the budget, from which orders are tried
+_GIVE_BACK = 1 << 17  # neurons times orders times thresholds
 
 
 class Selector:
@@ -75,27 +84,33 @@ class Selector:
             lead = 1 << ((neurons.bit_length() + 1) // 2)
         self._ranking = Ranking(groups, rows, floor=floor, lead=lead, device=device)
         self.neurons, self._lead, self._rounds = neurons, lead, plan.rounds
-        elements = self._ranking.elements
+        elements, orders = self._ranking.elements, len(rows) + (len(plan.back) - 1) * plan.whole
+        self._from_less = slice(1, 1 + plan.whole)
         lookup = terms.lookup
         if lookup is not None:
             lookup = torch.from_numpy(lookup.maps).to(device), torch.from_numpy(lookup.amounts).to(device)
         self._first = Table.of(terms, 1, (elements - 1) // lead + 1, 0, device, lookup)
-        window = max(lead, min(elements, max(64, _FILL_TABLE // (len(rows) * len(terms.fixed)))))
+        window = max(lead, min(elements, max(64, _FILL_TABLE // (orders * len(terms.fixed)))))
         self._window = window if len(rows) > 1 else lead
         self._equal = plan.equal
-        self._second = Table.of(terms, len(rows), self._window + 2, 1, device, lookup)
+        self._second = Table.of(terms, orders, self._window + 2, 1, device, lookup)
         gates = np.where(terms.gates < 0, 0, terms.gates + lead)  # element 0 always stays
         self._gates = torch.from_numpy(gates).to(device)
         self._weights = torch.from_numpy(terms.weights).to(device)
         # what rounding may do to the share that is asked for: a millionth of a multiply-add, not of a millisecond
         spare = max(1e-6 * terms.unit if lookup is None else 0.0, 1e-12 * terms.dense)
-        self._whole = torch.tensor(float(terms.dense), dtype=torch.float64, device=device)
-        # The bounds: of the cost, and for every round of every order the cost from which on it needs no more. The
-        # threshold takes all it can, and what follows it in a second round as much as whole blocks do.
+        # The bounds: of the cost for every threshold; and for every round of every order the cost from which on it
+        # needs no more. The threshold takes all it can, what follows in a second round as much as whole blocks.
         enough = spare - np.array(plan.below if len(rows) > 1 else [0.0, 0.5 * SLACK]) * terms.dense
         again = np.concatenate([enough[1:2], enough[1:]])
-        shift = np.concatenate([[spare, float(_HUGE)], enough[1:], *[again] * (plan.rounds - 1)])
-        self._shift = torch.from_numpy(shift).to(device)
+        # Thresholds that keep less are for targets that would be missed by far; a second round adds alone.
+        late = [np.full(orders - len(rows), spare - below * terms.dense) for below in (_MISSED, SLACK)]
+        later = np.concatenate([again, late[1]])
+        own = [float(_HUGE)], enough[1:], late[0]
+        shift = np.concatenate([[spare] * len(plan.back), *own, *[later] * (plan.rounds - 1)])
+        self._shift, self._starts = torch.from_numpy(shift).to(device), len(plan.back)
+        parts = np.concatenate([plan.back, np.ones(len(shift) - len(plan.back))]) * terms.dense
+        self._parts = torch.from_numpy(parts).to(device)
 
     def __call__(self, scores: Tensor, share: float | Tensor) -> tuple[Tensor, Tensor]:
         """The neurons that stay.
@@ -111,12 +126,13 @@ class Selector:
         """
         ranked = self._ranking(scores)
         levels = ranked.levels
-        bounds = (self._shift + self._whole * share).long()
+        bounds = (self._shift + self._parts * share).long()
         coarse = levels[:1] if self._lead == 1 else levels[:1] >> (self._lead.bit_length() - 1)
         if self._ranking.capped:
             coarse = coarse.clamp(max=self._first.sets - 1)
         costs = self._first.costs(self._numbers(coarse), self._weights)
-        found = torch.searchsorted(costs[0], bounds[:1], right=True)  # (1,) sets of the first table that fit
+        limits = bounds[: self._starts]
+        found = torch.searchsorted(costs[0], limits, right=True)  # (starts,) sets of the first table that fit
         if self._ranking.capped:  # of which the last one holds what never stays
             found = found.clamp(max=self._first.sets - 1)
         spread = ranked.order[-2] - ranked.order[self._lead]  # not finite where a score is not
@@ -151,10 +167,16 @@ class Selector:
         They begin at the last set of the first table that fits: the threshold itself, or, where that looks at
         every `lead`-th level, at most so many levels before it.
         """
-        beyond = torch.sub(levels, found, alpha=self._lead)  # negative: stays already
-        beyond = (beyond | (beyond[:1] >> 63)).clamp(-1, self._window)  # what the first order keeps, all keep
+        beyond = torch.sub(levels, found[:1], alpha=self._lead)  # negative: stays already
+        beyond = beyond | (beyond[:1] >> 63)  # what the first order keeps, all keep
+        if len(found) > 1:
+            less = found[1:, None].clamp(min=1)  # the floors stay from every threshold
+            kept = torch.sub(levels[:1], less, alpha=self._lead) >> 63
+            late = torch.sub(levels[self._from_less], less[:, :, None], alpha=self._lead) | kept[:, None]
+            beyond = torch.cat([beyond, late.flatten(0, 1)])
+        beyond = beyond.clamp(-1, self._window)
         stays = beyond[0]
-        for number, enough in enumerate(bounds[1:].chunk(self._rounds)):
+        for number, enough in enumerate(bounds[self._starts :].chunk(self._rounds)):
             if number:
                 beyond = beyond.masked_fill(stays, -1)
             costs = self._second.costs(self._numbers(beyond), self._weights)[:, :-1]
@@ -186,12 +208,16 @@ class _Plan:
         below: how far below the target each of them need not go on, as a share of the dense cost.
         rounds: how often to look at them.
         equal: neurons that cost no more than half the slack, however dear.
+        back: what the thresholds keep from which the orders are looked at, as shares of the budget; the first all.
+        whole: orders of whole blocks, which come after the threshold's own; they are looked at from all of these.
     """
 
     rows: list[Row]
     below: list[float]
     rounds: int
     equal: int
+    back: list[float]
+    whole: int
 
 
 def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ...]]) -> _Plan:
@@ -223,8 +249,13 @@ def _plan(terms: Terms, groups: Sequence[Members], steps: Sequence[tuple[int, ..
             opened = _open(block, loose, most)
             rows += [Row(step, tuple(o[i] for i in unit)) for o in opened]
             below += [0.5 * SLACK if number == 0 else SLACK] * len(opened)
+    whole = below.count(0.5 * SLACK)
     rounds = 2 if len(rows) > 1 and neuron.max() > SLACK else 1
-    return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else sum(sizes))
+    back = [1.0]
+    if rounds > 1 and terms.lookup is None:
+        starts = min(_STARTS, max(4, _GIVE_BACK // (whole * (1 + sum(sizes)))))
+        back += [1 - (1 - _DEEPEST) * at / starts for at in range(1, starts + 1)]
+    return _Plan(rows, below, rounds, int(0.5 * SLACK / largest) if largest else sum(sizes), back, whole)
 
 
 def _units(groups: Sequence[Members]) -> NDArray[np.int64]:

@@ -2,7 +2,18 @@
 
 from .gradients import Loss
 from .judging import judge
-from .names import ALONE, CRITERIA, LEARNED, Scores, check_scores, is_criterion, label_of, needs, words_of
+from .names import (
+    ALONE,
+    CRITERIA,
+    LEARNED,
+    Scores,
+    check_scores,
+    fingerprint_of,
+    is_criterion,
+    label_of,
+    needs,
+    words_of,
+)
 
 __all__ = [
     "ALONE",
@@ -11,6 +22,7 @@ __all__ = [
     "Loss",
     "Scores",
     "check_scores",
+    "fingerprint_of",
     "is_criterion",
     "judge",
     "label_of",

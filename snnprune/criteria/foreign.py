@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,14 @@ def importance_of(name: str) -> Any:
         "bn-scale": found.BNScaleImportance,
     }
     return makers[name]()
+
+
+def fresh(importance: Any) -> Any:
+    """A copy of an importance that is the user's, without gradients that it has gathered from another model."""
+    made = copy.copy(importance)
+    if callable(forget := getattr(made, "zero_grad", None)):
+        forget()
+    return made
 
 
 def functions() -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import DivergedError
-from ..inputs import device_of, inputs_in, moved, picked, still
+from ..batches import counted, picked
+from ..errors import CriterionError, DivergedError, SnnPruneError, first_line
+from ..inputs import device_of, moved
 from ..ranks import current
+from ..resting import still
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -19,37 +22,75 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
     """Fill `grad` of every parameter with the mean gradient of the loss over all inputs.
 
     Or with the mean square of the gradients of single inputs: the diagonal of the Fisher information. Norms and
-    dropout rest meanwhile. What no gradient reaches gets zeros.
+    dropout rest meanwhile. What no gradient reaches gets zeros. Parameters of half precision become float32, in
+    which squares of small gradients are more than 0.
 
     Args:
-        model: changed in its gradients alone; give a copy.
+        model: changed in its gradients and their type; give a copy.
         batches: what `loss` takes.
         loss: `loss(model, batch)`, a mean over the batch.
         squares: of single inputs, squared.
 
     Raises:
+        CriterionError: single inputs are asked for, and batches cannot be taken apart, or model or loss take none.
         DivergedError: a loss is not finite.
     """
     device = device_of(model)
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    total = {name: torch.zeros_like(p) for name, p in named.items()}
+    total = {name: torch.zeros_like(p, dtype=_wide(p.dtype)) for name, p in named.items()}
     seen = 0
     for p in named.values():
         p.requires_grad_(True)
     with still(model):
         for batch in batches:
             batch = moved(batch, device)
-            count = inputs_in(batch)
-            parts = [picked(batch, slice(at, at + 1)) for at in range(count)] if squares else [batch]
-            for part in parts:
-                weight = 1 if squares else count
-                for name, gradient in zip(named, _gradients(model, part, loss, named), strict=True):
+            for part, weight in _parts(batch, squares):
+                with _one_by_one() if squares else contextlib.nullcontext():
+                    found = _gradients(model, part, loss, named)
+                for name, gradient in zip(named, found, strict=True):
                     if gradient is not None:
+                        gradient = gradient.to(total[name].dtype)
                         total[name] += gradient.square() if squares else gradient * weight
                 seen += weight
     _, seen = current().pool_(total, set(named), seen)
     for name, p in named.items():
+        p.data = p.data.to(total[name].dtype)
         p.grad = total[name] / max(1, seen)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.itemsize >= 4 else torch.float32
+
+
+def _parts(batch: Any, apart: bool) -> list[tuple[Any, int]]:
+    """A batch, or its inputs one by one, with how many inputs each is."""
+    count = counted(batch)
+    if not apart:
+        return [(batch, count or 1)]
+    if count is None:
+        raise CriterionError(
+            f"single inputs are looked at, and a batch that is {type(batch).__name__} cannot be taken apart. Let "
+            "the loader give tuples or dicts of tensors that run over the inputs, or take taylor."
+        )
+    return [(picked(batch, slice(at, at + 1)), 1) for at in range(count)]
+
+
+@contextlib.contextmanager
+def _one_by_one() -> Iterator[None]:
+    """Model and loss are given single inputs, which not all of them take.
+
+    Raises:
+        CriterionError: they do not.
+    """
+    try:
+        yield
+    except (SnnPruneError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise CriterionError(
+            f"single inputs are looked at, and the model or the loss does not take a batch of one "
+            f"({type(error).__name__}: {first_line(error)}). Take another criterion, such as taylor."
+        ) from error
 
 
 def _gradients(

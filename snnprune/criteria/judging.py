@@ -13,7 +13,7 @@ from .. import streams
 from ..errors import ConfigError, CriterionError, SnnPruneError, first_line
 from ..graph import NeuronGroup
 from ..shown import brief_repr
-from .foreign import functions, importance_of, library
+from .foreign import fresh, functions, importance_of, library
 from .gradients import Loss, put_gradients_
 from .names import is_theirs, label_of, needs
 from .standins import Group, stand_in
@@ -93,12 +93,19 @@ def _own(function: Any, model: nn.Module, groups: Sequence[NeuronGroup]) -> dict
             raise ConfigError(
                 f"scores={label} judges {brief_repr(name, 100)}, which is no prunable group of this model."
             )
-    return {name: _checked(label, name, value, sizes[name]) for name, value in found.items()}
+    said = {name: _checked(label, name, value, sizes[name]) for name, value in found.items() if value is not None}
+    for name, values in said.items():
+        if bool(values.isnan().any()):
+            raise ConfigError(
+                f"scores={label} gives {name} scores that are no numbers (NaN, {int(values.isnan().sum())} of "
+                f"{len(values)}). Give every neuron a number; inf and -inf are allowed."
+            )
+    return said
 
 
 def _theirs(scores: Any, model: nn.Module, groups: Sequence[NeuronGroup]) -> dict[str, Tensor]:
     """What an importance of torch-pruning says of groups that stand in for its own."""
-    importance = importance_of(scores) if isinstance(scores, str) else copy.copy(scores)
+    importance = importance_of(scores) if isinstance(scores, str) else fresh(scores)
     if isinstance(importance, getattr(library().importance, "OBDCImportance", ())):
         raise CriterionError(
             f"scores={label_of(scores)} watches layers while torch-pruning's own pruner learns, so it cannot "
@@ -120,7 +127,13 @@ def _theirs(scores: Any, model: nn.Module, groups: Sequence[NeuronGroup]) -> dic
             ) from error
         if value is not None:
             found[group.id] = _checked(label_of(scores), group.id, _by_neuron(value, made, group.size), group.size)
-    return found
+    return {name: _settled(values) for name, values in found.items()}
+
+
+def _settled(values: Tensor) -> Tensor:
+    """What is no number, as in a group of zeros over their mean, goes first: with the least, and 0 at most."""
+    known = values[~values.isnan()]
+    return values.nan_to_num(min(0.0, float(known.min())) if len(known) else 0.0, torch.inf, -torch.inf)
 
 
 def _sized(reduce: Any, importance: Any, size: int) -> Any:
@@ -156,10 +169,16 @@ def _by_neuron(value: Any, group: Group, size: int) -> Any:
 
 
 def _checked(label: str, name: str, value: Any, size: int) -> Tensor:
-    """Scores as float64 on the CPU; what is no number, as in a group of zeros over their mean, counts as 0."""
-    found = torch.as_tensor(value).detach().double().cpu()
+    """Scores as float64 on the CPU."""
+    try:
+        found = torch.as_tensor(value).detach().to_dense().double().cpu()
+    except Exception as error:  # whatever else a function may return
+        raise ConfigError(
+            f"scores={label} gives {name} {brief_repr(value, 60)}, which is no scores ({first_line(error)}); one "
+            "number for each neuron is needed, as a list or a tensor."
+        ) from error
     if found.shape != (size,):
         raise ConfigError(
             f"scores={label} gives {name} scores of shape {tuple(found.shape)}; the group has {size} neurons."
         )
-    return torch.nan_to_num(found, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    return found

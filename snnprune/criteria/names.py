@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import hashlib
 import inspect
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from ..errors import ConfigError, first_line
+from ..fingerprint import code_of, state_of
 from ..shown import brief_repr, cut
 
 Needs = Literal["weights", "gradients", "squares"]
@@ -142,8 +146,9 @@ def label_of(scores: object) -> str:
     """A short name for tables."""
     if isinstance(scores, str):
         return scores
-    named = getattr(scores, "__name__", None)
-    return cut(named if isinstance(named, str) else type(scores).__name__, 60)
+    inner = scores.func if isinstance(scores, functools.partial) else scores
+    named = getattr(inner, "__name__", None)
+    return cut(named if isinstance(named, str) else type(inner).__name__, 60)
 
 
 def words_of(scores: Any) -> str:
@@ -153,6 +158,27 @@ def words_of(scores: Any) -> str:
     named = getattr(scores, "__qualname__", None)
     if isinstance(named, str):
         return f"{getattr(scores, '__module__', '?')}.{named}"
+    if isinstance(scores, functools.partial):
+        bound = [brief_repr(value, 40) for value in scores.args]
+        return cut(f"{words_of(scores.func)}({', '.join([*bound, *_named(scores.keywords)])})", 200)
+    return cut(f"{type(scores).__name__}({', '.join(_named(getattr(scores, '__dict__', {})))})", 200)
+
+
+def _named(values: Mapping[str, Any]) -> list[str]:
     plain = (bool, int, float, str, type(None))
-    values = sorted((k, v) for k, v in vars(scores).items() if isinstance(v, plain) and not k.startswith("_"))
-    return cut(f"{type(scores).__name__}({', '.join(f'{k}={v!r}' for k, v in values)})", 200)
+    return [f"{k}={v!r}" for k, v in sorted(values.items()) if isinstance(v, plain) and not k.startswith("_")]
+
+
+def fingerprint_of(scores: Any) -> str | None:
+    """A digest of its code and of what it was made with: other scores have another one.
+
+    Returns:
+        None of a name, which says it all, and of code that cannot be read.
+    """
+    if isinstance(scores, str):
+        return None
+    code = code_of(scores)
+    owner = getattr(scores, "__self__", scores)  # of a method, the object that it belongs to
+    if inspect.isroutine(owner) or isinstance(owner, (functools.partial, type)) or inspect.ismodule(owner):
+        return code
+    return hashlib.sha256(f"{code} {state_of(owner)}".encode()).hexdigest()

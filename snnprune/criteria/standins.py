@@ -61,8 +61,9 @@ class Group(list[Item]):
 def stand_in(model: nn.Module, group: NeuronGroup, functions: Any) -> Group:
     """A group as torch-pruning would give it to an importance.
 
-    Layers of other classes than PyTorch's convolutions and linear layers, weights that are computed, and the
-    projections inside attention come as linear layers with the same weights and gradients.
+    Layers of other classes than PyTorch's convolutions and linear layers, transposed convolutions in groups,
+    weights that are computed, and the projections inside attention come as linear layers with the same weights
+    and gradients.
 
     Args:
         model: the network.
@@ -102,7 +103,7 @@ def _parts(model: nn.Module, group: NeuronGroup) -> Iterator[tuple[nn.Module, st
             place = {source: column for column, source in enumerate(module.index.tolist())}
             channels = [place[c] for c in channels]
         side = "in" if member.role == "consumer" else "out"
-        if isinstance(module, (_ConvNd, nn.Linear)) and not layers.is_computed(module):
+        if isinstance(module, (_ConvNd, nn.Linear)) and not (layers.is_computed(module) or _is_split(module)):
             kind = "linear"
             if isinstance(module, _ConvNd):
                 depthwise = 1 < module.groups == module.in_channels == module.out_channels
@@ -114,6 +115,11 @@ def _parts(model: nn.Module, group: NeuronGroup) -> Iterator[tuple[nn.Module, st
             yield module, function, member, channels
         elif (own := _weight_of(module)) is not None:
             yield _as_linear(module, getattr(module, own), side), f"prune_linear_{side}_channels", member, channels
+
+
+def _is_split(module: nn.Module) -> bool:
+    """A transposed convolution in groups: its weight has rows for the outputs of one group alone."""
+    return isinstance(module, _ConvNd) and module.transposed and module.groups > 1
 
 
 def _weight_of(module: nn.Module) -> str | None:

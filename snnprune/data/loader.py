@@ -121,6 +121,16 @@ class BatchLoader:
         other.seed = seed_of(self.seed, *key)
         return other
 
+    def moved_on(self, number: int) -> BatchLoader:
+        """The same loader with the order and the augmentation of another seed: that of a loader made with it.
+
+        Args:
+            number: how many seeds after its own.
+        """
+        other = copy.copy(self)
+        other.seed = self.seed + number
+        return other
+
     def plain(self) -> BatchLoader:
         """The same loader without augmentation."""
         other = copy.copy(self)

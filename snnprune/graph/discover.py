@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UnsupportedModelError, first_line
-from ..inputs import Inputs, batch_size, still
+from ..inputs import Inputs, batch_size
 from ..layers import attention
+from ..resting import still
 from .follow import Followed, Following, follow
 from .labels import Classes, compress, core, varying
 from .ledger import Ledger

@@ -7,9 +7,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..budget import ROUND_TO, Widths, read_target
-from ..criteria import is_criterion, label_of, words_of
+from ..criteria import fingerprint_of, is_criterion, label_of, words_of
 from ..errors import ConfigError, TargetError
-from ..measures.metric import code_of
 from ..moved import in_groups, moved
 from ..options import Count, Names, Paths, Place, Positive, Seed, Share, check_fields, described, option
 from ..timing.serving import Serving
@@ -227,5 +226,5 @@ class PruneConfig:
         without = ("compile",) if timed else ("compile", "serving", "profile")
         found = {name: value for name, value in self.to_dict().items() if name not in without}
         if callable(self.search.scores):
-            found["search"] = {**found["search"], "code of scores": code_of(self.search.scores)}
+            found["search"] = {**found["search"], "code of scores": fingerprint_of(self.search.scores)}
         return found

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from ..batches import inputs_in, picked
 from ..carried import seed_carried
 from ..errors import DataError
-from ..inputs import inputs_in, moved, picked
+from ..inputs import moved
 from ..loaders import bounded, length_of, refuse_lost_worker
 from ..ranks import Ranks, current
 from ..streams import rng_state, seed_all, seed_of, set_rng_state

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import streams
+from ..batches import inputs_in
 from ..errors import CompilerError
-from ..inputs import device_of, inputs_in
+from ..inputs import device_of
 from ..losses import backward
 from ..measures import Measure
 from ..metrics import evaluate

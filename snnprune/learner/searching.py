@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import inputs_in, map_tensors
+from ..batches import inputs_in
+from ..inputs import map_tensors
 from ..losses import backward
 from ..measures import Measure
 from ..metrics import evaluate
@@ -164,7 +165,7 @@ class SearchStage:
         if self.val is None:
             return {"counts": counts}
         found = evaluate(self.gated, self.val, metric=self.metric, ranks=self.ranks)
-        if self.config.search.patience is not None:
+        if self.config.search.patience is not None and self.config.target is None:
             # The loss tells of progress sooner than accuracy; a metric of the user's own has none beside it.
             figure = found.metric.lost(0.0, found.value) if found.loss is None else found.loss
             self.waited = 0 if figure < self.best - 1e-4 else self.waited + 1

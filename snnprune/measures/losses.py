@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from .. import streams
+from ..batches import inputs_in
 from ..errors import DataError
-from ..inputs import inputs_in, moved
+from ..inputs import moved
 from ..losses import LossFunction, own_loss
 from ..ranks import Ranks
 from .info import LOSS, Evaluation

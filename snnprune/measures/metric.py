@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from .. import streams
 from ..errors import ConfigError, DataError, MetricError, SnnPruneError, first_line
+from ..fingerprint import code_of
 from ..inputs import call, logits_of, moved
 from ..loaders import bounded, refuse_lost_worker
 from ..options import Text, checked
@@ -302,17 +301,3 @@ def _alone(metric: Any) -> Iterator[None]:
     finally:
         if before is True:
             metric.sync_on_compute = True
-
-
-def code_of(function: Any) -> str | None:
-    """A digest of what computes it: of its file where that was named, else of its own source; None if unknown."""
-    inner = function.func if isinstance(function, functools.partial) else function
-    code: Any = inner if inspect.isroutine(inner) else type(inner)
-    try:
-        if str(getattr(code, "__module__", "")).startswith("_snnprune_user_"):
-            text = Path(inspect.getfile(code)).read_bytes()
-        else:
-            text = inspect.getsource(code).encode()
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(text).hexdigest()

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from ..inputs import device_of, inputs_in, usable_device
+from ..batches import inputs_in
+from ..inputs import device_of, usable_device
 from ..loaders import bounded
 from ..plain import Mark, plain
 from ..ranks import Ranks

@@ -16,7 +16,8 @@ from .. import layers
 from ..draws import Draws
 from ..errors import UnsupportedModelError, first_line
 from ..graph import NeuronGroup
-from ..inputs import Inputs, call, kept_buffers, map_tensors, tensors_in, to_dtype
+from ..inputs import Inputs, call, map_tensors, tensors_in, to_dtype
+from ..resting import kept_buffers
 from ..surgery.fold import fold_
 from ..surgery.remove import remove_
 from ..surgery.scales import leave_alive_

@@ -116,7 +116,7 @@ class Contest:
         return {**values, "metric": self.metric.to_dict(), "verdict": self.verdict}
 
     def find(self, name: str, words: str, seed: int) -> dict[str, Any] | None:
-        """The row of a run, if it was made.
+        """The row of a run, if it was made and did not fail: the cause of a failure may have been mended.
 
         Args:
             name: of the method.
@@ -124,7 +124,14 @@ class Contest:
             seed: of the run.
         """
         key = {"method": name, "words": words, "seed": seed}
-        return next((row for row in self.rows if all(row[k] == v for k, v in key.items())), None)
+        done = (row for row in self.rows if row["failed"] is None)
+        return next((row for row in done if all(row[k] == v for k, v in key.items())), None)
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Add the row of a run, in the place of one that failed before."""
+        key = ("method", "words", "seed")
+        self.rows[:] = [old for old in self.rows if any(old[k] != row[k] for k in key)]
+        self.rows.append(row)
 
     def write(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Write the book, whole or not at all.

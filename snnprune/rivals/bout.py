@@ -55,7 +55,9 @@ class Bout:
         self.store = store_of(setting, entrant, place)
         self.steps: dict[str, int] = {}
         self.inexact: float | None = None
-        self.note = ""
+        asked = [name for name in ("width", "uniform") if getattr(setting.config, name)]
+        self._untold = f"it is told nothing of {' and '.join(asked)}" if asked else ""
+        self.note = self._untold
 
     def run(self) -> nn.Module:
         """The pruned network, recovered.
@@ -81,7 +83,10 @@ class Bout:
         if sparse:
             setting.tell("search", total=sparse)
             batches = _batches(setting, total - sparse, sparse)
-            learn_sparsely_(way, model, setting.example, batches, setting.loss.hard, lr=config.lr, steps=sparse)
+            learn_sparsely_(
+                way, model, setting.example, batches, setting.loss.hard, lr=config.lr, steps=sparse,
+                freeze_norm=config.freeze_norm,
+            )  # fmt: skip
         budget = parse_target(config.target)
         assert budget is not None
         metric, whole = budget.metric, _cost(setting, setting.dense, budget.metric)
@@ -124,7 +129,7 @@ class Bout:
         sample = map_tensors(lambda x: x.to(setting.where), setting.sample)
         found = inexactness(model, compact, left, sample)
         if found > _EXACT:
-            self.note = (
+            self.note = (f"{self._untold}; " if self._untold else "") + (
                 f"its removal is not exact: the outputs differ by up to {found:.2g} of their spread from "
                 "those of the network in which nothing sees the removed channels"
             )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..criteria import ALONE, label_of, words_of
-from ..criteria.foreign import importance_of
+from ..criteria import ALONE, fingerprint_of, label_of, words_of
+from ..criteria.foreign import fresh, importance_of
 from ..criteria.names import NORM, check_scores, is_theirs
 from ..errors import ConfigError
-from ..shown import brief_repr
+from ..shown import brief_repr, cut
 from .rounds import ROUNDS
 from .theirs import Scope, Sparse
 
@@ -21,6 +21,7 @@ OURS, FREE, DENSE = "ours", "free", "dense"
 SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group", "growing": "growing"}
 ITERATIVE = {"l2-iterative": "l2", "taylor-iterative": "taylor"}
 METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE, *ITERATIVE, DENSE)
+_FREE, _DENSE = "free scales", "dense, trained on"  # in the table
 DEFAULT = (OURS, FREE, NORM, "l2", "lamp", "taylor")
 SCOPES: tuple[Scope, ...] = ("local", "global")
 
@@ -37,7 +38,7 @@ class Entrant:
         rounds: in how many it removes, with recovery between.
         cuts: False for the dense network, which only trains on.
         rival: whether it is another library's, or the user's own, against which ours is held.
-        words: it in full, for the book.
+        words: it in full, with a digest of what it does, for the book.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Entrant:
         """What makes a fresh importance for torch-pruning's pruner."""
         if self.sparse is not None:
             return lambda: importance_of("bn-scale" if self.sparse == "bn" else "l2")
-        return (lambda: importance_of(self.scores)) if isinstance(self.scores, str) else lambda: self.scores
+        return (lambda: importance_of(self.scores)) if isinstance(self.scores, str) else lambda: fresh(self.scores)
 
 
 def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
@@ -62,6 +63,7 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
     Args:
         methods: names of `METHODS`, `all`, importances of torch-pruning, or functions of (model, groups).
             `lamp:global` is torch-pruning's own pruner with one ranking alone, `l2:local` with one ratio for all.
+            An importance or a function may come as a pair, with its name in the table.
         ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery,
             `as-they-are` its own pruner, with the same ratio in every layer and with one ranking over all.
 
@@ -75,9 +77,10 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ConfigError(
-            f"{double} takes part twice; give each method once, and each function a name of its own."
+            f"{double} takes part twice; give each method once, and importances and functions as pairs with names "
+            f"of their own, such as ('mine', {double.partition(',')[0]})."
         )
-    lost = [method for method in methods if method != "all" and not _of(method, ways)]
+    lost = [one for one in methods if isinstance(one, str) and one != "all" and not _of(one, ways)]
     if lost:
         raise ConfigError(
             f"{', '.join(lost)} cannot take part: {', '.join((*SPARSE, *ITERATIVE))} go with torch-pruning's own "
@@ -98,19 +101,26 @@ def _of(method: Any, ways: Ways) -> list[Entrant]:
             )
         return [entrant for entrant in _of(name, "as-they-are") if entrant.scope == scope]
     if not isinstance(method, str):
+        given = isinstance(method, tuple) and len(method) == 2 and isinstance(method[0], str)
+        label, method = method if given else (None, method)
+        if given and isinstance(method, str):
+            raise ConfigError(
+                f"({brief_repr(label)}, {brief_repr(method)}): only functions and importances have a name given."
+            )
         check_scores(method)
-        label, words = label_of(method), words_of(method)
+        label = _label(label_of(method) if label is None else label)
+        words = f"{words_of(method)} {(fingerprint_of(method) or '?')[:12]}"
         if is_theirs(method):
             return _ways(label, method, ways, words)
         return [Entrant(label, method, words=words)]  # a function has no pruner of its own
     if method == OURS:
         return [Entrant(OURS, None, rival=False)]
     if method == FREE:
-        return [Entrant("free scales", "free", rival=False)]
+        return [Entrant(_FREE, "free", rival=False)]
     if method == NORM:
         return [Entrant(NORM, NORM, rival=False)]
     if method == DENSE:
-        return [Entrant("dense, trained on", None, cuts=False, rival=False)]
+        return [Entrant(_DENSE, None, cuts=False, rival=False)]
     if method in ALONE:
         return _ways(method, method, ways, "")
     if method in SPARSE:
@@ -120,6 +130,20 @@ def _of(method: Any, ways: Ways) -> list[Entrant]:
     near = difflib.get_close_matches(method.strip().lower()[:40], METHODS, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(f"method {brief_repr(method)} is unknown; use all, or some of {', '.join(METHODS)}.{hint}")
+
+
+def _label(name: str) -> str:
+    """The name of a function or an importance.
+
+    Raises:
+        ConfigError: it would be taken for one of ours.
+    """
+    if name in (*METHODS, _FREE, _DENSE) or not name.strip():
+        raise ConfigError(
+            f"{brief_repr(name)} is the name of a method of the contest. Give yours a name of its own, as a pair: "
+            "('mine', function)."
+        )
+    return cut(name, 60)
 
 
 def _ways(label: str, scores: Any, ways: Ways, words: str) -> list[Entrant]:

@@ -24,11 +24,13 @@ from ..errors import (
     DivergedError,
     ExactnessError,
     RunError,
+    SnnPruneError,
     TargetError,
+    first_line,
 )
 from ..inputs import Inputs
 from ..learner import Callback, LossFunction, PruneConfig, check_same_run
-from ..loaders import lost_workers
+from ..loaders import lost_workers, refuse_lost_worker
 from ..metrics import count_params
 from ..options import Count, checked, path_of
 from ..pipeline.arguments import checked_arguments
@@ -41,6 +43,7 @@ from ..runs.places import CHECKPOINT, remove_checkpoint
 from ..runs.report import device_name, versions
 from ..runs.timer import Timer
 from ..runs.times import conditions_of, trial_times
+from ..shown import brief_repr
 from ..switching import alike
 from .book import BOOK, PAGE, Contest, read_rows
 from .bout import Bout, priced
@@ -48,7 +51,7 @@ from .entrants import DEFAULT, Entrant, Ways, entrants
 from .finish import store_of, trained_on
 from .page import write_page
 
-_FAILURES = (CollapsedLayerError, CriterionError, DivergedError, ExactnessError, TargetError)
+_FAILURES = (CollapsedLayerError, ConfigError, CriterionError, DivergedError, ExactnessError)
 
 
 @torch.inference_mode(False)
@@ -88,7 +91,8 @@ def contest(
         config: options of all runs; its `search.scores` are those of `ours`. The target has to be one of `macs` or
             `params`, which all can meet.
         methods: names of `rivals.METHODS`, `all`, importances of torch-pruning, or functions of (model, groups);
-            `lamp:global` and `l2:local` are its own pruner in one of its two scopes.
+            `lamp:global` and `l2:local` are its own pruner in one of its two scopes. An importance or a function
+            may come as a pair, `("mine", function)`, with its name in the table.
         ways: of torch-pruning's criteria: `our-surgery` takes their order under our threshold and surgery, on
             every network that is traced; `as-they-are` its own pruner, where that can build the network; `both`.
         seeds: how many, from `config.seed` on.
@@ -101,7 +105,8 @@ def contest(
         callbacks: told about progress; of every run by an event `entrant`.
         folder: for `contest.json`, checkpoints and `contest.html`; None keeps nothing.
         resume: go on with what lies there: runs that are in the book are not made again but for failed ones, an
-            interrupted one goes on from its checkpoint. Methods and seeds may be added.
+            interrupted one goes on from its checkpoint. Methods and seeds may be added; a function or an
+            importance that is not what it was needs another name.
         data_name: for the table.
         command: that made it, for the page.
 
@@ -123,8 +128,7 @@ def contest(
     config = PruneConfig() if config is None else config
     where, observers = checked_arguments(model, train, val, test, config, loss_fn, metric, callbacks, device)
     budget = _budget(config)
-    named = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
-    chosen, count = entrants(named, checked("ways", ways, Ways)), checked("seeds", seeds, Count)
+    chosen, count = entrants(_listed(methods), checked("ways", ways, Ways)), checked("seeds", seeds, Count)
     time = checked("time", time, bool)
     if current().world > 1:
         raise ConfigError("a contest runs in one process; start it without torchrun.")
@@ -140,7 +144,7 @@ def contest(
             loss_fn=loss_fn, metric=metric, callbacks=observers, example_inputs=example_inputs,
         )  # fmt: skip
         identity = setting.identity(config)
-        found = Contest(command=command, rows=_known(place, identity, resume=resume))
+        found = Contest(command=command, rows=_known(place, identity, chosen, resume=resume))
         setting.prepare()
         setting.cost.select(
             budget.metric, budget.share, alike(setting.cost), floor=config.floor, round_to=config.round_to
@@ -154,7 +158,7 @@ def contest(
                 continue
             if here is None or here.config.seed != seed:
                 here = setting.sibling(replace(config, seed=seed), _ordered(train, seed - config.seed))
-            found.rows.append(_run(here, entrant, place, at + 1, len(runs), timer, resume=resume))
+            found.put(_run(here, entrant, place, at + 1, len(runs), timer, resume=resume))
             if place is not None:
                 found.write(place, identity)
                 remove_checkpoint(_store(place, entrant, seed))
@@ -185,14 +189,30 @@ def _budget(config: PruneConfig) -> Budget:
 
 def _ordered(train: Iterable[Any], number: int) -> Iterable[Any]:
     """The training data in the order of a seed; loaders of others draw from streams that are set by the seed."""
-    return train.seeded("contest", number) if number and isinstance(train, BatchLoader) else train
+    return train.moved_on(number) if number and isinstance(train, BatchLoader) else train
 
 
-def _known(place: Path | None, identity: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """Rows on file that need not be made again.
+def _listed(methods: Any) -> list[Any]:
+    """What takes part, one by one; a pair of a name and a function is one.
 
     Raises:
-        RunError: they are of another contest, or there are some and nobody asked for them.
+        ConfigError: it is no list.
+    """
+    pair = isinstance(methods, tuple) and len(methods) == 2 and callable(methods[1])
+    if isinstance(methods, str) or callable(methods) or pair:
+        return [methods]
+    if not isinstance(methods, Iterable):
+        raise ConfigError(f"methods is {brief_repr(methods, 60)}; give a list, such as ['ours', 'lamp'].")
+    return list(methods)
+
+
+def _known(
+    place: Path | None, identity: dict[str, Any], chosen: Sequence[Entrant], *, resume: bool
+) -> list[dict[str, Any]]:
+    """Rows on file.
+
+    Raises:
+        RunError: they are of another contest or of another function, or there are some and nobody asked for them.
     """
     if place is None or not (place / BOOK).exists():
         return []
@@ -200,7 +220,15 @@ def _known(place: Path | None, identity: dict[str, Any], *, resume: bool) -> lis
         raise RunError(f"{place} holds a contest. Go on with it by --resume, or choose another folder.")
     before, rows = read_rows(place / BOOK)
     check_same_run(place / BOOK, before, identity)
-    return [row for row in rows if row["failed"] is None]  # the cause of a failure may have been mended
+    now = {entrant.name: entrant.words for entrant in chosen}
+    for row in rows:
+        if now.get(row["method"], row["words"]) != row["words"]:
+            raise RunError(
+                f"{place / BOOK} holds runs of another {row['method']}: it was {row['words']}, and is "
+                f"{now[row['method']]}; the last word stands for code and values. Give it another name, as a pair "
+                "(name, function), or choose another folder."
+            )
+    return rows
 
 
 def _describe(found: Contest, setting: Setting, budget: Budget, data_name: str | None) -> None:
@@ -272,5 +300,12 @@ def _run(
         row["times"] = _timed(timer, network)
     except _FAILURES as error:
         row["failed"] = str(error)
+    except SnnPruneError:  # of the data or the folder, which all have
+        raise
+    except Exception as error:
+        refuse_lost_worker(error, None, "a loader")
+        if not entrant.rival:
+            raise
+        row["failed"] = f"{type(error).__name__}: {first_line(error)}"
     setting.tell("entrant", step=at, total=of, **said, ended=row)
     return row

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ..criteria import Loss
+from ..errors import CriterionError
 from ..inputs import Inputs, moved
+from ..learner.modes import TrainingMode
 from ..learner.optim import cosine
 from .theirs import Sparse, Way, failing
 
@@ -23,23 +25,44 @@ _CLIP = 5.0
 
 
 def learn_sparsely_(
-    way: Way, model: nn.Module, example: Inputs, batches: Iterable[Any], loss: Loss, *, lr: float, steps: int
+    way: Way,
+    model: nn.Module,
+    example: Inputs,
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    lr: float,
+    steps: int,
+    freeze_norm: bool = False,
 ) -> None:
     """Train with the pruner's own regulariser, in place, at half the peak rate of the recovery.
 
     Without weight decay, as torch-pruning's own script has it. A growing regulariser grows as often as there are
     epochs in that script, at even distances, so that it becomes as strong however few the steps are.
 
+    Args:
+        way: how its pruner is asked.
+        model: learns in place.
+        example: what its forward takes.
+        batches: as many as there are steps.
+        loss: `loss(model, batch)`.
+        lr: peak of the recovery.
+        steps: how many.
+        freeze_norm: leave the statistics of batch norm as they are.
+
     Raises:
-        CriterionError: torch-pruning fails on this network.
+        CriterionError: torch-pruning fails on this network, or nothing of it learns.
     """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise CriterionError("nothing of this network learns (requires_grad), so it cannot become sparse.")
     device = next(iter(model.parameters())).device
     pruner = way.pruner(model, example, (0.5, 0.5, 0))
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True)
-    model.train()
+    mode = TrainingMode(model, freeze_norm=freeze_norm)
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = 0.5 * lr * cosine(step, steps, 0.05)
+        mode.set()
         value = loss(model, moved(batch, device))
         optimizer.zero_grad(set_to_none=True)
         value.backward()

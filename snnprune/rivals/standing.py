@@ -128,6 +128,11 @@ def verdict(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -
     by = f"{metric.difference(mean)}{unit}"
     if len(pairs) < 2:
         return f"One seed: ours less the best rival, {best.name}, is {by}, and says nothing of other seeds."
+    if all(len(set(one.values.values())) == 1 for one in (own, best)):
+        return (
+            f"{len(pairs)} seeds gave the same figures, so they count as one: ours less the best rival, "
+            f"{best.name}, is {by}. A loader that shuffles makes them differ."
+        )
     bounds = (
         f"95 % interval {metric.difference(mean - half)} to {metric.difference(mean + half)}, {len(pairs)} seeds"
     )

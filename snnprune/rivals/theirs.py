@@ -120,11 +120,15 @@ def fit(
     Raises:
         CriterionError: torch-pruning fails on this network, or cannot make it so small.
     """
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
+    largest = max((float(g.abs().max()) for g in gradients.values()), default=0.0) if gradients and half else 1.0
+    largest = largest or 1.0
 
     def begun() -> nn.Module:
         clone = copy.deepcopy(model)
         for key, parameter in clone.named_parameters():
-            parameter.grad = None if gradients is None else gradients[key].clone()
+            # one factor for all changes no order, and keeps small squares above 0 in half precision
+            parameter.grad = None if gradients is None else (gradients[key] / largest).to(parameter.dtype)
         torch.manual_seed(way.seed)  # random importance: the same order at every ratio
         return clone
 

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..batches import inputs_in
 from ..errors import DivergedError
 from ..graph import NeuronGroup
-from ..inputs import device_of, inputs_in, kept_buffers, moved, still
+from ..inputs import device_of, moved
 from ..layers import attention
 from ..ranks import current
+from ..resting import kept_buffers, still
 from ..surgery import ColumnMap, column_maps, scale_call
 
 logger = logging.getLogger(__name__)
