@@ -44,7 +44,7 @@ _FEW = 4  # dear groups of which every set is left out in turn
 _ORDERS = 1 << 15  # neurons times orders
 _HUGE = 1 << 61  # more than any cost
 _MISSED = 5 * SLACK  # below the target; from there on the threshold may give something back
-_STARTS = 12  # thresholds that keep less, to be tried where a neuron is more than the slack
+_STARTS = 6  # thresholds that keep less, to be tried where a neuron is more than the slack
 _DEEPEST = 0.25  # of the budget, from which orders are tried
 _GIVE_BACK = 1 << 17  # neurons times orders times thresholds
 
@@ -90,7 +90,7 @@ class Selector:
         if lookup is not None:
             lookup = torch.from_numpy(lookup.maps).to(device), torch.from_numpy(lookup.amounts).to(device)
         self._first = Table.of(terms, 1, (elements - 1) // lead + 1, 0, device, lookup)
-        window = max(lead, min(elements, max(64, _FILL_TABLE // (orders * len(terms.fixed)))))
+        window = max(lead, min(elements, max(64, _FILL_TABLE // (len(rows) * len(terms.fixed)))))
         self._window = window if len(rows) > 1 else lead
         self._equal = plan.equal
         self._second = Table.of(terms, orders, self._window + 2, 1, device, lookup)
