@@ -127,6 +127,8 @@ def contest(
                     command=shlex.join(["snnprune", *call.arguments]),
                 )
         except KeyboardInterrupt as stop:
+            if not _kept(folder):
+                raise
             raise type(stop)(f"{stop} Go on with: {going_on(call, folder)}".strip()) from None
         _show(found, model)
         if as_json:
@@ -156,20 +158,25 @@ def _folder(model: Path, output: Path | None, *, resume: bool) -> Path:
         RunError: it holds something else, or there is nothing to go on with.
     """
     from ..errors import RunError
-    from ..rivals import BOOK
-    from ..runs.places import CHECKPOINT
 
     if output is None:
         if resume:
             raise RunError("--resume goes on with the contest in --output; name its folder.")
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         return Path("runs") / f"{(model.stem or model.name)[:100]}-contest-{stamp}"
-    kept = (output / BOOK).is_file() or (output / CHECKPOINT).is_dir()
-    if resume and not kept:
+    if resume and not _kept(output):
         raise RunError(f"there is nothing to go on with: {output} holds no contest. Leave out --resume to begin.")
     if not resume and output.exists():
         raise RunError(f"{output} exists already. Choose another --output, or go on with a contest by --resume.")
     return output
+
+
+def _kept(folder: Path) -> bool:
+    """Whether there is a contest to go on with."""
+    from ..rivals import BOOK
+    from ..runs.places import CHECKPOINT
+
+    return (folder / BOOK).is_file() or (folder / CHECKPOINT).is_dir()
 
 
 def _show(found: Any, model: Path) -> None:

@@ -28,7 +28,7 @@ def check_delivered(
     *,
     sparse: Sequence[str] = (),
     priced: MacCount | None = None,
-) -> None:
+) -> str | None:
     """Refuse a compact model that is larger than its target allows.
 
     Args:
@@ -40,12 +40,15 @@ def check_delivered(
         sparse: names of weights of which single connections were switched: those that are 0 do not count.
         priced: what the dense model costs, if that is known.
 
+    Returns:
+        Where it is smaller than was asked by more than 0.01 of the dense cost, that in words; else None.
+
     Raises:
         TargetError: the target is missed by more than 0.01 of the dense cost.
     """
     budget = parse_target(target)
     if budget is None or budget.metric == "latency":
-        return
+        return None
     whole: float
     left: float
     if budget.metric == "macs":
@@ -59,6 +62,13 @@ def check_delivered(
             f"dense {budget.metric} ({left:.0f} of {whole:.0f}), {share - budget.share:.3f} too many. No result "
             f"was written. {_CURE}"
         )
+    if left < (budget.share - SLACK) * whole:
+        return (
+            f"{budget.metric}={budget.share:g} was asked for, and the compact model keeps {left / whole:.3f}: no "
+            "block of neurons more fits beside those that stay. A smaller round_to (--round-to 1), floor or width "
+            "may come nearer"
+        )
+    return None
 
 
 def check_predicted(

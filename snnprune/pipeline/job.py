@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ from .delivered import check_delivered, check_predicted
 from .found import Found
 from .identity import environment
 from .setting import Setting
+
+logger = logging.getLogger(__name__)
 
 
 class Timer(Protocol):
@@ -95,7 +98,7 @@ class Job:
                 compact = self.found.cut(copy.deepcopy(setting.dense), setting.groups)
         else:
             compact = self._search()
-            check_delivered(
+            less = check_delivered(
                 self.config.target,
                 setting.dense,
                 compact,
@@ -103,6 +106,8 @@ class Job:
                 sparse=self.found.sparse,
                 priced=setting.price,
             )
+            if less is not None:
+                logger.warning("%s.", less)
         ranks.same_([*compact.state_dict().values(), *self.found.scales.values()])
         if self.steps.recover > 0:
             self.speed = recover(

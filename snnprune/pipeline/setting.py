@@ -152,17 +152,20 @@ class Setting:
         for callback in self.callbacks:
             callback(Event(stage, step, total, values or None))
 
-    def prepare(self) -> None:
+    def prepare(self, config: PruneConfig | None = None) -> None:
         """Trace and prove the model and measure it, so that what is of no use is found before anything is learned.
 
         What will make the run worthless is said in warnings.
+
+        Args:
+            config: what to warn of, where runs have other options than these.
 
         Raises:
             DataError: the data to measure on cannot be used.
             UnsupportedModelError: nothing in the model can be pruned exactly.
         """
         _ = self.groups, self.reference
-        for doubt in self.doubts(self.config):
+        for doubt in self.doubts(config or self.config):
             logger.warning("%s.", doubt)
 
     def doubts(self, config: PruneConfig, *, measured: bool = True) -> list[str]:

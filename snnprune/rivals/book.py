@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..budget import SLACK
 from ..errors import RunError
 from ..files import read_json, write_json
 from ..forms import is_number
@@ -91,7 +92,17 @@ class Contest:
                 found.append(f"{one.name} failed{'' if not one.values else ' with some seeds'}: {one.failed}")
             if one.note:
                 found.append(f"{one.name}: {one.note}")
+            metric, asked = next(iter(self.target.items()), ("macs", 0.0))
+            kept = getattr(one, metric)
+            if kept is not None and kept < asked - SLACK:
+                found.append(
+                    f"{one.name} keeps {kept:.3f} of the {metric}, not {asked:g}: the widths that it may "
+                    "take come no nearer, so its value is that of a smaller network"
+                )
         timed = [(row["method"], row["times"]) for row in self.rows if row["times"] is not None]
+        untimed = sorted({row["method"] for row in self.rows if row["times"] is None and not row["failed"]})
+        if timed and untimed:
+            found.append(f"some runs of {', '.join(untimed)} were made without times")
         refused = {name: times.get("refused") for name, times in timed if times["latency"] is None}
         found += [
             f"{name}: a time is not to be believed ({cut(why or 'no reason is known')})"
@@ -153,13 +164,20 @@ def read_rows(path: Path) -> tuple[Any, list[dict[str, Any]]]:
     Raises:
         RunError: it is malformed, or of another format.
     """
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except RunError as error:
+        raise RunError(f"{error} Remove its folder to start anew.") from error
     try:
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {_FORMAT}")
-        rows = list(content["rows"])
+        rows = content["rows"]
+        if type(rows) is not list:
+            raise ValueError("its rows are no list")
         for row in rows:
             _check_row(row)
+        if len({(row["method"], row["words"], row["seed"]) for row in rows}) < len(rows):
+            raise ValueError("a run stands in it twice")
         return content["identity"], rows
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
@@ -170,9 +188,11 @@ def _check_row(row: Any) -> None:
     plain = type(row["seed"]) is int and type(row["rival"]) is bool and type(row["steps"]) is dict
     failed = row["failed"] is None or type(row["failed"]) is str
     numbers = all(is_number(row[key]) or row["failed"] for key in ("value", "macs", "params", "seconds"))
+    counts = all(type(steps) is int and steps >= 0 for steps in row["steps"].values()) if plain else False
+    shares = all(row["failed"] or 0 < row[key] <= 1.01 for key in ("macs", "params")) if numbers else False
     exact = row["exact"] is None or is_number(row["exact"])
     times = row["times"] is None or _is_times(row["times"])
-    if not (texts and plain and failed and numbers and exact and times):
+    if not (texts and plain and failed and numbers and counts and shares and exact and times):
         raise ValueError("a row is of another form")
 
 

@@ -22,6 +22,7 @@ from ..learner.loop import epoch_batches, first_batches
 from ..macs import price
 from ..metrics import count_params
 from ..pipeline.setting import Setting
+from ..proof import trace
 from ..streams import seed_of
 from .entrants import Entrant
 from .finish import finished, let_learn_, store_of
@@ -168,9 +169,12 @@ def _batches(setting: Setting, start: int, steps: int) -> Any:
 
 
 def _ignored(setting: Setting) -> tuple[str, ...]:
-    """Layers that make the outputs, or that the user wants kept."""
+    """Layers that make the outputs, also those that do not matter to us, or that the user wants kept."""
+    found = setting.groups
+    if setting.config.outputs:
+        found = [*found, *trace(setting.dense, setting.example, verify=False)]
     stay = ("it is an output of the model", "kept by request")
-    groups = [g for g in setting.groups if g.reason is not None and g.reason.startswith(stay)]
+    groups = [g for g in found if g.reason is not None and g.reason.startswith(stay)]
     return tuple(dict.fromkeys(member.module for group in groups for member in group.producers))
 
 

@@ -22,6 +22,7 @@ SPARSE: dict[str, Sparse] = {"bn-sparse": "bn", "group-sparse": "group", "growin
 ITERATIVE = {"l2-iterative": "l2", "taylor-iterative": "taylor"}
 METHODS = (OURS, FREE, NORM, *ALONE, *SPARSE, *ITERATIVE, DENSE)
 _FREE, _DENSE = "free scales", "dense, trained on"  # in the table
+SEARCHING = (OURS, _FREE)  # names in the table of those that learn what to cut
 DEFAULT = (OURS, FREE, NORM, "l2", "lamp", "taylor")
 SCOPES: tuple[Scope, ...] = ("local", "global")
 

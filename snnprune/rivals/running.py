@@ -16,6 +16,7 @@ from torch import nn
 from .. import streams
 from ..budget import COUNTED, Budget, parse_target
 from ..carried import kept_carried
+from ..criteria.names import NORM
 from ..data import BatchLoader, info_of
 from ..errors import (
     CollapsedLayerError,
@@ -47,7 +48,7 @@ from ..shown import brief_repr
 from ..switching import alike
 from .book import BOOK, PAGE, Contest, read_rows
 from .bout import Bout, priced
-from .entrants import DEFAULT, Entrant, Ways, entrants
+from .entrants import DEFAULT, SEARCHING, Entrant, Ways, entrants
 from .finish import store_of, trained_on
 from .page import write_page
 
@@ -145,7 +146,8 @@ def contest(
         )  # fmt: skip
         identity = setting.identity(config)
         found = Contest(command=command, rows=_known(place, identity, chosen, resume=resume))
-        setting.prepare()
+        searches = any(one.name in SEARCHING for one in chosen)
+        setting.prepare(None if searches else replace(config, search=replace(config.search, scores=NORM)))
         setting.cost.select(
             budget.metric, budget.share, alike(setting.cost), floor=config.floor, round_to=config.round_to
         )
@@ -272,14 +274,17 @@ def _run(
     }  # fmt: skip
     said = {"method": entrant.name, "seed": seed}
     setting.tell("entrant", step=at, total=of, **said)
-    store = None if place is None else _store(place, entrant, seed)
+    store, before = None if place is None else _store(place, entrant, seed), 0.0
     try:
         if not entrant.cuts:
-            network, row["steps"] = trained_on(setting, store_of(setting, entrant, store), resume=resume)
+            kept = store_of(setting, entrant, store)
+            network, row["steps"] = trained_on(setting, kept, resume=resume)
+            before = 0.0 if kept is None else kept.seconds
         elif entrant.scope is not None:
             bout = Bout(setting, entrant, store, resume=resume)
             network = bout.run()
             row |= {"steps": bout.steps, "exact": bout.inexact, "note": bout.note}
+            before = 0.0 if bout.store is None else bout.store.seconds
         else:
             options = setting.config
             if entrant.scores is not None:
@@ -288,7 +293,7 @@ def _run(
             job.open(store, resume=resume)
             network = job.run()
             row |= {"steps": {**asdict(job.steps), "search": job.found.searched}}
-            row["exact"] = max(job.found.exactness.values())
+            row["exact"], before = max(job.found.exactness.values()), job.seconds
         if sum(row["steps"].values()) != setting.steps(setting.config).total:
             raise RuntimeError(
                 f"{entrant.name} took {row['steps']} steps: a mistake in snnprune; please report it"
@@ -296,7 +301,11 @@ def _run(
         measured = setting.measure(network)
         assert measured is not None
         row |= {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
-        row |= {"value": measured.value, "seconds": round(monotonic() - began, 1), **priced(setting, network)}
+        row |= {
+            "value": measured.value,
+            "seconds": round(before + monotonic() - began, 1),
+            **priced(setting, network),
+        }
         row["times"] = _timed(timer, network)
     except _FAILURES as error:
         row["failed"] = str(error)

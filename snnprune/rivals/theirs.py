@@ -177,7 +177,7 @@ def _ratios(cost: Callable[[float], float], limit: float) -> tuple[float, float]
         seen.append(cost(ratio))
         if seen[-1] <= limit:
             return _bisected(cost, limit, DEEPEST * (at - 1) / _SCANNED, ratio, _HALVINGS // 2)
-    raise _out_of_reach(min(seen), limit)
+    raise _out_of_reach(min(seen), limit, cost(0.0))
 
 
 def _bisected(
@@ -202,7 +202,7 @@ def _gradually(
     """
     pruner = way.pruner(model, example, (1.0, 1.0, 0), steps=SMALL_STEPS)
     left: dict[str, list[int]] = {}
-    now = cost()
+    now = whole = cost()
     for _ in range(SMALL_STEPS):
         if now <= limit:
             return left
@@ -215,10 +215,15 @@ def _gradually(
         _step(pruner, model, left, fits)
     if now <= limit:
         return left
-    raise _out_of_reach(now, limit)
+    raise _out_of_reach(now, limit, whole)
 
 
-def _out_of_reach(least: float, limit: float) -> CriterionError:
+def _out_of_reach(least: float, limit: float, whole: float) -> CriterionError:
+    if least >= whole:
+        return CriterionError(
+            "torch-pruning's pruner removes nothing of this network: its criterion judges none of the layers that "
+            "may go (as bn-scale without batch norm), or all have to stay. Take another one, such as l2."
+        )
     return CriterionError(
         f"torch-pruning's pruner leaves {least:.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "
         "were asked for. Ask for a larger target."

@@ -64,17 +64,17 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
 
 
-def stop_at(monkeypatch, stage: type, call: int) -> None:
-    """Press Ctrl-C at the beginning of a stage's n-th step."""
-    original, count = stage.train_step, [0]
+def stop_at(monkeypatch, stage: type, call: int, method: str = "train_step") -> None:
+    """Press Ctrl-C at the beginning of a stage's n-th step, or of another method."""
+    original, count = getattr(stage, method), [0]
 
-    def train_step(self, batch):
+    def counted(self, *args):
         count[0] += 1
         if count[0] == call:
             signal.raise_signal(signal.SIGINT)
-        return original(self, batch)
+        return original(self, *args)
 
-    monkeypatch.setattr(stage, "train_step", train_step)
+    monkeypatch.setattr(stage, method, counted)
 
 
 PLACES = [str(ROOT / "benchmarks" / "ring"), str(ROOT / "benchmarks")]

@@ -13,6 +13,7 @@ from conftest import DIGITS
 from contests.conftest import stop_at
 from snnprune.cli.main import run
 from snnprune.learner.recovering import RecoverStage
+from snnprune.pipeline.setting import Setting
 from snnprune.registry import build
 from snnprune.rivals import DEFAULT, METHODS
 
@@ -87,6 +88,16 @@ def test_stopped_and_gone_on_with(here, capsys, monkeypatch):
     assert "run 1 of 2" not in out
     assert "run 2 of 2: taylor, seed 0: 0." in out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stopped_before_anything_is_kept_no_way_to_go_on_is_told(here, capsys, monkeypatch):
+    options = ["--methods", "norm", "--seeds", "1", "--output", "held"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, Setting, 1, "prepare")
+        assert contest(*options) == 130
+    assert "Go on with" not in capsys.readouterr().err
+    assert not (here / "held").exists()
+    assert contest(*options) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""What criteria are given and what they may say: gradients by hand, half precision, and scores that are none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import snnprune
+from snnprune.criteria import judge
+from snnprune.criteria.gradients import put_gradients_
+from snnprune.errors import ConfigError, CriterionError
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch["x"]), batch["y"])
+
+
+X, Y = torch.randn(10, 6, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 3
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"x": X, "y": Y},
+        {"task": "A", "x": X, "y": Y},
+        {"w": torch.tensor(1.0), "x": X, "y": Y},
+        {"w": torch.ones(3), "x": X, "y": Y},
+    ],
+)
+def test_squares_are_of_single_inputs_whatever_stands_before_them(batch):
+    twin = network()
+    put_gradients_(twin, [batch], loss, squares=True)
+    expected = [torch.zeros_like(p) for p in twin.parameters()]
+    own = network()
+    for at in range(10):
+        found = torch.autograd.grad(F.cross_entropy(own(X[at : at + 1]), Y[at : at + 1]), list(own.parameters()))
+        for total, gradient in zip(expected, found, strict=True):
+            total += gradient.square() / 10
+    for parameter, value in zip(twin.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, value)
+
+
+def test_means_are_over_inputs_of_uneven_batches():
+    twin, own = network(), network()
+    put_gradients_(
+        twin, [{"w": 1.0, "x": X[:7], "y": Y[:7]}, {"w": 1.0, "x": X[7:], "y": Y[7:]}], loss, squares=False
+    )
+    expected = torch.autograd.grad(F.cross_entropy(own(X), Y), list(own.parameters()))
+    for parameter, value in zip(twin.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, value)
+
+
+class Known:
+    """A batch whose form is only known to the loss."""
+
+
+def test_batches_that_cannot_be_taken_apart_are_refused_for_squares_alone():
+    def own(model, batch):
+        return F.cross_entropy(model(X), Y)
+
+    put_gradients_(network(), [Known()], own, squares=False)
+    with pytest.raises(CriterionError, match="Known cannot be taken apart"):
+        put_gradients_(network(), [Known()], own, squares=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_squares_of_half_precision_are_no_zeros(dtype):
+    model = network()
+    with torch.no_grad():
+        model[2].weight.mul_(0.01)
+    groups = snnprune.trace(model, X[:2], input_neurons=False)
+
+    def small(network, batch):
+        return 1e-3 * F.cross_entropy(network(batch["x"]), batch["y"])
+
+    exact = judge("hessian", model, groups, look=[{"x": X, "y": Y}], loss=small)
+    half = model.to(dtype)
+    found = judge("hessian", half, groups, look=[{"x": X.to(dtype), "y": Y}], loss=small)
+    assert next(half.parameters()).dtype == dtype, "the user's network stays as it is"
+    for name, values in found.items():
+        assert values.gt(0).all()
+        torch.testing.assert_close(values, exact[name], rtol=0.3, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (lambda size: torch.full((size,), torch.nan), "no numbers"),
+        (lambda size: [1.0] * (size - 1) + [float("nan")], "no numbers"),
+        (lambda size: "best", "no scores"),
+        (lambda size: [[1], [1, 2]], "no scores"),
+        (lambda size: object(), "no scores"),
+        (lambda size: torch.zeros(size, device="meta"), "no scores"),
+        (lambda size: [1.0] * (size + 1), "the group has 12 neurons"),
+    ],
+)
+def test_scores_that_are_none_are_refused_by_name(said, message):
+    def mine(model, groups):
+        return {group.id: said(group.size) for group in groups}
+
+    model = network()
+    with pytest.raises(ConfigError, match=message) as caught:
+        judge(mine, model, snnprune.trace(model, X[:2], input_neurons=False))
+    assert "scores=mine gives 0 " in str(caught.value)
+
+
+def test_none_says_nothing_of_a_group_and_other_tensors_are_numbers():
+    model = network()
+    groups = snnprune.trace(model, X[:2])
+    names = [group.id for group in groups if group.prunable]
+    assert len(names) == 2
+
+    def mine(model, groups):
+        return {names[0]: None, names[1]: torch.arange(float(sizes[names[1]])).to_sparse()}
+
+    sizes = {group.id: group.size for group in groups}
+    found = judge(mine, model, groups)
+    assert found[names[0]].isinf().all()
+    assert found[names[1]].tolist() == list(range(sizes[names[1]]))
+
+
+class Transposed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.t = nn.Conv2d(1, 4, 1), nn.ConvTranspose2d(4, 6, 2, groups=2)
+        self.b, self.head = nn.Conv2d(6, 5, 1), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(F.relu(self.b(F.relu(self.t(F.relu(self.a(x)))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "lamp", "fpgm", "taylor", "hessian"])
+def test_transposed_convolutions_in_groups_are_judged(name):
+    torch.manual_seed(0)
+    model, x = Transposed().eval(), torch.randn(4, 1, 4, 4)
+    groups = snnprune.trace(model, x)
+
+    def own(network, batch):
+        return F.cross_entropy(network(batch[0]), batch[1])
+
+    found = judge(name, model, groups, look=[(x, torch.arange(4) % 3)], loss=own)
+    assert found["a"].shape == (2,)
+    assert found["a"].isfinite().all()
+    assert found["a"].gt(0).all()

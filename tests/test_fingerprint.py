@@ -1,0 +1,93 @@
+"""Digests of code: other arguments, values or code are other digests, and equal ones the same."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from snnprune.criteria import fingerprint_of, label_of, words_of
+from snnprune.fingerprint import code_of
+
+
+def scores(model, groups, sign=1, table=None):
+    return {group.id: sign * torch.arange(group.size) for group in groups}
+
+
+def made(sign):
+    def inner(model, groups):
+        return scores(model, groups, sign)
+
+    return inner
+
+
+def with_default(sign):
+    def inner(model, groups, by=sign):
+        return scores(model, groups, by)
+
+    return inner
+
+
+class Scorer:
+    def __init__(self, sign):
+        self.sign, self._cache = sign, object()
+
+    def __call__(self, model, groups):
+        return scores(model, groups, self.sign)
+
+    def method(self, model, groups):
+        return scores(model, groups, self.sign)
+
+
+class Slots:
+    __slots__ = ()
+
+    def __call__(self, model, groups):
+        return {}
+
+
+BN = [nn.modules.batchnorm._BatchNorm]
+Magnitude = tp.importance.GroupMagnitudeImportance
+PAIRS = {
+    "a partial": lambda v: functools.partial(scores, sign=v),
+    "a partial of a partial": lambda v: functools.partial(functools.partial(scores, table=1), sign=v),
+    "a tensor in a partial": lambda v: functools.partial(scores, table=torch.full((3,), float(v))),
+    "an array in a partial": lambda v: functools.partial(scores, table=np.full(3, v)),
+    "a dict in a partial": lambda v: functools.partial(scores, table={"a": [1, v]}),
+    "an outer variable": made,
+    "a default": with_default,
+    "an attribute": Scorer,
+    "a method": lambda v: Scorer(v).method,
+    "an importance": lambda v: Magnitude(p=v + 2),
+    "its layers": lambda v: Magnitude(target_types=BN if v == 1 else [nn.Linear]),
+    "its normaliser": lambda v: Magnitude(normalizer=made(v)),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_what_is_bound_counts(kind):
+    make = PAIRS[kind]
+    assert fingerprint_of(make(1)) == fingerprint_of(make(1))
+    assert fingerprint_of(make(1)) != fingerprint_of(make(-1))
+
+
+def test_names_say_it_all_and_code_that_cannot_be_read_is_none():
+    assert fingerprint_of("lamp") is None
+    assert fingerprint_of(Slots()) is not None
+    assert words_of(Slots()) == "Slots()"
+    assert code_of(len) is None
+    assert code_of(scores) != code_of(made)
+
+
+def test_what_changes_while_it_works_does_not_count_in_a_metric():
+    """Objects that are updated batch by batch hold what they have seen."""
+    assert code_of(Scorer(1)) == code_of(Scorer(2))
+
+
+def test_words_and_labels_name_what_is_bound():
+    assert words_of(functools.partial(scores, sign=-1)).endswith("scores(sign=-1)")
+    assert label_of(functools.partial(scores, sign=-1)) == "scores"
