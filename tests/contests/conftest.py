@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ import snnprune
 from snnprune.data import ArrayLoader, DataInfo
 
 CONFIG = snnprune.PruneConfig(target={"macs": 0.5}, epochs=2, lr=0.02, round_to=1)
+SHORT = replace(CONFIG, epochs=1)
 
 
 class Net(nn.Module):
@@ -62,6 +64,13 @@ def ctrl_c() -> Iterator[None]:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+def hold(model, data, methods, config=SHORT, **options):
+    """A contest of one seed."""
+    train, val, test = data
+    options = {"seeds": 1, "test": test, **options}
+    return snnprune.contest(model, train, val, config, methods=methods, **options)
 
 
 def stop_at(monkeypatch, stage: type, call: int, method: str = "train_step") -> None:

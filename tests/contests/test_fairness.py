@@ -12,23 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from contests.conftest import CONFIG, arrays
+from contests.conftest import CONFIG, SHORT, arrays, hold
 from snnprune.errors import ConfigError, RunError
 from snnprune.rivals import running, sparse
 from snnprune.rivals.entrants import entrants
 
-SHORT = replace(CONFIG, epochs=1)
 Magnitude = tp.importance.GroupMagnitudeImportance
 
 
 def ordered(model, groups, sign=1.0):
     return {group.id: sign * torch.arange(float(group.size)) for group in groups}
-
-
-def hold(model, data, methods, config=SHORT, **options):
-    train, val, test = data
-    options = {"seeds": 1, "test": test, **options}
-    return snnprune.contest(model, train, val, config, methods=methods, **options)
 
 
 @pytest.mark.parametrize("name", ["ours", "norm", "free", "free scales", "dense, trained on", "lamp", " "])

@@ -1,0 +1,61 @@
+"""A contest's book: what it says of runs that were interrupted or not timed, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from contests.conftest import hold, stop_at
+from snnprune.errors import RunError
+from snnprune.learner import Checkpoint
+from snnprune.learner.recovering import RecoverStage
+
+
+@pytest.mark.parametrize("methods", [["ours"], ["dense"], ["l2:local"]])
+def test_the_time_of_a_run_is_that_of_all_its_parts(model, data, tmp_path, monkeypatch, methods):
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 2)
+        with pytest.raises(KeyboardInterrupt):
+            hold(model, data, methods, folder=tmp_path)
+    original = Checkpoint.load
+
+    def long_ago(self):
+        found = original(self)
+        self.seconds += 1000.0
+        return found
+
+    monkeypatch.setattr(Checkpoint, "load", long_ago)
+    assert hold(model, data, methods, folder=tmp_path, resume=True).rows[0]["seconds"] >= 1000.0
+
+
+def test_rows_without_times_beside_others_are_told(model, data, tmp_path, timed):
+    hold(model, data, ["norm"], folder=tmp_path)
+    found = hold(model, data, ["norm", "dense"], folder=tmp_path, time=True, resume=True)
+    assert "some runs of norm were made without times" in str(found)
+    assert "without times" not in str(hold(model, data, ["dense"], time=True))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda book: book | {"rows": {}},
+        lambda book: book | {"rows": book["rows"] * 2},
+        lambda book: book | {"rows": [book["rows"][0] | {"macs": -0.5}]},
+        lambda book: book | {"rows": [book["rows"][0] | {"params": 1e300}]},
+        lambda book: book | {"rows": [book["rows"][0] | {"steps": {"recover": "all"}}]},
+        lambda book: book | {"rows": [book["rows"][0] | {"steps": {"recover": -3}}]},
+        lambda book: "no book",
+    ],
+)
+def test_a_damaged_book_is_refused_and_stays(model, data, tmp_path, spoil):
+    hold(model, data, ["norm"], folder=tmp_path)
+    path = tmp_path / "contest.json"
+    path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
+    before = path.read_text()
+    with pytest.raises(RunError, match="Remove its folder to start anew"):
+        hold(model, data, ["norm"], folder=tmp_path, resume=True)
+    assert path.read_text() == before
+    path.write_text("{")
+    with pytest.raises(RunError, match="Remove its folder to start anew"):
+        hold(model, data, ["norm"], folder=tmp_path, resume=True)
