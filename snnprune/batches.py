@@ -101,12 +101,10 @@ def _fields(value: Any) -> Iterator[list[_Length]]:
 def _of_sequence(items: Any) -> list[_Length]:
     """Its own length, one entry for every input; or that of its tensors, each of which runs over all inputs."""
     dims = {entry.dim() if isinstance(entry, Tensor) else 0 for entry in items}
-    found = [(len(items), 1 + max(dims))]
     inner = {len(entry) for entry in items if isinstance(entry, Tensor) and entry.dim()}
-    if len(inner) == 1 and 0 not in dims:
-        within = (inner.pop(), max(dims))
-        found = [*found, within] if dims == {3} else [within, *found]
-    return found
+    if len(inner) != 1 or 0 in dims:
+        return [(len(items), 1)]
+    return [(len(items), 4 if dims == {3} else 0), (inner.pop(), max(dims))]  # images, or fields
 
 
 def _is_fields(items: Any, count: int) -> bool:

@@ -27,6 +27,8 @@ FORMS = {
     "weights of classes before": ((torch.ones(3), X, Y), 10),
     "weights of classes and inputs alone": ({"w": torch.ones(3), "x": X}, 10),
     "two inputs": (((X, X + 1), Y), 10),
+    "two inputs and no labels": (((X, X + 1),), 10),
+    "images and no labels": ((list(IMAGES),), 4),
     "two inputs of tokens": (((TOKENS, TOKENS), Y), 10),
     "a dict of inputs": (({"ids": TOKENS, "mask": X}, Y), 10),
     "images of a detector": ((list(IMAGES), BOXES), 4),

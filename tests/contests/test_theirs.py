@@ -130,3 +130,13 @@ def test_a_growing_regulariser_grows_as_often_in_few_steps(model, monkeypatch):
         learn_sparsely_(asked, model, X, batches, nothing, lr=0.1, steps=steps)
         assert grown == [GROWTH] * GROWTHS
         assert model.inner.weight.square().sum() < 0.99 * before
+
+
+def test_small_squares_order_a_network_of_half_precision_too(model):
+    generator = torch.Generator().manual_seed(3)
+    gradients = {n: 1e-9 * torch.rand(p.shape, generator=generator) for n, p in model.named_parameters()}
+
+    def found(network, x):
+        return fit(way("hessian"), network, x, count_params, 0.5 * count_params(model), gradients)[1]
+
+    assert found(copy.deepcopy(model).half(), X.half()) == found(model, X)

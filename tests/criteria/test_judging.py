@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 
@@ -124,6 +125,21 @@ def test_none_says_nothing_of_a_group_and_other_tensors_are_numbers():
     found = judge(mine, model, groups)
     assert found[names[0]].isinf().all()
     assert found[names[1]].tolist() == list(range(sizes[names[1]]))
+
+
+class Distance(tp.importance.MagnitudeImportance):
+    """One of torch-pruning's kind whose scores are at most 0, with one that is none."""
+
+    def __call__(self, group):
+        found = -torch.arange(1.0, 1 + len(group[0].idxs))
+        found[-2] = torch.nan
+        return found
+
+
+def test_what_is_no_number_in_an_importance_goes_first():
+    model = network()
+    found = judge(Distance(), model, snnprune.trace(model, X[:2], input_neurons=False))["0"]
+    assert found.tolist() == [-1.0, -2, -3, -4, -5, -6, -7, -8, -9, -10, -12, -12]
 
 
 class Transposed(nn.Module):
