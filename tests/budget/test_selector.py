@@ -205,6 +205,16 @@ def test_a_threshold_that_leaves_no_room_gives_something_back(share, round_to):
         assert own[: own.sum()].all()
 
 
+@pytest.mark.parametrize("missed", [0.015, 0.03, 0.045])
+def test_a_target_that_is_nearly_met_costs_nobody_above_the_threshold(missed):
+    cost = grouped()
+    scores = torch.cat([torch.arange(16.0).flip(0) + 10, torch.arange(4.0).flip(0)])
+    whole = {"a": np.arange(16) < 16, "b": np.arange(4) < 2}
+    mask, fits = cost.selector("macs", floor=0.1, round_to=1)(scores, cost.share("macs", whole) + missed)
+    assert bool(fits)
+    assert all((by_group(cost, mask)[name] == own).all() for name, own in whole.items())
+
+
 @pytest.mark.parametrize("round_to", [1, 8, 16])
 @pytest.mark.parametrize("metric", ["macs", "params"])
 @pytest.mark.parametrize("name", ["digits_cnn", "lenet5_caffe", "resnet20", "mobilenet_v1_025"])
