@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from .paste import Call, completed
 from .show import PlainConsole, Warnings
 
 _LONGEST = 2000
+_AGAIN = 10.0  # seconds after which a further SIGTERM counts
 _UNKNOWN = ("NoSuchOption", "NoSuchCommand")
 
 
@@ -45,7 +47,7 @@ def run(args: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")
     command, call = typer.main.get_command(app), Call(arguments)
-    terminated: list[int] = []
+    terminated: list[float] = []
     try:
         with _terminable(terminated), Warnings(call):
             result = command.main(arguments, prog_name="snnprune", standalone_mode=False, obj=call)
@@ -89,15 +91,18 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _terminable(terminated: list[int]) -> Iterator[None]:
-    """SIGTERM, as schedulers send it, stops a command like Ctrl-C; it is noted in `terminated`."""
+def _terminable(terminated: list[float]) -> Iterator[None]:
+    """SIGTERM, as schedulers send it, stops a command like Ctrl-C; when it came is noted in `terminated`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, _frame: Any) -> None:
-        if not terminated:  # a second one must not disturb the writing of the checkpoint
-            terminated.append(number)
+    def stop(_number: int, _frame: Any) -> None:
+        # A second one must not disturb the writing of the checkpoint. But where the first came in a callback of
+        # Python's own, such as that of a weak reference, it was lost.
+        now = time.monotonic()
+        if not terminated or now - terminated[-1] > _AGAIN:
+            terminated.append(now)
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

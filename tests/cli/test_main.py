@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,21 @@ def test_the_module_is_the_program():
     )
     assert done.returncode == 1
     assert done.stderr == "error: there is no file absent.pt.\n"
+
+
+def test_a_second_sigterm_counts_only_where_the_first_was_lost(monkeypatch):
+    """At once it must not disturb the writing of a checkpoint; later the first one was swallowed by somebody."""
+    clock = [100.0]
+    monkeypatch.setattr(main.time, "monotonic", lambda: clock[0])
+    came: list[float] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with main._terminable(came):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        clock[0] += 5.0
+        signal.raise_signal(signal.SIGTERM)
+        clock[0] += 20.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert came == [100.0, 125.0]
+    assert signal.getsignal(signal.SIGTERM) is before
