@@ -13,7 +13,7 @@ import torch
 
 from cli.conftest import ARCH, command, tree
 from snnprune.cli import main
-from snnprune.cli.main import run
+from snnprune.cli.main import _terminable, run
 
 
 def test_a_name_that_looks_like_markup_or_an_escape_is_shown_as_it_is(refused):
@@ -109,10 +109,10 @@ def test_the_module_is_the_program():
 def test_a_second_sigterm_counts_only_where_the_first_was_lost(monkeypatch):
     """At once it must not disturb the writing of a checkpoint; later the first one was swallowed by somebody."""
     clock = [100.0]
-    monkeypatch.setattr(main.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     came: list[float] = []
     before = signal.getsignal(signal.SIGTERM)
-    with main._terminable(came):
+    with _terminable(came):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         clock[0] += 5.0
