@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -63,45 +64,64 @@ def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> l
     ours = methods.get(MAIN, {})
     some = next(iter(next(iter(methods.values())).values()))
     dense = statistics.fmean(r["dense_test"] for r in max(methods.values(), key=len).values())
+    untuned = corner[3] == "untuned"  # nothing was chosen by the validation data, so they tell something too
+    measured = ["test", "val"] if untuned else ["test"]
+    heads = " | ".join(f"{name} % | ours less it, paired" for name in measured)
     lines = [
         f"## {_title(corner)}",
         "",
-        f"{some['steps']} training steps; dense {100 * dense:.2f} %.",
+        f"{some['steps']} training steps; dense {100 * dense:.2f} %. {_made(methods)}.",
         "",
-        f"| method | knobs chosen | test % | ours less it, paired | {metric} kept | seconds |",
-        "|---|---|---|---|---|---|",
+        f"| method | knobs chosen | {heads} | {metric} kept | seconds |",
+        "|---|---|" + "---|---|" * len(measured) + "---|---|",
     ]
     ranked = sorted(methods.items(), key=lambda item: -statistics.fmean(r["test"] for r in item[1].values()))
     for name, by_seed in ranked:
-        test, spread = interval([100 * r["test"] for r in by_seed.values()])
-        pairs = [100 * (ours[s]["test"] - r["test"]) for s, r in by_seed.items() if s in ours]
-        gap = "" if name == MAIN or not pairs else "{:+.2f} ± {:.2f}".format(*interval(pairs))
+        cells = []
+        for part in measured:
+            pairs = [100 * (ours[s][part] - r[part]) for s, r in by_seed.items() if s in ours]
+            cells.append(f"{_around([100 * r[part] for r in by_seed.values()])} ({len(by_seed)})")
+            cells.append("" if name == MAIN or not pairs else _around(pairs, "+"))
         kept = statistics.fmean(r[metric] for r in by_seed.values())
         missed = "" if all(r["in_budget"] for r in by_seed.values()) else " (misses the target)"
         seconds = statistics.fmean(r["seconds"] for r in by_seed.values())
         shown = f"**{name}**" if name == MAIN else name
         knobs = _knobs(next(iter(by_seed.values()))["knobs"])
-        score = f"{test:.2f} ± {spread:.2f} ({len(by_seed)})"
-        lines.append(f"| {shown} | {knobs} | {score} | {gap} | {kept:.3f}{missed} | {seconds:.0f} |")
+        lines.append(f"| {shown} | {knobs} | {' | '.join(cells)} | {kept:.3f}{missed} | {seconds:.0f} |")
     return [*lines, ""]
+
+
+def _around(values: list[float], sign: str = "") -> str:
+    """Mean with the half-width of its interval, which a single value has none of."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.2f}" + ("" if math.isinf(half) else f" ± {half:.2f}")
+
+
+def _made(methods: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """When, with what and on which device the rows of a section were made."""
+    rows = [row for by_seed in methods.values() for row in by_seed.values()]
+    dates = sorted({row["date"] for row in rows})
+    versions = [
+        f"{name} {' and '.join(sorted({row['versions'][name] for row in rows}))}"
+        for name in ("torch", "torch-pruning")
+    ]
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return ", ".join([when, *versions, *sorted({row["device"] for row in rows})])
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Everything, one section per task and target."""
     found = corners(rows)
-    finals = [r for r in rows if r["kind"] == "final"]
-    newest = max(finals, key=lambda r: r["date"])
-    made = ", ".join(f"{k} {newest['versions'][k]}" for k in ("torch", "torch-pruning"))
     lines = [
         "# The ring",
         "",
-        f"Made by the commands in [../README.md](../README.md) from `results/`: {newest['date']}, {made}, "
-        f"{newest['device']}.",
+        "Made by the commands in [../README.md](../README.md) from `results/`.",
         "",
         "Mean test accuracy ± half-width of its 95 % interval over (n) seeds; *ours less it* is the mean of the "
         "differences seed by seed with its interval, positive where the switcher is ahead. Knobs were chosen on "
         "the validation data of another seed, but in sections marked *untuned*: there they are those with which "
-        "tuning would begin, and all methods are distilled.",
+        "tuning would begin, and all methods are distilled. Nothing is chosen by the validation data there, so "
+        "they are shown too: more images, from which no row learns (in `resnet20-pixels` the public network has).",
         "",
     ]
     for corner, methods in found.items():
