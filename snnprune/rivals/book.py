@@ -139,7 +139,11 @@ class Contest:
         return next((row for row in done if all(row[k] == v for k, v in key.items())), None)
 
     def put(self, row: dict[str, Any]) -> None:
-        """Add the row of a run, in the place of one that failed before."""
+        """Add the row of a run, in the place of one that failed before.
+
+        Args:
+            row: as in `rows`.
+        """
         key = ("method", "words", "seed")
         self.rows[:] = [old for old in self.rows if any(old[k] != row[k] for k in key)]
         self.rows.append(row)
