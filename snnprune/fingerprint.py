@@ -6,14 +6,20 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Mapping, Set
-from pathlib import Path
+from dataclasses import is_dataclass
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_DEPTH = 8  # of what lies in each other
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), np.generic, Enum, PurePath, range, slice, torch.dtype,
+    torch.device,
+)  # fmt: skip
+_DEPTH = 5  # of what lies in each other
 _MOST = 1_000_000  # values of a tensor that are looked at
 
 
@@ -98,6 +104,8 @@ def _described(value: Any, depth: int) -> str:
     if inspect.isroutine(value) or isinstance(value, functools.partial):
         name = getattr(value, "__qualname__", "")
         return f"{name} {_code_of(value, depth - 1)}"
+    if is_dataclass(value):
+        return f"{type(value).__qualname__} {_described(vars(value), depth - 1)}"
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,11 @@ class Scorer:
         return scores(model, groups, self.sign)
 
 
+@dataclass
+class Options:
+    sign: int
+
+
 class Slots:
     __slots__ = ()
 
@@ -58,6 +65,9 @@ PAIRS = {
     "a tensor in a partial": lambda v: functools.partial(scores, table=torch.full((3,), float(v))),
     "an array in a partial": lambda v: functools.partial(scores, table=np.full(3, v)),
     "a dict in a partial": lambda v: functools.partial(scores, table={"a": [1, v]}),
+    "a number of NumPy's": lambda v: functools.partial(scores, sign=np.int64(v)),
+    "a dataclass": lambda v: functools.partial(scores, table=Options(v)),
+    "a path and a type": lambda v: functools.partial(scores, table=[Path(str(v)), torch.float32]),
     "an outer variable": made,
     "a default": with_default,
     "an attribute": Scorer,
@@ -73,6 +83,15 @@ def test_what_is_bound_counts(kind):
     make = PAIRS[kind]
     assert fingerprint_of(make(1)) == fingerprint_of(make(1))
     assert fingerprint_of(make(1)) != fingerprint_of(make(-1))
+
+
+def test_functions_that_hold_each_other_are_no_trap():
+    """Each of these sees all of them."""
+    found = []
+    for _ in range(9):
+        found.append(lambda model, groups: found)
+    ties = [functools.partial(scores, table=found) for _ in range(2)]
+    assert fingerprint_of(ties[0]) == fingerprint_of(ties[1])
 
 
 def test_names_say_it_all_and_code_that_cannot_be_read_is_none():

@@ -152,33 +152,36 @@ class Setting:
         for callback in self.callbacks:
             callback(Event(stage, step, total, values or None))
 
-    def prepare(self, config: PruneConfig | None = None) -> None:
+    def prepare(self, *, searches: bool = True) -> None:
         """Trace and prove the model and measure it, so that what is of no use is found before anything is learned.
 
         What will make the run worthless is said in warnings.
 
         Args:
-            config: what to warn of, where runs have other options than these.
+            searches: whether anything is searched for, so that a short search is worth a warning.
 
         Raises:
             DataError: the data to measure on cannot be used.
             UnsupportedModelError: nothing in the model can be pruned exactly.
         """
         _ = self.groups, self.reference
-        for doubt in self.doubts(config or self.config):
+        for doubt in self.doubts(self.config, searches=searches):
             logger.warning("%s.", doubt)
 
-    def doubts(self, config: PruneConfig, *, measured: bool = True) -> list[str]:
+    def doubts(self, config: PruneConfig, *, measured: bool = True, searches: bool = True) -> list[str]:
         """What will make the run worthless, each as a sentence without its full stop.
 
         Args:
             config: as the user asked.
             measured: whether the dense model's figures may be asked for, which takes time.
+            searches: whether anything is searched for.
         """
         judged = self.val is not None and self.metric.info == ACCURACY
         accuracy = self.reference.accuracy if measured and self.reference is not None else None
         found = [
-            few_steps(config, self.steps(config).search, self.per_epoch, size_of(self.train)),
+            few_steps(config, self.steps(config).search, self.per_epoch, size_of(self.train))
+            if searches
+            else None,
             large_batch(self.train),
             too_few_to_judge(config, count_of(self.val)) if judged else None,
             None if accuracy is None or self.outputs is None else near_chance(accuracy, self.outputs),

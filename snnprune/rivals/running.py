@@ -16,7 +16,6 @@ from torch import nn
 from .. import streams
 from ..budget import COUNTED, Budget, parse_target
 from ..carried import kept_carried
-from ..criteria.names import NORM
 from ..data import BatchLoader, info_of
 from ..errors import (
     CollapsedLayerError,
@@ -146,8 +145,7 @@ def contest(
         )  # fmt: skip
         identity = setting.identity(config)
         found = Contest(command=command, rows=_known(place, identity, chosen, resume=resume))
-        searches = any(one.name in SEARCHING for one in chosen)
-        setting.prepare(None if searches else replace(config, search=replace(config.search, scores=NORM)))
+        setting.prepare(searches=any(one.name in SEARCHING for one in chosen))
         setting.cost.select(
             budget.metric, budget.share, alike(setting.cost), floor=config.floor, round_to=config.round_to
         )

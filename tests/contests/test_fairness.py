@@ -159,13 +159,18 @@ class Grouped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 1)
-        self.g, self.c = nn.Conv2d(32, 32, 3, padding=1, groups=4), nn.Conv2d(32, 16, 1)
-        self.head = nn.Linear(16, 3)
+        self.a, self.norm, self.b = nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Conv2d(16, 32, 1)
+        self.g, self.inner = nn.Conv2d(32, 32, 3, padding=1, groups=4), nn.BatchNorm2d(32)
+        self.c, self.head = nn.Conv2d(32, 16, 1), nn.Linear(16, 3)
+        for norm in (self.norm, self.inner):  # not those of a network that has seen nothing
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
 
     def forward(self, x):
-        x = F.relu(self.a(x))
-        return self.head((x + self.c(F.relu(self.g(F.relu(self.b(x)))))).mean((2, 3)))
+        x = F.relu(self.norm(self.a(x)))
+        return self.head((x + self.c(F.relu(self.inner(self.g(F.relu(self.b(x))))))).mean((2, 3)))
 
 
 def stream_first(model, groups):
@@ -177,6 +182,7 @@ def test_the_target_is_met_where_blocks_are_coarse_and_else_that_is_said(data, c
     network = Grouped().eval()
     found = hold(network, data, [stream_first])
     assert 0.45 < found.rows[0]["macs"] <= 0.5
+    assert found.rows[0]["exact"] < 1e-10
     coarse = replace(SHORT, width=("a=1.0",), target={"macs": 0.6})
     with caplog.at_level("WARNING"):
         found = hold(network, data, [stream_first, "l2"], coarse, ways="both")
@@ -185,6 +191,21 @@ def test_the_target_is_met_where_blocks_are_coarse_and_else_that_is_said(data, c
     assert f"l2 keeps {kept['l2']:.3f} of the macs, not 0.6" in str(found)
     assert "no block of neurons more fits" in caplog.text
     assert "l2, as it is, local: it is told nothing of width" in str(found)
+
+
+def test_what_was_given_back_is_cut_exactly_saved_and_exported(data, tmp_path):
+    train, val, test = data
+    torch.manual_seed(1)
+    config = replace(SHORT, search=replace(SHORT.search, scores=stream_first))
+    result = snnprune.optimize(Grouped().eval(), train, val, config, test=test)
+    assert max(v for v in result.report.exactness.values() if v is not None) < 1e-10
+    assert {name: int((scale > 0).sum()) for name, scale in result.scales.items()}["a"] < 16
+    x = next(iter(test))[0].float()
+    snnprune.save(result.model, tmp_path / "small")
+    loaded = snnprune.load(tmp_path / "small", model=Grouped()).eval()
+    with torch.no_grad():
+        assert loaded(x).equal(result.model.eval()(x))
+    snnprune.export_onnx(loaded, tmp_path / "small.onnx", x)  # raises where ONNX Runtime computes something else
 
 
 def test_nobody_searches_so_nobody_is_warned_of_a_short_search(model, data, caplog):
