@@ -77,11 +77,11 @@ def stop_at(monkeypatch, stage: type, call: int, method: str = "train_step") -> 
     """Press Ctrl-C at the beginning of a stage's n-th step, or of another method."""
     original, count = getattr(stage, method), [0]
 
-    def counted(self, *args):
+    def counted(self, *args, **options):
         count[0] += 1
         if count[0] == call:
             signal.raise_signal(signal.SIGINT)
-        return original(self, *args)
+        return original(self, *args, **options)
 
     monkeypatch.setattr(stage, method, counted)
 
