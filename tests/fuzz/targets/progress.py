@@ -52,13 +52,13 @@ def setting(target: dict[str, float]) -> Any:
     return SimpleNamespace(config=PruneConfig(target=target), identity=lambda config: {"weights": "f"})
 
 
-def drop_search() -> DropSearch:
-    return DropSearch(setting({"drop": 0.01}), 0.01, place() / "books", resume=True)
+def drop_search(*, resume: bool = True) -> DropSearch:
+    return DropSearch(setting({"drop": 0.01}), 0.01, place() / "books", resume=resume)
 
 
 @functools.cache
 def trial_files() -> list[bytes]:
-    search = drop_search()
+    search = drop_search(resume=False)  # what was fed before is not read: a test may be the first to ask
     search.known()
     trials = [
         {"macs": 0.5, "val_accuracy": 0.9, "drop": 0.0, "passed": True},
