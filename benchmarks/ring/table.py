@@ -67,10 +67,11 @@ def _section(corner: Corner, methods: dict[str, dict[int, dict[str, Any]]]) -> l
     untuned = corner[3] == "untuned"  # nothing was chosen by the validation data, so they tell something too
     measured = ["test", "val"] if untuned else ["test"]
     heads = " | ".join(f"{name} % | ours less it, paired" for name in measured)
+    half = " in bfloat16" if TASKS[corner[0]].at(corner[2]).half else ""
     lines = [
         f"## {_title(corner)}",
         "",
-        f"{some['steps']} training steps; dense {100 * dense:.2f} %. {_made(methods)}.",
+        f"{some['steps']} training steps{half}; dense {100 * dense:.2f} %. {_made(methods)}.",
         "",
         f"| method | knobs chosen | {heads} | {metric} kept | seconds |",
         "|---|---|" + "---|---|" * len(measured) + "---|---|",
@@ -121,7 +122,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "differences seed by seed with its interval, positive where the switcher is ahead. Knobs were chosen on "
         "the validation data of another seed, but in sections marked *untuned*: there they are those with which "
         "tuning would begin, and all methods are distilled. Nothing is chosen by the validation data there, so "
-        "they are shown too: more images, from which no row learns (in `resnet20-pixels` the public network has).",
+        "they are shown too: more images, from which no row learns (in `resnet20-pixels` the public network has). "
+        "Where learning is *in bfloat16* it is so for all methods; networks are measured in float32 everywhere.",
         "",
     ]
     for corner, methods in found.items():
