@@ -87,25 +87,26 @@ def test_dense_training_goes_on_after_ctrl_c(ring, images, tmp_path, monkeypatch
     assert not whole["conv1.weight"].equal(task.make().conv1.weight)
 
 
-def test_the_memory_format_of_a_task_is_that_of_all_its_methods(ring, monkeypatch):
-    plain = ring.tasks.TASKS["resnet20-pixels"]
-    other = replace(plain, channels_last=False)
-    for method in ("switcher", "L2"):
-        assert ring.methods.recipe(plain, method) != ring.methods.recipe(other, method)
+@pytest.mark.parametrize(("epochs", "precision"), [(1, "auto"), (5, "bfloat16")])
+def test_memory_format_and_precision_of_a_task_are_those_of_all_its_methods(ring, monkeypatch, epochs, precision):
+    plain = ring.tasks.TASKS["resnet20-pixels"].at(epochs)
+    for other in (replace(plain, channels_last=False), replace(plain, half_from=0 if plain.half else 1)):
+        for method in ("switcher", "L2"):
+            assert ring.methods.recipe(plain, method) != ring.methods.recipe(other, method)
     seen = []
 
     def stop(*args, **_):
-        seen.extend(one.channels_last for one in args if isinstance(one, snnprune.PruneConfig))
+        seen.extend((one.channels_last, one.precision) for one in args if isinstance(one, snnprune.PruneConfig))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ring.rivals, "recover", stop)
     monkeypatch.setattr(snnprune, "optimize", stop)
     dense, train = ring.gpu.CifarResNet(1).eval(), range(16)
-    bout = ring.tasks.Bout(plain.at(1), 0, dense, train, None, None, torch.zeros(2, 3, 32, 32), 0.9)
+    bout = ring.tasks.Bout(plain, 0, dense, train, None, None, torch.zeros(2, 3, 32, 32), 0.9)
     for method in ("switcher", "L2"):
         with pytest.raises(KeyboardInterrupt):
             ring.methods.run(bout, method, 0.5, ring.methods.untuned_knobs(plain, method), final=True)
-    assert seen == [True, True]
+    assert seen == [(True, precision)] * 2
 
 
 def test_lengths_are_corners_of_their_own(ring):
