@@ -65,7 +65,7 @@ def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None =
         if isinstance(value, Tensor) and not value.dim():
             return value
         if isinstance(value, (list, tuple)) and _is_fields(value, count):
-            return _again(value, [cut(item) for item in value])
+            return rebuilt(value, [cut(item) for item in value])
         if isinstance(value, (Tensor, list, tuple)):
             if len(value) == count:
                 return value[chosen]
@@ -76,12 +76,12 @@ def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None =
     if is_samples(batch):
         return batch[chosen]
     if isinstance(batch, (list, tuple)):
-        return _again(batch, [cut(field) for field in batch])
+        return rebuilt(batch, [cut(field) for field in batch])
     return cut(batch) if isinstance(batch, (Tensor, Mapping)) else batch
 
 
-def _again(value: Any, items: list[Any]) -> Any:
-    """A sequence of the same kind."""
+def rebuilt(value: Any, items: list[Any]) -> Any:
+    """A sequence of the same kind with other items."""
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 

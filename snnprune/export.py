@@ -15,13 +15,12 @@ from . import streams
 from .errors import ConfigError, ExportError
 from .exporter import reason, to_proto
 from .files import check_name, json_of, write_atomically
-from .inputs import Inputs, batch_size, call, in_float32, map_tensors, tensors_in, to_dtype, unwrap
+from .inputs import Inputs, batch_size, call, in_float32, map_tensors, rows, tensors_in, to_dtype, unwrap
 from .options import Count, checked, path_of
 from .parity import ExportCheck, check_onnx, sizes_taken
 from .plain import plain
 from .protos import finish, renamed, to_half
 from .shown import brief_repr
-from .sizes import rows
 
 
 def export_onnx(

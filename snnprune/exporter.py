@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import ExportError
-from .inputs import Inputs, batch_size, first_rows, map_tensors, tensors_in
+from .inputs import Inputs, batch_size, is_listed, map_tensors, rows, tensors_in
 from .layers import attention
 from .protos import hold_zeros, rename_values, value_names
-from .sizes import AXES, is_image, other_sizes, resized, rows
+from .sizes import AXES, is_image, other_sizes, resized
 
 _SINGLE_FILE_LIMIT = int(1.8 * 2**30)
 _LONGEST = 300  # characters of another library's message that one of ours quotes
@@ -70,6 +70,11 @@ def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dyna
     """
     if sum(p.numel() * p.element_size() for p in model.parameters()) > _SINGLE_FILE_LIMIT:
         raise ExportError("the model is larger than 1.8 GiB, which one ONNX file cannot hold.")
+    if batch is None and is_listed(inputs):
+        raise ExportError(
+            "the model takes a list with an entry for each example, and a file has a fixed number of inputs. Say "
+            "how many by batch (--fixed-batch), or write the PyTorch model alone: `save(folder, onnx=False)`."
+        )
     shared: dict[int, Any] = {id(p): p for p in model.parameters()}
     example = map_tensors(Tensor.contiguous, rows(inputs, batch or 2))
     function = _Function(copy.deepcopy(model, shared), example)
@@ -77,14 +82,14 @@ def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dyna
     free = tuple(_free(x, batch_size(inputs), batch is None, dynamic_size) for _, x in named)
     if batch is None:
         other = resized(inputs, other_sizes(inputs)[0]) if dynamic_size else inputs
-        _forget_batch(function, [x for _, x in named_tensors(model, first_rows(other, 1))])
+        _forget_batch(function, [x for _, x in named_tensors(model, rows(other, 1))])
     try:
         with warnings.catch_warnings(), _quiet(), attention.unfused(), attention.opened(function), _spelled_out():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 function,
                 tuple(x for _, x in named_tensors(model, example)),
-                input_names=[name for name, _ in named],
+                input_names=[name for name, _ in named_tensors(model, example)],
                 dynamo=True,
                 dynamic_shapes=(free,) if any(free) else None,
                 verbose=False,

@@ -26,8 +26,19 @@ Feed = dict[str, np.ndarray]
 
 
 def rows_in(feed: Feed) -> int:
-    """The number of inputs in a feed."""
-    return len(next(iter(feed.values())))
+    """The number of inputs in a feed, by the first array that speaks for it, as `inputs.batch_size` has it."""
+    return _speaking([x.shape for x in feed.values()])[0]
+
+
+def holds(x: np.ndarray, count: int) -> bool:
+    """Whether an array has an entry for each of so many inputs."""
+    return x.ndim > 0 and len(x) == count
+
+
+def _speaking(shapes: list[Any]) -> Any:
+    """The first shape of two dimensions and more; of one, where there is no other."""
+    some = [shape for shape in shapes if len(shape)]
+    return next((shape for shape in some if len(shape) > 1), some[0])
 
 
 class OnnxModel:
@@ -45,14 +56,15 @@ class OnnxModel:
         self.name, self.session = name, session
         self.types: dict[str, type[np.generic]] = {}
         for entry in session.get_inputs():
-            if entry.type not in _TYPES or not entry.shape:
+            if entry.type not in _TYPES:
                 raise ExportError(
                     f"{name}: no batch can be given to its input {cut(entry.name, 50)}, {entry.type}."
                 )
             self.types[entry.name] = _TYPES[entry.type]
-        if not self.types:
-            raise ExportError(f"{name}: the file has no inputs.")
-        first = session.get_inputs()[0].shape[0]
+        shapes = [entry.shape for entry in session.get_inputs()]
+        if not any(shapes):
+            raise ExportError(f"{name}: the file has no inputs that hold a batch.")
+        first = _speaking(shapes)[0]
         self.batch: int | None = first if isinstance(first, int) else None
 
     def split(self, batch: Any) -> tuple[Feed, Tensor | None]:
@@ -98,7 +110,7 @@ class OnnxModel:
 
 def _filled(x: np.ndarray, at: int, step: int, count: int) -> np.ndarray:
     """Some rows of an input, the last one again where a file insists on more; what is no row stays whole."""
-    return x[np.minimum(np.arange(at, at + step), count - 1)] if len(x) == count else x
+    return x[np.minimum(np.arange(at, at + step), count - 1)] if holds(x, count) else x
 
 
 def _fields(batch: Any, names: list[str]) -> tuple[dict[str, Tensor] | None, Tensor | None]:
@@ -116,5 +128,6 @@ def _fields(batch: Any, names: list[str]) -> tuple[dict[str, Tensor] | None, Ten
     if not isinstance(inputs, Mapping):
         inputs = dict(zip(names, inputs, strict=False)) if isinstance(inputs, (tuple, list)) else {}
     found = {name: inputs.get(name) for name in names}
-    whole = all(isinstance(x, Tensor) and x.dim() for x in found.values())
+    tensors = [x for x in found.values() if isinstance(x, Tensor)]
+    whole = len(tensors) == len(found) and any(x.dim() for x in tensors)
     return (found if whole else None), labels if isinstance(labels, Tensor) else None  # type: ignore[return-value]

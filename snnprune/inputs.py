@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from .batches import rebuilt
 from .errors import ConfigError, DataError, first_line
 from .shown import brief_repr
 
@@ -61,7 +62,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         if isinstance(value, Batch):
             places = None if value.places is None else function(value.places)
             return Batch(items, places, value.source)
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        return rebuilt(value, items)
     return value
 
 
@@ -94,28 +95,70 @@ def to_dtype(value: Any, dtype: torch.dtype) -> Any:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Length of the first dimension of the first tensor; of the list where the first input is one.
+    """How many examples the inputs hold, which is the length of the first of them that speaks for it.
 
-    Detectors take a list of images: (channels, height, width) each.
+    That is the first dimension of a tensor of at least two, or the length of a list with one image (channels,
+    height, width), or whatever else, for each. A temperature or the weights of classes may stand before it: a
+    vector speaks where nothing else does.
 
     Raises:
         ConfigError: there is no tensor with a batch dimension.
     """
-    first = inputs
-    while isinstance(first, (tuple, dict)) and first:
-        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-    if isinstance(first, list) and first:
-        return len(first)
-    tensors = tensors_in(inputs)
-    if not tensors or tensors[0].dim() == 0:
+    return len(_speaking(inputs))
+
+
+def is_listed(inputs: Inputs) -> bool:
+    """Whether the examples are entries of a list, not rows of tensors."""
+    return isinstance(_speaking(inputs), list)
+
+
+def _speaking(inputs: Inputs) -> Tensor | list[Any]:
+    vector = None
+    for entry in _entries(inputs):
+        if isinstance(entry, list) or entry.dim() > 1:
+            return entry
+        if entry.dim() and vector is None:
+            vector = entry
+    if vector is None:
         raise ConfigError("example_inputs holds no tensor with a batch dimension.")
-    return tensors[0].shape[0]
+    return vector
 
 
-def first_rows(inputs: Inputs, count: int) -> Any:
-    """The first `count` examples; tensors that do not hold one entry per example stay whole."""
+def _entries(value: Any) -> Iterator[Tensor | list[Any]]:
+    """Tensors that run over the examples, and lists with one entry for each, in order."""
+    if isinstance(value, Tensor) or (isinstance(value, list) and _one_each(value)):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _entries(item)
+
+
+def _one_each(items: list[Any]) -> bool:
+    """Whether a list holds an entry for each example, not tensors of which each runs over all of them."""
+    tensors = [entry for entry in items if isinstance(entry, Tensor) and entry.dim() > 1]
+    if not items or len(tensors) < len(items):
+        return bool(items)
+    return len({len(entry) for entry in tensors}) > 1 or all(entry.dim() == 3 for entry in tensors)
+
+
+def rows(inputs: Inputs, count: int) -> Any:
+    """So many examples, from the beginning again where there are not enough; what is no example stays whole."""
     batch = batch_size(inputs)
-    return map_tensors(lambda x: x[:count] if x.dim() and len(x) == batch else x, inputs)
+    places = [at % batch for at in range(count)]
+
+    def pick(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            chosen = value.dim() and len(value) == batch
+            return value[torch.tensor(places, device=value.device)] if chosen else value
+        if isinstance(value, Mapping):
+            return {key: pick(item) for key, item in value.items()}
+        if isinstance(value, list) and _one_each(value):
+            return [value[at] for at in places] if len(value) == batch else value
+        if isinstance(value, (list, tuple)):
+            return rebuilt(value, [pick(item) for item in value])
+        return value
+
+    return pick(inputs)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from .errors import ExportError, first_line
-from .inputs import Inputs, batch_size, call, tensors_in
+from .inputs import Inputs, batch_size, call, is_listed, rows, tensors_in
 from .runtime import device_session, open_session
-from .sizes import image_size, other_sizes, resized, rows
+from .sizes import image_size, other_sizes, resized
 
 RTOL, ATOL = 1e-3, 1e-5
 _HALF, _HALF_ON_DEVICE = 5e-3, 1e-2  # of the largest output; a GPU also adds in half precision
@@ -76,8 +76,10 @@ def check_onnx(
     import onnx
 
     session = open_session(data)
-    _check_shapes(session, path, batch, free_size=bool(sizes))
     count = batch_size(inputs)
+    if not is_listed(inputs):  # of a list every entry is an input of the file, and all are counted below
+        run_over = [bool(x.dim()) and len(x) == count for x in tensors_in(inputs)]
+        _check_shapes(session, path, batch, run_over, free_size=bool(sizes))
     batches = (batch,) if batch is not None else tuple(sorted({n for n in (1, 2, 3, count) if n <= count}))
     trials = [rows(inputs, n) for n in batches]
     trials += [resized(rows(inputs, batch or min(2, count)), size) for size in sizes]
@@ -130,19 +132,22 @@ class _Found:
                 self.count += len(one)
 
 
-def _check_shapes(session: Any, path: Path, batch: int | None, *, free_size: bool) -> None:
-    """Whether the file's inputs are as free as they have to be."""
+def _check_shapes(
+    session: Any, path: Path, batch: int | None, run_over: Sequence[bool], *, free_size: bool
+) -> None:
+    """Whether the file's inputs are as free as they have to be; `run_over` says which hold the examples."""
     inputs = session.get_inputs()
-    if not inputs or not inputs[0].shape:
+    examples = [entry for entry, runs in zip(inputs, run_over, strict=False) if runs and entry.shape]
+    if not examples:
         raise ExportError(f"{path}: the file has no input with a batch size.")
-    found = inputs[0].shape[0]
-    if batch is None and not isinstance(found, str):
-        raise ExportError(
-            f"{path}: the exported batch size is fixed at {found}; the model's code uses a constant batch size. "
-            f"If it may be, give batch={found} (--fixed-batch {found})."
-        )
-    if batch is not None and found != batch:
-        raise ExportError(f"{path}: the file's batch size is {found}, not {batch}.")
+    for found in (entry.shape[0] for entry in examples):
+        if batch is None and not isinstance(found, str):
+            raise ExportError(
+                f"{path}: the exported batch size is fixed at {found}; the model's code uses a constant batch "
+                f"size. If it may be, give batch={found} (--fixed-batch {found})."
+            )
+        if batch is not None and found != batch:
+            raise ExportError(f"{path}: the file's batch size is {found}, not {batch}.")
     fixed = [n for entry in inputs if len(entry.shape) == 4 for n in entry.shape[2:] if not isinstance(n, str)]
     if free_size and fixed:
         raise ExportError(

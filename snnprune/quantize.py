@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from . import streams
 from .errors import DataError, ExportError, first_line
-from .feeds import Feed, OnnxModel, rows_in
+from .feeds import Feed, OnnxModel, holds, rows_in
 from .files import check_name, file_errors, json_of, missing, write_atomically
 from .loaders import bounded, loader_of, reread
 from .options import Count, Share, checked, path_of
@@ -247,7 +247,7 @@ def _feeds(model: OnnxModel, loader: Iterable[Any], size: int) -> Iterator[Feed]
         feed, _ = model.split(batch)
         count = rows_in(feed)
         for at in range(0, count, step):
-            part = {n: x[at : at + min(step, left)] if len(x) == count else x for n, x in feed.items()}
+            part = {n: x[at : at + min(step, left)] if holds(x, count) else x for n, x in feed.items()}
             if model.batch not in (None, rows_in(part)):
                 continue  # fewer than the file insists on
             if not given:

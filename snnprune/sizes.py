@@ -1,24 +1,16 @@
-"""Example inputs in other numbers, and images in other sizes, to try a file of ONNX on."""
+"""Images in other sizes, to try a file of ONNX on."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import ConfigError
-from .inputs import Inputs, batch_size, map_tensors, tensors_in
+from .inputs import Inputs, map_tensors, tensors_in
 
 AXES = {2: "height", 3: "width"}
-
-
-def rows(inputs: Inputs, count: int) -> Any:
-    """So many examples, from the beginning again where there are not enough; what is no example stays whole."""
-    batch = batch_size(inputs)
-    chosen = torch.arange(count) % batch
-    return map_tensors(lambda x: x[chosen.to(x.device)] if x.dim() and len(x) == batch else x, inputs)
 
 
 def is_image(x: Tensor) -> bool:

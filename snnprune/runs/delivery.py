@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..errors import ExportError, RunError, first_line
 from ..export import ExportCheck, check_onnx, export_onnx
 from ..files import STRUCTURE, check_name, file_errors, path_inside, write_atomically, write_json
+from ..inputs import rows
 from ..protos import in_form
-from ..sizes import rows
 from .examples import example_for
 from .folder import ONNX, PROBE, REPORT, Opened, open_model, refuse_unfinished, run_metadata
 from .report import Report

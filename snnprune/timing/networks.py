@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import CompilerError, ConfigError, UnsupportedModelError, first_line
-from ..inputs import Inputs, batch_size, map_tensors, to_dtype, unwrap
+from ..inputs import Inputs, map_tensors, rows, to_dtype, unwrap
 from ..plain import plain
 from .serving import Serving
 from .sessions import Served
@@ -44,7 +44,7 @@ def serve_network(model: nn.Module, example_inputs: Inputs, serving: Serving, na
         )
     dtype = torch.float16 if serving.precision == "fp16" else torch.float32
     clone = copy.deepcopy(unwrap(plain(model, "bench()"))).eval().requires_grad_(False).to(device, dtype)
-    inputs = to_dtype(map_tensors(lambda x: x.detach().to(device), _filled(example_inputs, serving.batch)), dtype)
+    inputs = to_dtype(map_tensors(lambda x: x.detach().to(device), rows(example_inputs, serving.batch)), dtype)
     run: Callable[..., Any] = clone
     if serving.engine == "torch-compiled":
         run = torch.compile(clone, dynamic=False)  # else a second batch size would make it general, and slower
@@ -76,13 +76,6 @@ def threads_of(serving: Serving) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _filled(inputs: Inputs, batch: int) -> Any:
-    """As many examples as a batch has, repeated where there are fewer."""
-    have = batch_size(inputs)
-    places = torch.arange(batch) % have
-    return map_tensors(lambda x: x[places.to(x.device)] if x.dim() and len(x) == have else x, inputs)
 
 
 def _called(run: Callable[..., Any], inputs: Any) -> Any:
