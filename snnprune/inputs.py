@@ -134,26 +134,34 @@ def _entries(value: Any) -> Iterator[Tensor | list[Any]]:
 
 
 def _one_each(items: list[Any]) -> bool:
-    """Whether a list holds an entry for each example, not tensors of which each runs over all of them."""
+    """Whether a list holds an entry for each example, not tensors that each run over all of them, nor numbers."""
+    if not items or not all(tensors_in(entry) for entry in items):
+        return False
     tensors = [entry for entry in items if isinstance(entry, Tensor) and entry.dim() > 1]
-    if not items or len(tensors) < len(items):
-        return bool(items)
+    if len(tensors) < len(items):
+        return True
     return len({len(entry) for entry in tensors}) > 1 or all(entry.dim() == 3 for entry in tensors)
 
 
 def rows(inputs: Inputs, count: int) -> Any:
     """So many examples, from the beginning again where there are not enough; what is no example stays whole."""
-    batch = batch_size(inputs)
+    speaking = _speaking(inputs)
+    batch = len(speaking)
     places = [at % batch for at in range(count)]
+
+    def runs_over(value: Any) -> bool:
+        return isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch
+
+    def for_each(items: list[Any]) -> bool:
+        return len(items) == batch and _one_each(items) and not all(runs_over(item) for item in items)
 
     def pick(value: Any) -> Any:
         if isinstance(value, Tensor):
-            chosen = value.dim() and len(value) == batch
-            return value[torch.tensor(places, device=value.device)] if chosen else value
+            return value[torch.tensor(places, device=value.device)] if runs_over(value) else value
         if isinstance(value, Mapping):
             return {key: pick(item) for key, item in value.items()}
-        if isinstance(value, list) and _one_each(value):
-            return [value[at] for at in places] if len(value) == batch else value
+        if value is speaking or (isinstance(value, list) and for_each(value)):
+            return [value[at] for at in places]
         if isinstance(value, (list, tuple)):
             return rebuilt(value, [pick(item) for item in value])
         return value

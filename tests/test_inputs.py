@@ -81,6 +81,7 @@ FORMS = {
         (([torch.ones(2, 8, 4, 4), torch.ones(2, 8, 2, 2), torch.ones(2, 8, 1, 1)],), 2),
         ((Pair(ONE, IMAGES),), 4),
         (([], IMAGES), 4),
+        (([8, 16, 32], IMAGES), 4),
     ],
 )  # fmt: skip
 def test_the_first_that_speaks_for_the_batch_does(inputs, count):
@@ -108,6 +109,13 @@ def test_rows_are_examples_again_from_the_beginning(count):
     parts = rows({"parts": [IMAGES.flatten(1), IMAGES.flatten(1) + 1], "name": "a"}, count)
     assert parts["name"] == "a"
     assert parts["parts"][1].equal(parts["parts"][0] + 1)
+    tokens = [torch.ones(4, 9, 2), torch.ones(4, 5, 2), torch.ones(1, 3, 2)]
+    found = rows((IMAGES, tokens, [8, 16, 32, 64], [{"boxes": torch.ones(at, 4)} for at in range(4)]), count)
+    assert [len(one) for one in found[1]] == [count, count, 1]
+    assert found[2] == [8, 16, 32, 64]
+    assert [len(one["boxes"]) for one in found[3]] == places
+    found = rows((IMAGES, [*tokens[:2], *tokens[:2]]), count)[1]  # as many levels as examples
+    assert [one.shape for one in found] == [(count, n, 2) for n in (9, 5, 9, 5)]
     pair = rows((Pair(SCALAR, IMAGES),), count)[0]
     assert isinstance(pair, Pair)
     assert len(pair.images) == count
