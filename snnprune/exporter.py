@@ -78,8 +78,8 @@ def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dyna
     shared: dict[int, Any] = {id(p): p for p in model.parameters()}
     example = map_tensors(Tensor.contiguous, rows(inputs, batch or 2))
     function = _Function(copy.deepcopy(model, shared), example)
-    named = named_tensors(model, inputs)
-    free = tuple(_free(x, batch_size(inputs), batch is None, dynamic_size) for _, x in named)
+    given, count = named_tensors(model, example), batch_size(inputs)
+    free = tuple(_free(x, count, batch is None, dynamic_size) for _, x in named_tensors(model, inputs))
     if batch is None:
         other = resized(inputs, other_sizes(inputs)[0]) if dynamic_size else inputs
         _forget_batch(function, [x for _, x in named_tensors(model, rows(other, 1))])
@@ -88,8 +88,8 @@ def to_proto(model: nn.Module, inputs: Inputs, *, batch: int | None = None, dyna
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 function,
-                tuple(x for _, x in named_tensors(model, example)),
-                input_names=[name for name, _ in named_tensors(model, example)],
+                tuple(x for _, x in given),
+                input_names=[name for name, _ in given],
                 dynamo=True,
                 dynamic_shapes=(free,) if any(free) else None,
                 verbose=False,
