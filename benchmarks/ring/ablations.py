@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from snnprune.learner.recovering import RecoverStage
-from snnprune.learner.searching import scorer_pace
+from snnprune.learner.searching import SearchStage, scorer_pace
 from snnprune.switching.encoding.columns import Columns
 from snnprune.switching.encoding.rows import StackedRows
 from snnprune.switching.encoding.scorer import Scorer
@@ -114,6 +114,19 @@ def _averaged(decay: float) -> AbstractContextManager[Any]:
     return mock.patch.object(RecoverStage, "train_step", train_step)
 
 
+def _network_at(factor: Callable[[float], float]) -> AbstractContextManager[Any]:
+    """In the search the network's learning rate is that of the recipe times a factor of the share that is done."""
+    schedule = SearchStage._schedule
+
+    def _schedule(stage: SearchStage, optimizer: torch.optim.Optimizer) -> None:
+        schedule(stage, optimizer)
+        if optimizer is stage.optimizer:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor((stage.step + 1) / stage.total)
+
+    return mock.patch.object(SearchStage, "_schedule", _schedule)
+
+
 # Parts that no user has a reason to switch off, so that they are no options.
 WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "U-Net frozen at 0": lambda: _frozen("switcher"),
@@ -124,6 +137,9 @@ WITHOUT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no recovery, full rates": _full_rates,
     "averaged 0.9": lambda: _averaged(0.9),
     "averaged 0.99": lambda: _averaged(0.99),
+    "network still": lambda: _network_at(lambda _: 0.0),
+    "network at 0.3": lambda: _network_at(lambda _: 0.3),
+    "network warms up": lambda: _network_at(lambda done: done),
 }
 
 
