@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from conftest import randomized
 from torch import nn
 
 import snnprune
 from snnprune.errors import ConfigError, ExportError
 from snnprune.feeds import OnnxModel, rows_in
-from snnprune.inputs import batch_size, rows
+from snnprune.inputs import batch_size, map_tensors, rows
 from snnprune.metrics import count_macs
+from snnprune.proof import relative_difference
 from snnprune.runtime import open_session
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -31,10 +34,10 @@ class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
-        self.out = nn.Linear(6, 5)
+        self.norm, self.out = nn.BatchNorm2d(8), nn.Linear(6, 5)
 
     def forward(self, scale, images, weights=None):
-        hidden = self.second(self.first(images).relu()).relu().mean((2, 3))
+        hidden = self.second(self.norm(self.first(images)).relu()).relu().mean((2, 3))
         answer = self.out(hidden) / scale
         return answer if weights is None else answer * weights
 
@@ -149,6 +152,43 @@ def test_a_cut_network_is_exported_with_a_free_batch(form, tmp_path):
     with torch.no_grad():
         expected = small(**given) if isinstance(given, dict) else small(*given)
     np.testing.assert_allclose(file(feed), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def answer(model, given):
+    with torch.no_grad():
+        return model(**given) if isinstance(given, dict) else model(*given)
+
+
+def chained(make: type[nn.Module], given: Any, folder: Path, seed: int) -> None:
+    """The same answers, to rounding in float64, from the gated, the folded, the cut and the loaded network."""
+    given = map_tensors(lambda x: x.double(), given)
+    gated = snnprune.attach(randomized(make, seed), given)
+    gated.set_budget({"macs": 0.5})
+    assert gated.scorer is not None
+    with torch.no_grad():
+        for parameter in gated.scorer.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    scales = gated.scales
+    assert any(0 < (value == 0).sum() < len(value) for value in scales.values())
+    expected = answer(gated, given)
+    small = gated.compact()
+    snnprune.save(small, folder)
+    loaded = snnprune.load(folder, model=make().double())
+    for model in (gated.fold(), small, loaded):
+        assert relative_difference(expected, answer(model, given)) <= 1e-10
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_of_inputs_changes_what_is_exact(form, seed, tmp_path):
+    chained(Scaled, FORMS[form], tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lists_are_cut_exactly(seed, tmp_path):
+    chained(Listed, ([*IMAGES[:3]],), tmp_path / "images", seed)
+    parts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed))
+    chained(Branches, ([parts[0, :, :6], parts[1]],), tmp_path / "parts", seed)
 
 
 def test_a_file_of_a_fixed_batch_takes_what_is_no_row_whole(tmp_path):
