@@ -16,14 +16,15 @@ from ..criteria import needs
 from ..criteria.gradients import put_gradients_
 from ..data import BatchLoader
 from ..errors import CriterionError
+from ..graph import named_by, names_of
 from ..inputs import map_tensors
 from ..learner import recover
 from ..learner.loop import epoch_batches, first_batches
 from ..macs import price
 from ..metrics import count_params
 from ..pipeline.setting import Setting
-from ..proof import trace
 from ..streams import seed_of
+from .ends import last_layers
 from .entrants import Entrant
 from .finish import finished, let_learn_, store_of
 from .rounds import in_rounds, lengths_of, shares_of
@@ -170,12 +171,15 @@ def _batches(setting: Setting, start: int, steps: int) -> Any:
 
 def _ignored(setting: Setting) -> tuple[str, ...]:
     """Layers that make the outputs, also those that do not matter to us, or that the user wants kept."""
-    found = setting.groups
-    if setting.config.outputs:
-        found = [*found, *trace(setting.dense, setting.example, verify=False)]
-    stay = ("it is an output of the model", "kept by request")
-    groups = [g for g in found if g.reason is not None and g.reason.startswith(stay)]
-    return tuple(dict.fromkeys(member.module for group in groups for member in group.producers))
+    keep = setting.config.keep
+    groups = [
+        group
+        for group in setting.groups
+        if (group.reason or "").startswith("it is an output of the model")
+        or any(named_by(name, keep) for name in names_of(group))
+    ]
+    kept = [member.module for group in groups for member in group.producers]
+    return tuple(dict.fromkeys([*kept, *last_layers(setting.dense, setting.example)]))
 
 
 def _cost(setting: Setting, model: nn.Module, metric: str) -> float:

@@ -23,6 +23,7 @@ from ..errors import (
     CriterionError,
     DivergedError,
     ExactnessError,
+    MetricError,
     RunError,
     SnnPruneError,
     TargetError,
@@ -51,7 +52,7 @@ from .entrants import DEFAULT, SEARCHING, Entrant, Ways, entrants
 from .finish import store_of, trained_on
 from .page import write_page
 
-_FAILURES = (CollapsedLayerError, ConfigError, CriterionError, DivergedError, ExactnessError)
+_FAILURES = (CollapsedLayerError, ConfigError, CriterionError, DivergedError, ExactnessError, MetricError)
 
 
 @torch.inference_mode(False)

@@ -14,6 +14,7 @@ from ..runs.times import OPEN, conditions_of
 # Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom; beyond, `quantile` has a series
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 _Z = 1.959964
+_ROUNDING = 1e-5  # of a value: sums in another order, on a GPU or by other threads
 Row = Mapping[str, Any]
 
 
@@ -111,36 +112,74 @@ def paired(ours: Standing, other: Standing, metric: MetricInfo) -> list[float]:
 
 def verdict(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> str:
     """How ours stands against the best rival, in a sentence that claims no more than the seeds show."""
-    own = next((s for s in found if s.name == ours and s.values), None)
-    rivals = [s for s in found if s.rival and s.values]
-    if own is None or not rivals:
-        return (
-            "There is no rival to hold ours against."
-            if own
-            else "Ours has no result, so nothing can be said of it."
-        )
-    best = rivals[0]
+    own = next((s for s in found if s.name == ours), None)
+    rivals = [s for s in found if s.rival]
+    if own is None or not own.values:
+        why = "Ours takes no part" if own is None else "Ours has no result"
+        return f"{why}, so nothing can be said of it."
+    if not any(s.values for s in rivals):
+        why = "No rival has a result" if rivals else "There is no rival"
+        return f"{why} to hold ours against."
+    best, fewer = _best_rival(own, rivals, metric)
+    if best is None:
+        return "Ours and its rivals share no seed, so nothing can be said of them."
+    said = _against(own, best, metric)
+    return f"{said} {', '.join(fewer)} had fewer of these seeds, and {_are(fewer)} left out." if fewer else said
+
+
+def _best_rival(
+    own: Standing, rivals: Sequence[Standing], metric: MetricInfo
+) -> tuple[Standing | None, list[str]]:
+    """The rival that ours leads by least, of those with most of ours' seeds, and the names of all others.
+
+    Seeds are not equally hard, so means over different ones do not tell who is best.
+    """
+    shared = {rival.name: paired(own, rival, metric) for rival in rivals}
+    most = max(len(pairs) for pairs in shared.values())
+    if most == 0:
+        return None, []
+    full = [rival for rival in rivals if len(shared[rival.name]) == most]
+    best = min(full, key=lambda rival: statistics.fmean(shared[rival.name]))
+    return best, [rival.name for rival in rivals if 0 < len(shared[rival.name]) < most]
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:
+    """The sentence about ours and one rival, which share a seed."""
     pairs = paired(own, best, metric)
-    if not pairs:
-        return f"Ours and the best rival, {best.name}, share no seed, so nothing can be said of them."
     mean, half = interval(pairs)
     unit = " points" if metric.percent else ""
     by = f"{metric.difference(mean)}{unit}"
+    less = f"ours less the best rival, {best.name}, is {by}"
     if len(pairs) < 2:
-        return f"One seed: ours less the best rival, {best.name}, is {by}, and says nothing of other seeds."
-    if all(len(set(one.values.values())) == 1 for one in (own, best)):
+        return f"One seed: {less}, and says nothing of other seeds."
+    still = [one.name for one in (own, best) if _same([one.values[seed] for seed in own.values if seed in best.values])]
+    if len(still) == 2:
         return (
-            f"{len(pairs)} seeds gave the same figures, so they count as one: ours less the best rival, "
-            f"{best.name}, is {by}. A loader that shuffles makes them differ."
+            f"{len(pairs)} seeds gave the same figures, so they count as one: {less}. A loader that shuffles makes "
+            "them differ."
+        )
+    if still or _same(pairs):
+        what = f"figures of {still[0]}" if still else "differences"
+        return (
+            f"{len(pairs)} seeds gave the same {what}, so they do not show how far others would differ: {less}. A "
+            "loader that shuffles, more seeds and more test data tell more."
         )
     bounds = (
         f"95 % interval {metric.difference(mean - half)} to {metric.difference(mean + half)}, {len(pairs)} seeds"
     )
     if abs(mean) <= half:
-        level = f"ours less the best rival, {best.name}, is {by}"
-        return f"Level: {level}, and the difference's interval holds 0 ({bounds})."
+        return f"Level: {less}, and the difference's interval holds 0 ({bounds})."
     word, size = "ahead of" if mean > 0 else "behind", metric.difference(abs(mean)).lstrip("+")
     return f"Ours is {word} the best rival, {best.name}, by {size}{unit} ({bounds})."
+
+
+def _same(values: Sequence[float]) -> bool:
+    """Whether they differ by no more than rounding."""
+    return max(values) - min(values) <= _ROUNDING * max(abs(value) for value in values)
 
 
 def heads(found: Sequence[Standing], metric: MetricInfo) -> tuple[str, ...]:

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from .. import layers
 from ..criteria.foreign import functions, library
 from ..errors import CriterionError, first_line
-from ..inputs import Inputs, call, to_dtype
+from ..draws import Draws
+from ..inputs import Inputs, call, tensors_in, to_dtype
 from ..proof.difference import relative_difference
+from ..shown import cut
+from ..surgery import scale_call
 
 Scope = Literal["local", "global"]
 Sparse = Literal["bn", "group", "growing"]
@@ -222,7 +225,7 @@ def _out_of_reach(least: float, limit: float, whole: float) -> CriterionError:
     if least >= whole:
         return CriterionError(
             "torch-pruning's pruner removes nothing of this network: its criterion judges none of the layers that "
-            "may go (as bn-scale without batch norm), or all have to stay. Take another one, such as l2."
+            "may go (as bn-scale without batch norm), or all have to stay. Its order under our surgery may."
         )
     return CriterionError(
         f"torch-pruning's pruner leaves {least:.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "
@@ -271,9 +274,17 @@ def inexactness(dense: nn.Module, pruned: nn.Module, left: Mapping[str, Sequence
     whole, small = (copy.deepcopy(model).double().eval() for model in (dense, pruned))
     x = to_dtype(sample, torch.float64)
     for name, channels in left.items():
-        whole.get_submodule(name).register_forward_pre_hook(_Masked(channels))
+        whole.get_submodule(name).register_forward_pre_hook(_Masked(channels), with_kwargs=True)
     with failing("leaves a network that does not run"):
-        return relative_difference(call(whole, x), call(small, x))
+        before, after = Draws().both(lambda: call(whole, x), lambda: call(small, x))
+        forms = [[tuple(t.shape) for t in tensors_in(outputs)] for outputs in (before, after)]
+    if forms[0] != forms[1]:
+        raise CriterionError(
+            f"torch-pruning's pruner changes the form of the outputs, from {cut(str(forms[0]), 80)} to "
+            f"{cut(str(forms[1]), 80)}. Its order under our surgery does not; or name the layers behind them by "
+            "--keep."
+        )
+    return relative_difference(before, after)
 
 
 class _Masked:
@@ -282,12 +293,10 @@ class _Masked:
     def __init__(self, channels: Sequence[int]) -> None:
         self.channels = list(channels)
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = args[0]
-        mask = torch.zeros(layers.in_width(module), dtype=x.dtype, device=x.device)
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mask = torch.zeros(layers.in_width(module), dtype=torch.float64)
         mask[self.channels] = 1
-        dim = layers.channel_dim(module, x)
-        return x * mask.view([-1 if at == dim else 1 for at in range(x.dim())]), *args[1:]
+        return scale_call(module, args, kwargs, mask)
 
 
 @contextlib.contextmanager

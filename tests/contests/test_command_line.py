@@ -49,7 +49,7 @@ def test_a_table_a_book_and_a_page(here, capsys):
     out = capsys.readouterr().out
     assert "digits.pt: macs=0.5, 10 steps a run, accuracy on test data" in out
     assert "run 4 of 4: lamp, seed 1: 0." in out
-    assert "Ours has no result, so nothing can be said of it." in out
+    assert "Ours takes no part, so nothing can be said of it." in out
     assert "wrote held with its page contest.html" in out
     assert {p.name for p in (here / "held").iterdir()} == {"contest.json", "contest.html"}
     book = json.loads((here / "held" / "contest.json").read_text())

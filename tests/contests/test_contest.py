@@ -118,7 +118,7 @@ def test_the_dense_network_trained_on_is_what_its_own_training_gives(model, data
         (row,) = [row for row in found.rows if row["method"] == "dense, trained on"]
         assert row["value"] == snnprune.evaluate(whole, test).accuracy
         assert distill or row["value"] != found.dense["value"], "it has learned"
-        assert found.verdict == "Ours has no result, so nothing can be said of it."
+        assert found.verdict == "Ours takes no part, so nothing can be said of it."
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,48 @@ def test_free_scales_and_norms_are_no_rivals():
     found = [*rows([0.9, 0.9]), row("free scales", 0, 0.95, rival=False), row("free scales", 1, 0.95, rival=False)]
     assert verdict(standings(found, ACCURACY), ACCURACY) == "There is no rival to hold ours against."
     found = standings([row("l2", 0, 0.9)], ACCURACY)
-    assert verdict(found, ACCURACY) == "Ours has no result, so nothing can be said of it."
+    assert verdict(found, ACCURACY) == "Ours takes no part, so nothing can be said of it."
     assert table(found, ACCURACY)[0][2] == ""
+
+
+def test_nobody_to_hold_ours_against():
+    lost = row("ours", 0, None, rival=False, failed="it collapsed")
+    assert verdict(standings([lost, row("l2", 0, 0.9)], ACCURACY), ACCURACY).startswith("Ours has no result")
+    found = [*rows([0.9]), row("l2", 0, None, failed="it cannot"), row("norm", 0, 0.8, rival=False)]
+    assert verdict(standings(found, ACCURACY), ACCURACY) == "No rival has a result to hold ours against."
+    apart = [*rows([0.9]), row("l2", 1, 0.8)]
+    assert "share no seed" in verdict(standings(apart, ACCURACY), ACCURACY)
+
+
+def test_the_best_rival_is_the_best_on_the_same_seeds():
+    found = rows([0.95, 0.80, 0.81], l2=[0.94, 0.82, 0.83], l1=[0.90, 0.80, 0.80], lamp=[0.949])  # an easy seed
+    said = verdict(standings(found, ACCURACY), ACCURACY)
+    assert said.startswith("Level: ours less the best rival, l2, is -1.00 points")
+    assert said.endswith("3 seeds). lamp had fewer of these seeds, and is left out.")
+    more = [row("l2", 3, 0.1), row("l1", 3, 0.99), row("l1", 4, 0.99)]  # seeds that ours has not run
+    assert verdict(standings([*found, *more], ACCURACY), ACCURACY) == said
+    found = [*rows([0.95, 0.80]), row("l2", 0, 0.96), row("l1", 1, 0.90)]
+    said = verdict(standings(found, ACCURACY), ACCURACY)
+    assert said == "One seed: ours less the best rival, l1, is -10.00 points, and says nothing of other seeds."
+    loss = rows([0.2, 0.4, 0.5], l2=[0.25, 0.41, 0.53], l1=[0.21])
+    assert "the best rival, l2," in verdict(standings(loss, LOSS), LOSS)
+
+
+@pytest.mark.parametrize(
+    ("ours", "rival", "said"),
+    [
+        ([1.354, 1.3540016], [1.35, 1.35], "count as one"),  # one order of the data: only the switcher's start moves
+        ([1.354, 1.354], [1.35, 1.35], "same figures, so they count as one"),
+        ([1.354, 1.361], [1.35, 1.35], "2 seeds gave the same figures of l2, so they do not show"),
+        ([1.354, 1.354, 1.354], [1.35, 1.36, 1.37], "3 seeds gave the same figures of ours"),
+        ([0.9, 0.8], [1.0, 0.9], "2 seeds gave the same differences, so they do not show how far others"),
+    ],
+)
+def test_no_interval_is_made_of_figures_that_do_not_move(ours, rival, said):
+    found = verdict(standings(rows(ours, l2=rival), LOSS), LOSS)
+    assert said in found
+    assert "interval" not in found
+    assert "ahead" not in found
 
 
 def times(share, **more):
