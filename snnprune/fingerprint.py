@@ -9,11 +9,12 @@ from collections.abc import Mapping, Set
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _PLAIN = (
     bool, int, float, complex, str, bytes, type(None), np.generic, Enum, PurePath, range, slice, torch.dtype,
@@ -35,6 +36,22 @@ def code_of(function: Any) -> str | None:
         Of its file where that was named, else of its own source; None if unknown.
     """
     return _code_of(function, _DEPTH)
+
+
+def digest_of(function: Any) -> str | None:
+    """A digest of what computes it and of the values that it was made with.
+
+    Args:
+        function: as of `code_of`; of a method, the object that it belongs to counts.
+
+    Returns:
+        None of a function whose code cannot be read.
+    """
+    code = code_of(function)
+    owner = getattr(function, "__self__", function)
+    if inspect.isroutine(owner) or isinstance(owner, (functools.partial, type, ModuleType)):
+        return code
+    return hashlib.sha256(f"{code} {state_of(owner)}".encode()).hexdigest()
 
 
 def _code_of(function: Any, depth: int) -> str | None:
@@ -75,8 +92,17 @@ def state_of(value: Any) -> str:
     Args:
         value: anything; without attributes all are alike.
     """
+    return hashlib.sha256(_described(_public(value), _DEPTH).encode()).hexdigest()
+
+
+def _public(value: Any) -> dict[str, Any]:
+    """Attributes, and what a module without parameters keeps apart from them: its buffers and parts."""
     own = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
-    return hashlib.sha256(_described(own, _DEPTH).encode()).hexdigest()
+    if isinstance(value, nn.Module):
+        own.pop("training", None)
+        if next(value.parameters(), None) is None:
+            own |= {**value._buffers, **value._modules}
+    return own
 
 
 def _described(value: Any, depth: int) -> str:
@@ -104,6 +130,8 @@ def _described(value: Any, depth: int) -> str:
     if inspect.isroutine(value) or isinstance(value, functools.partial):
         name = getattr(value, "__qualname__", "")
         return f"{name} {_code_of(value, depth - 1)}"
+    if isinstance(value, nn.Module) and next(value.parameters(), None) is None:  # a loss, such as cross-entropy
+        return f"{type(value).__qualname__} {_described(_public(value), depth - 1)}"
     if is_dataclass(value):
         return f"{type(value).__qualname__} {_described(vars(value), depth - 1)}"
     return f"{type(value).__module__}.{type(value).__qualname__}"

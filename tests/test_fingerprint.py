@@ -13,7 +13,7 @@ import torch_pruning as tp
 from torch import nn
 
 from snnprune.criteria import fingerprint_of, label_of, words_of
-from snnprune.fingerprint import code_of
+from snnprune.fingerprint import code_of, digest_of
 
 
 def scores(model, groups, sign=1, table=None):
@@ -102,9 +102,36 @@ def test_names_say_it_all_and_code_that_cannot_be_read_is_none():
     assert code_of(scores) != code_of(made)
 
 
-def test_what_changes_while_it_works_does_not_count_in_a_metric():
-    """Objects that are updated batch by batch hold what they have seen."""
+def test_code_alone_says_nothing_of_an_objects_values():
     assert code_of(Scorer(1)) == code_of(Scorer(2))
+    assert digest_of(Scorer(1)) != digest_of(Scorer(2))
+
+
+def wrapped(loss):
+    return lambda model, batch: loss(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])),
+        nn.NLLLoss(),
+    ],
+)
+def test_settings_of_a_loss_count_also_inside_a_function(other):
+    plain, again = nn.CrossEntropyLoss(), nn.CrossEntropyLoss().eval()
+    assert digest_of(plain) == digest_of(again) != digest_of(other)
+    assert digest_of(wrapped(plain)) == digest_of(wrapped(again)) != digest_of(wrapped(other))
+    assert digest_of(functools.partial(scores, table=plain)) != digest_of(functools.partial(scores, table=other))
+
+
+def test_weights_that_learn_are_no_settings():
+    """A teacher inside a loss, or a loss with parameters, changes while it works."""
+    one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert digest_of(wrapped(one)) == digest_of(wrapped(two))
+    assert digest_of(one) == digest_of(two) != digest_of(nn.Linear(2, 3))
 
 
 def test_words_and_labels_name_what_is_bound():

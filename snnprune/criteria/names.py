@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from ..errors import ConfigError, first_line
-from ..fingerprint import code_of, state_of
+from ..fingerprint import digest_of
 from ..shown import brief_repr, cut
 
 Needs = Literal["weights", "gradients", "squares"]
@@ -175,10 +174,4 @@ def fingerprint_of(scores: Any) -> str | None:
     Returns:
         None of a name, which says it all, and of code that cannot be read.
     """
-    if isinstance(scores, str):
-        return None
-    code = code_of(scores)
-    owner = getattr(scores, "__self__", scores)  # of a method, the object that it belongs to
-    if inspect.isroutine(owner) or isinstance(owner, (functools.partial, type)) or inspect.ismodule(owner):
-        return code
-    return hashlib.sha256(f"{code} {state_of(owner)}".encode()).hexdigest()
+    return None if isinstance(scores, str) else digest_of(scores)

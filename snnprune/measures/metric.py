@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import streams
 from ..errors import ConfigError, DataError, MetricError, SnnPruneError, first_line
-from ..fingerprint import code_of
+from ..fingerprint import digest_of
 from ..inputs import call, logits_of, moved
 from ..loaders import bounded, refuse_lost_worker
 from ..options import Text, checked
@@ -160,9 +160,13 @@ class Metric(Measure):
         return Evaluation(value, None, count, self.info)
 
     def identity(self) -> dict[str, Any]:
-        """Its name, its direction and its code."""
+        """Its name, its direction, and its code with what it was made with."""
         better = "higher" if self.info.higher_is_better else "lower"
-        return {"name": self.info.name, "better": better, "code": code_of(self.function)}
+        if _is_updated(self.function):
+            with self._failures():
+                own: Any = self.function
+                own.reset()  # as after every evaluation: what it has seen is not what it is
+        return {"name": self.info.name, "better": better, "code": digest_of(self.function)}
 
     def _updated(self, model: Callable[..., Any], loader: Iterable[Any], where: Any, on_batch: Told) -> Any:
         """The value of an object that sees batch by batch; it is left as new."""

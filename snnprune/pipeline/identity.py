@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import streams
+from ..fingerprint import digest_of
 from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.identity import OUTPUTS
@@ -55,10 +56,12 @@ def data_identity(
 ) -> dict[str, Any]:
     """The loss, a metric of the user's own, and the three parts of the data by name."""
     name = getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__)
+    does = None if loss_fn is None else digest_of(loss_fn)
     parts = {"training data": train, "validation data": val, "test data": test}
     judged = None if metric is None else metric.identity()
     return {
         "loss": "cross-entropy" if loss_fn is None else name,
+        **({} if does is None else {"loss's code": does}),
         **({} if judged is None else {"metric": judged}),
         **{part: None if loader is None else contents(loader) for part, loader in parts.items()},
     }

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import snnprune
 from contests.conftest import CONFIG
-from snnprune.errors import ConfigError, TargetError
+from snnprune.errors import ConfigError, RunError, TargetError
 
 
 class Constant(nn.Module):
@@ -143,3 +143,40 @@ def test_arguments_that_make_no_sense_are_refused(model, data, options, message)
     given = {"val": val, "test": test, **options}
     with pytest.raises(ConfigError, match=message):
         snnprune.contest(model, train, given.pop("val"), CONFIG, **given)
+
+
+def test_a_metric_that_fails_for_one_network_costs_one_row(data, tmp_path):
+    train, val, test = data
+    whole = sum(p.numel() for p in Constant().parameters())
+    calls = []
+
+    def metric(model, loader):
+        cut = sum(p.numel() for p in model.parameters()) < whole
+        calls.append(cut)
+        right = snnprune.evaluate(model, loader).accuracy
+        return float("nan") if cut and calls.count(True) == 1 else right
+
+    torch.manual_seed(0)
+    judged = snnprune.Metric(metric, higher_is_better=True)
+    options = {"methods": ["norm", "l2"], "seeds": 1, "metric": judged}
+    found = snnprune.contest(Constant().eval(), train, None, CONFIG, test=test, folder=tmp_path / "a", **options)
+    rows = {row["method"]: row for row in found.rows}
+    assert rows["norm"]["failed"].startswith("metric metric is nan")
+    assert rows["l2"]["failed"] is None
+    assert "norm failed: metric metric is nan" in str(found)
+
+
+def test_a_contest_goes_on_with_the_same_loss_alone(data, tmp_path):
+    train, val, test = data
+
+    def loss(by):
+        return lambda model, batch: by * F.cross_entropy(model(batch[0]), batch[1])
+
+    torch.manual_seed(0)
+    model = Constant().eval()
+    options = {"methods": ["norm"], "seeds": 1, "test": test, "folder": tmp_path / "held"}
+    snnprune.contest(model, train, val, CONFIG, loss_fn=loss(1), **options)
+    with pytest.raises(RunError, match="loss's code has changed"):
+        snnprune.contest(model, train, val, CONFIG, loss_fn=loss(100), resume=True, **options)
+    found = snnprune.contest(model, train, val, CONFIG, loss_fn=loss(1), resume=True, **options)
+    assert len(found.rows) == 1

@@ -90,6 +90,21 @@ CHANGES = {
 }
 
 
+def weighted(by):
+    def loss(model, batch):
+        return by * model(batch[0]).sum()
+
+    return loss
+
+
+def test_a_loss_of_the_same_name_is_another_where_it_computes_something_else():
+    before = identity(loss=weighted(1))
+    assert not differences(before, identity(loss=weighted(1)))
+    assert differences(before, identity(loss=weighted(100))) == ["loss's code has changed"]
+    smooth = [identity(loss=nn.CrossEntropyLoss(label_smoothing=by)) for by in (0.0, 0.1)]
+    assert differences(*smooth) == ["loss's code has changed"]
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_has_changed_is_named(name):
     change, said = CHANGES[name]
