@@ -261,6 +261,24 @@ def test_after_a_failure_nothing_is_tried_again(timed, monkeypatch, caplog):
     timer = Timer(net(), X, Serving(), 100)
     assert [timer(net()), timer(net())] == [None, None]
     assert len(tries) == len(caplog.records) == 1
+    assert (timer.failed, timer.why) == (True, "it has a loop")
+
+
+def test_a_smaller_model_that_cannot_be_timed_costs_its_own_times_alone(timed, monkeypatch):
+    beside = __import__("snnprune.runs.timer", fromlist=["SideBySide"]).SideBySide
+    call, bad = beside.__call__, net()
+
+    def fails(self, compact, **options):
+        if compact is bad:
+            raise ExportError("it has a loop")
+        return call(self, compact, **options)
+
+    monkeypatch.setattr(beside, "__call__", fails)
+    timer = Timer(net(), X, Serving(), 100)
+    assert timer(bad) is None
+    assert (timer.failed, timer.why) == (False, "it has a loop")
+    assert timer(net()) is not None
+    assert timer.why == ""
 
 
 def test_the_dense_model_is_made_ready_once_and_as_it_is_to_be_served(timed, monkeypatch):

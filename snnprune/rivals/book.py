@@ -14,7 +14,7 @@ from ..forms import is_number
 from ..measures import ACCURACY, MetricInfo
 from ..runs.times import CONDITIONS, marks
 from ..shown import cut
-from .standing import Standing, heads, standings, table, verdict
+from .standing import Standing, heads, standings, summary, table, verdict
 
 BOOK, PAGE = "contest.json", "contest.html"
 _FORMAT = 2  # 1: without dates and times
@@ -96,8 +96,8 @@ class Contest:
             kept = getattr(one, metric)
             if kept is not None and kept < asked - SLACK:
                 found.append(
-                    f"{one.name} keeps {kept:.3f} of the {metric}, not {asked:g}: the widths that it may "
-                    "take come no nearer, so its value is that of a smaller network"
+                    f"{one.name} keeps {kept:.3f} of the {metric}, not {asked:g}: it came no nearer, so its "
+                    "value is that of a smaller network"
                 )
         timed = [(row["method"], row["times"]) for row in self.rows if row["times"] is not None]
         untimed = sorted({row["method"] for row in self.rows if row["times"] is None and not row["failed"]})
@@ -124,7 +124,9 @@ class Contest:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the standings that follow from the rows."""
         values = {k: v for k, v in asdict(self).items() if k != "page"}
-        return {**values, "metric": self.metric.to_dict(), "verdict": self.verdict}
+        found = self.standings
+        told = [summary(one, found, self.metric) for one in found]
+        return {**values, "metric": self.metric.to_dict(), "standings": told, "verdict": self.verdict}
 
     def find(self, name: str, words: str, seed: int) -> dict[str, Any] | None:
         """The row of a run, if it was made and did not fail: the cause of a failure may have been mended.

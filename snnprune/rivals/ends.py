@@ -18,8 +18,8 @@ _MAKERS = (_ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.Mu
 def last_layers(model: nn.Module, inputs: Inputs) -> list[str]:
     """Layers whose output reaches an output of the model with no other layer between.
 
-    The graph of the gradients is walked back from the outputs, whatever lies behind the layer: a sum over channels,
-    a norm, a choice of some of them. What no gradient flows back from (class numbers) says nothing here.
+    The graph of the gradients is walked back from the outputs, whatever lies behind the layer: a sum over
+    channels, a norm, a choice of some of them. What has no gradient (class numbers) says nothing here.
 
     Args:
         model: stays as it is.

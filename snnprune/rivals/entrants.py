@@ -77,9 +77,15 @@ def entrants(methods: Sequence[Any], ways: Ways) -> list[Entrant]:
     names = [entrant.name for entrant in found]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
+        label = double.partition(",")[0]
+        named = label in METHODS or double in (_FREE, _DENSE)
         raise ConfigError(
-            f"{double} takes part twice; give each method once, and importances and functions as pairs with names "
-            f"of their own, such as ('mine', {double.partition(',')[0]})."
+            f"{double} takes part twice; "
+            + (
+                "give each method once ('all' holds every one)."
+                if named
+                else f"give importances and functions as pairs with names of their own, such as ('mine', {label})."
+            )
         )
     lost = [one for one in methods if isinstance(one, str) and one != "all" and not _of(one, ways)]
     if lost:

@@ -44,7 +44,7 @@ from ..runs.places import CHECKPOINT, remove_checkpoint
 from ..runs.report import device_name, versions
 from ..runs.timer import Timer
 from ..runs.times import conditions_of, trial_times
-from ..shown import brief_repr
+from ..shown import brief_repr, cut
 from ..switching import alike
 from .book import BOOK, PAGE, Contest, read_rows
 from .bout import Bout, priced
@@ -306,6 +306,8 @@ def _run(
             **priced(setting, network),
         }
         row["times"] = _timed(timer, network)
+        if timer is not None and row["times"] is None:
+            row["note"] = "; ".join(filter(None, [row["note"], f"it could not be timed ({cut(timer.why, 200)})"]))
     except _FAILURES as error:
         row["failed"] = str(error)
     except SnnPruneError:  # of the data or the folder, which all have

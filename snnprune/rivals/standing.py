@@ -156,11 +156,13 @@ def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:
     less = f"ours less the best rival, {best.name}, is {by}"
     if len(pairs) < 2:
         return f"One seed: {less}, and says nothing of other seeds."
-    still = [one.name for one in (own, best) if _same([one.values[seed] for seed in own.values if seed in best.values])]
+    still = [
+        one.name for one in (own, best) if _same([one.values[seed] for seed in own.values if seed in best.values])
+    ]
     if len(still) == 2:
         return (
-            f"{len(pairs)} seeds gave the same figures, so they count as one: {less}. A loader that shuffles makes "
-            "them differ."
+            f"{len(pairs)} seeds gave the same figures, so they count as one: {less}. A loader that shuffles "
+            "makes them differ."
         )
     if still or _same(pairs):
         what = f"figures of {still[0]}" if still else "differences"
@@ -180,6 +182,37 @@ def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:
 def _same(values: Sequence[float]) -> bool:
     """Whether they differ by no more than rounding."""
     return max(values) - min(values) <= _ROUNDING * max(abs(value) for value in values)
+
+
+def summary(one: Standing, found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> dict[str, Any]:
+    """A standing in plain values: numbers that are not known, or that one seed has not, are None.
+
+    Args:
+        one: of them.
+        found: all.
+        metric: what values mean.
+        ours: the method that the others are held against.
+
+    Returns:
+        `method`, `rival`, `seeds`, `mean` of the values and `half` the width of its 95 % interval, `ours_less`
+        (mean of the differences to ours, positive where ours is better) and its `ours_less_half`, `macs`,
+        `params`, `seconds`, `speed`, `failed`, `note`.
+    """
+    own = next((s for s in found if s.name == ours and s.values), None)
+    pairs = [] if own is None or one.name == ours else paired(own, one, metric)
+
+    def around(values: Sequence[float]) -> tuple[float | None, float | None]:
+        if not values:
+            return None, None
+        mean, half = interval(values)
+        return mean, half if math.isfinite(half) else None
+
+    (mean, half), (less, less_half) = around(list(one.values.values())), around(pairs)
+    return {
+        "method": one.name, "rival": one.rival, "seeds": sorted(one.values), "mean": mean, "half": half,
+        "ours_less": less, "ours_less_half": less_half, "macs": one.macs, "params": one.params,
+        "seconds": one.seconds, "speed": one.speed, "failed": one.failed, "note": one.note,
+    }  # fmt: skip
 
 
 def heads(found: Sequence[Standing], metric: MetricInfo) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..criteria.foreign import functions, library
-from ..errors import CriterionError, first_line
 from ..draws import Draws
+from ..errors import CriterionError, first_line
 from ..inputs import Inputs, call, tensors_in, to_dtype
 from ..proof.difference import relative_difference
 from ..shown import cut

@@ -19,8 +19,8 @@ _RATE = 1e9  # multiply-adds for which a second is added: ten calls, where a slo
 class Timer:
     """Times smaller models beside a dense one, as they will be served.
 
-    The dense model is made ready when the first one is timed, and once. After a failure nothing is tried again, as
-    most are of the dense model or of the engine.
+    The dense model is made ready when the first one is timed, and once. Where that fails nothing is tried again; a
+    smaller model that cannot be timed costs its own times alone.
 
     Args:
         dense: the model before; it is referred to, and stays as it is.
@@ -28,6 +28,10 @@ class Timer:
         serving: what serves them.
         macs: multiply-adds of the dense model for one input: what takes long has to be watched for longer.
         patient: watch for as long as for the largest, where the times decide something.
+
+    Attributes:
+        failed: whether the dense model cannot be timed.
+        why: there are no times of the last model, if so; else empty.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class Timer:
     ) -> None:
         self.dense, self.example, self.serving = dense, example_inputs, serving
         self.limit = _MOST if patient else min(_LEAST + macs * serving.batch / _RATE, _MOST)
-        self.failed = False
+        self.failed, self.why = False, ""
         self._beside: SideBySide | None = None
 
     def __call__(self, compact: nn.Module, *, predicted_ms: float | None = None) -> Compared | None:
@@ -47,11 +51,12 @@ class Timer:
         """
         if self.failed:
             return None
+        self.why = ""
         try:
             if self._beside is None:
                 self._beside = SideBySide(self.dense, self.example, self.serving, limit=self.limit)
             return self._beside(compact, predicted_ms=predicted_ms)
         except Exception as error:  # of the export, the engine, the compiler, or the model's own code
-            self.failed = True
-            logger.warning("the models could not be timed, so no time is reported (%s)", first_line(error))
+            self.failed, self.why = self._beside is None, first_line(error)
+            logger.warning("the models could not be timed, so no time is reported (%s)", self.why)
             return None

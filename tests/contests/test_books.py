@@ -7,7 +7,7 @@ import json
 import pytest
 
 from contests.conftest import hold, stop_at
-from snnprune.errors import RunError
+from snnprune.errors import ExportError, RunError
 from snnprune.learner import Checkpoint
 from snnprune.learner.recovering import RecoverStage
 
@@ -34,6 +34,46 @@ def test_rows_without_times_beside_others_are_told(model, data, tmp_path, timed)
     found = hold(model, data, ["norm", "dense"], folder=tmp_path, time=True, resume=True)
     assert "some runs of norm were made without times" in str(found)
     assert "without times" not in str(hold(model, data, ["dense"], time=True))
+
+
+def test_who_cannot_be_timed_says_so_and_the_others_are(model, data, timed, monkeypatch):
+    beside = __import__("snnprune.runs.timer", fromlist=["SideBySide"]).SideBySide
+    call, calls = beside.__call__, []
+
+    def fails_once(self, compact, **options):
+        calls.append(compact)
+        if len(calls) == 1:
+            raise ExportError("it has a loop")
+        return call(self, compact, **options)
+
+    monkeypatch.setattr(beside, "__call__", fails_once)
+    found = hold(model, data, ["norm", "l2"], time=True)
+    assert {row["method"]: row["times"] is None for row in found.rows} == {"norm": True, "l2": False}
+    assert "norm: it could not be timed (it has a loop)" in str(found)
+    calls.clear()
+    assert "norm: it could not be timed (it has a loop)" in str(hold(model, data, ["norm"], time=True))
+
+
+def test_the_book_holds_what_the_table_shows(model, data, tmp_path):
+    found = hold(model, data, ["norm", "ours", "l2"], seeds=2, folder=tmp_path)
+    book = json.loads((tmp_path / "contest.json").read_text())
+    told = {one["method"]: one for one in book["standings"]}
+    for one in found.standings:
+        mean, half = one.mean
+        assert told[one.name]["mean"] == mean
+        assert told[one.name]["half"] == half
+        assert told[one.name]["seeds"] == [0, 1]
+        assert told[one.name]["macs"] == one.macs
+    pairs = [
+        a["value"] - b["value"] for seed in (0, 1)
+        for a in found.rows for b in found.rows
+        if (a["method"], b["method"], a["seed"], b["seed"]) == ("ours", "l2", seed, seed)
+    ]  # fmt: skip
+    assert told["l2"]["ours_less"] == pytest.approx(sum(pairs) / 2)
+    assert told["ours"]["ours_less"] is None
+    single = hold(model, data, ["norm"])
+    (alone,) = single.to_dict()["standings"]
+    assert (alone["half"], alone["ours_less"], alone["ours_less_half"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(

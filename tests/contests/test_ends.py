@@ -171,5 +171,7 @@ def test_an_output_that_does_not_matter_to_us_stays_for_its_pruner(data):
 
 def test_outputs_of_another_form_are_refused():
     dense, small = Base(4), Base(2)
-    with pytest.raises(CriterionError, match=r"changes the form of the outputs, from \[\(4, 4\)\] to \[\(4, 2\)\]"):
+    with pytest.raises(
+        CriterionError, match=r"changes the form of the outputs, from \[\(4, 4\)\] to \[\(4, 2\)\]"
+    ):
         inexactness(dense, small, {}, X)

@@ -117,7 +117,11 @@ def test_the_best_rival_is_the_best_on_the_same_seeds():
 @pytest.mark.parametrize(
     ("ours", "rival", "said"),
     [
-        ([1.354, 1.3540016], [1.35, 1.35], "count as one"),  # one order of the data: only the switcher's start moves
+        (
+            [1.354, 1.3540016],
+            [1.35, 1.35],
+            "count as one",
+        ),  # one order of the data: only the switcher's start moves
         ([1.354, 1.354], [1.35, 1.35], "same figures, so they count as one"),
         ([1.354, 1.361], [1.35, 1.35], "2 seeds gave the same figures of l2, so they do not show"),
         ([1.354, 1.354, 1.354], [1.35, 1.36, 1.37], "3 seeds gave the same figures of ours"),
