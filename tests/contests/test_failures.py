@@ -146,7 +146,7 @@ def test_arguments_that_make_no_sense_are_refused(model, data, options, message)
 
 
 def test_a_metric_that_fails_for_one_network_costs_one_row(data, tmp_path):
-    train, val, test = data
+    train, _, test = data
     whole = sum(p.numel() for p in Constant().parameters())
     calls = []
 
