@@ -28,7 +28,8 @@ def parser(text: str, **defaults: Any) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--device", default="cpu")
     made.add_argument("--results", type=Path, default=RESULTS, help="JSON file to append to")
-    made.add_argument("--seeds", type=int, default=defaults.get("seeds", 1))
+    if "seeds" in defaults:
+        made.add_argument("--seeds", type=int, default=defaults["seeds"])
     return made
 
 

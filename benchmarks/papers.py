@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, kept, parser, train_dense, weights_removed
-from published import PAPERS
+from published import AS_JPEG, KNOWN, PAPERS, STD
 
 import snnprune
 from snnprune.files import write_json
 from snnprune.runs.report import device_name, versions
 
 RESULTS = HERE / "papers.json"
+_NEAR = 0.01  # mean pixels of a tenth of the images
 
 
 def network(name: str, seed: int) -> Any:
@@ -44,10 +45,16 @@ def network(name: str, seed: int) -> Any:
 
 def one_run(name: str, mode: str, seed: int, options: Any) -> dict[str, Any]:
     """Train as published; what came out, beside a network trained equally long without a switcher."""
-    source = options.data or PAPERS[name].data
+    named = PAPERS[name].data
     train, val, test = snnprune.load_data(
-        source, options.data_root, batch_size=64, augment=source != "mnist", seed=seed, download=False
+        options.data or named,
+        options.data_root,
+        batch_size=64,
+        augment=named != "mnist",
+        seed=seed,
+        download=False,
     )
+    check_data(named, options.data or named, val)
     steps = round(options.epochs * len(train))
     dense = network(name, seed)
     trained = train_dense(network(name, seed), train, steps=steps, lr=0.05, device=options.device, seed=seed)
@@ -95,10 +102,38 @@ def config_of(
 
 
 def source_of(name: str, given: str | None) -> str:
-    """Which data a row is of: CIFAR-10's images in a folder are JPEG files, in an .npz or torchvision's pixels."""
-    if given is not None and Path(given).is_dir() and PAPERS[name].data.startswith("cifar"):
-        return f"{PAPERS[name].data} as JPEG"
+    """Which data a row is of: images in a folder are taken for JPEG files, in an .npz they are the pixels."""
+    if given is not None and Path(given).is_dir() and PAPERS[name].data in KNOWN:
+        return f"{PAPERS[name].data}{AS_JPEG}"
     return PAPERS[name].data
+
+
+def check_data(named: str, given: str, val: Any) -> None:
+    """Refuse data that are not the paper's, whose figures would stand beside published ones.
+
+    Args:
+        named: the paper's data.
+        given: where these come from.
+        val: their validation part, which is not augmented.
+
+    Raises:
+        SystemExit: shape, classes or mean pixels are not those of the paper's data.
+    """
+    if named not in KNOWN:
+        return
+    info = val.info
+    total, count = 0.0, 0
+    for x, _ in val:
+        total, count = total + x.double().mean((2, 3)).sum(0), count + len(x)
+    pixels = [float(m * s + c) for m, s, c in zip(total / count, info.std, info.mean, strict=True)]
+    wanted = KNOWN[named]
+    near = all(abs(a - b) <= _NEAR for a, b in zip(pixels, wanted.mean, strict=False))
+    if (info.shape, len(info.classes)) != (wanted.shape, wanted.classes) or not near:
+        found = ", ".join(f"{p:.3f}" for p in pixels)
+        raise SystemExit(
+            f"{given} is not {named}: images of {info.shape} in {len(info.classes)} classes with mean pixels "
+            f"{found}. Give {named} itself."
+        )
 
 
 def fc_removed(dense: Any, compact: Any) -> float:
@@ -109,6 +144,11 @@ def fc_removed(dense: Any, compact: Any) -> float:
         return sum(int(m.weight.count_nonzero()) for m in model.modules() if isinstance(m, nn.Linear))
 
     return 1 - count(compact) / count(dense)
+
+
+def of_old(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the options that were not written down when they could not differ."""
+    return {"separate_std": STD, **row} if row["mode"] == "separate" else row
 
 
 def main() -> None:
@@ -123,7 +163,7 @@ def main() -> None:
     args.add_argument("--runs", type=int, default=1)
     args.add_argument("--first", type=int, default=0, help="first seed")
     args.add_argument("--separate", action="store_true", help="switcher only, on a trained and frozen network")
-    args.add_argument("--separate-std", type=float, default=0.6)
+    args.add_argument("--separate-std", type=float, default=STD)
     args.add_argument("--fresh-mean", type=float, help="of the scores at the start, below 0 for more compression")
     args.add_argument("--together", action="store_true", help="both at every step, with momentum and weight decay")
     args.add_argument("--connections", action="store_true", help="arXiv 2103.15590: single connections")
@@ -152,7 +192,9 @@ def main() -> None:
         rows = json.loads(options.results.read_text()) if options.results.exists() else []
         key: dict[str, Any] = {"network": options.network, "mode": mode, "seed": seed, "epochs": options.epochs}
         key |= {"fresh_mean": options.fresh_mean, "data": source_of(options.network, options.data)}
-        if any(all(r.get(k) == v for k, v in key.items()) for r in rows):
+        if mode == "separate":
+            key["separate_std"] = options.separate_std
+        if any(all(of_old(r).get(k) == v for k, v in key.items()) for r in rows):
             continue
         row = {**key, **one_run(options.network, mode, seed, options), **stamp}
         rows = json.loads(options.results.read_text()) if options.results.exists() else []

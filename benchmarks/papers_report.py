@@ -8,8 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from papers_states import states
-from published import PAPERS
+from papers_states import start_of, states
+from published import AS_JPEG, PAPERS
 
 from snnprune.files import write_atomically
 
@@ -19,7 +19,6 @@ MODES = {
     "separate": "switcher alone, network trained before and frozen",
     "connections": "connections",
 }
-LOSSY = "cifar10 as JPEG"  # no figure of it may stand beside a published one
 COLOURS = {"off": "#e8e8e8", "weakened": "#8fb4d9", "strengthened": "#c1440e"}
 
 
@@ -34,9 +33,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """One line per network and mode: ours over the runs, beside what was published."""
     found: dict[tuple[str, str, float, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        start = row.get("fresh_mean")
-        words = "" if start is None else f", start at {start:g}"
-        found[row["network"], row["mode"], row["epochs"], words, row["data"]].append(row)
+        found[row["network"], row["mode"], row["epochs"], start_of(row), row["data"]].append(row)
     lines = [
         "# The papers' experiments",
         "",
@@ -58,7 +55,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         removed = "fc_removed" if paper.fc_only or mode == "connections" else "removed"
         published = {"joint": paper.joint, "together": paper.joint, "separate": paper.separate}.get(mode)
         beside = ("", "")
-        if published is not None and data != LOSSY:
+        if published is not None and not data.endswith(AS_JPEG):
             beside = (f"{paper.baseline:.2f}, {published[0]:.2f}, {published[1]:.2f}", published[2])
         cells = [
             f"{name}, {data}",

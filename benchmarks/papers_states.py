@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from published import PAPERS, PUBLISHED, Row
+from published import PAPERS, PUBLISHED, STD, Row
 
 from snnprune.files import write_json
 
@@ -36,19 +36,25 @@ def state(row: Row, rows: list[dict[str, Any]]) -> str:
     nothing.
     """
     modes = ("joint", "together") if row.mode == "joint" else (row.mode,)
-    by_length: dict[tuple[str, float, Any], int] = {}
+    by_length: dict[tuple[str, float, str], int] = {}
     for one in rows:
         if one["network"] == row.network and one["mode"] in modes and one["data"] == _source(row):
-            key = one["mode"], one["epochs"], one.get("fresh_mean")
+            key = one["mode"], one["epochs"], start_of(one)
             by_length[key] = by_length.get(key, 0) + 1
     if not by_length:
         return "not run"
     whole = [key for key, runs in by_length.items() if runs >= row.runs and key[1] >= row.epochs]
     best = max(whole or by_length, key=lambda key: (by_length[key] * key[1], key[0] == row.mode))
     runs, how = by_length[best], ", learned at every step" if best[0] == "together" else ""
-    how += "" if best[2] is None else f", start at {best[2]:g}"
-    told = f"{runs} run{'s' * (runs != 1)} of {best[1]:g} epoch{'s' * (best[1] != 1)}{how}"
+    told = f"{runs} run{'s' * (runs != 1)} of {best[1]:g} epoch{'s' * (best[1] != 1)}{how}{best[2]}"
     return f"run: {told}" if whole else f"cut short: {told}"
+
+
+def start_of(row: dict[str, Any]) -> str:
+    """How a run began where it was not as the preset does."""
+    mean, std = row.get("fresh_mean"), row.get("separate_std", STD)
+    words = "" if mean is None else f", start at {mean:g}"
+    return words if std == STD else f"{words}, start spread by {std:g}"
 
 
 def _source(row: Row) -> str:
@@ -119,7 +125,7 @@ def measure_pace(name: str, mode: str, stamp: dict[str, Any], device: str) -> No
         if event.stage == "search" and event.step:
             ticks.append(time.monotonic())
 
-    config = config_of(mode, 0, epochs=1, separate_std=0.6)
+    config = config_of(mode, 0, epochs=1, separate_std=STD)
     snnprune.optimize(network(name, 0), batches, None, config, device=device, callbacks=[tell])
     # switcher and network take turns, and their steps differ: the mean of whole turns
     learning = (ticks[SKIPPED - 1 + TIMED] - ticks[SKIPPED - 1]) / TIMED

@@ -6,10 +6,13 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, importable
 from torch import nn
+
+import snnprune.data
 
 
 @pytest.fixture
@@ -51,9 +54,70 @@ def test_lossy_images_stand_beside_no_published_figure(papers):
     pixels, lossy = [line for line in papers.report.markdown(rows).splitlines() if line.startswith("| vgg_cov2")]
     assert (lossy.count("85.13"), pixels.count("85.13")) == (0, 1)
     assert papers.papers.source_of("vgg_cov2", None) == "cifar10"
-    assert papers.papers.source_of("mlp", str(ROOT)) == "mnist"
+    assert papers.papers.source_of("mlp", str(ROOT)) == "mnist as JPEG"
     assert papers.papers.source_of("vgg_cov2", str(ROOT)) == "cifar10 as JPEG"
     assert papers.papers.source_of("vgg_cov2", "cifar10.npz") == "cifar10"
+
+
+def part(shape, classes, pixels):
+    info = snnprune.data.DataInfo(
+        "x", shape, tuple(map(str, range(classes))), (0.5,) * shape[0], (0.2,) * shape[0]
+    )
+    images = torch.tensor([round(255 * p) for p in pixels], dtype=torch.uint8).view(1, -1, 1, 1)
+    images = images.expand(20, *shape).contiguous()
+    return snnprune.data.ArrayLoader(images, torch.zeros(20, dtype=torch.long), info, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("named", "data", "good"),
+    [
+        ("mnist", ((1, 28, 28), 10, (0.1307,)), True),
+        ("mnist", ((1, 28, 28), 10, (0.286,)), False),  # clothes
+        ("mnist", ((1, 8, 8), 10, (0.1307,)), False),
+        ("cifar10", ((3, 32, 32), 10, (0.491, 0.482, 0.447)), True),
+        ("cifar10", ((3, 32, 32), 10, (0.5, 0.5, 0.5)), False),  # noise
+        ("cifar10", ((3, 32, 32), 100, (0.491, 0.482, 0.447)), False),
+        ("cifar10", ((1, 32, 32), 10, (0.491,)), False),
+        ("mini-imagenet", ((3, 84, 84), 100, (0.1, 0.1, 0.1)), True),  # of which nothing is known
+    ],
+)
+def test_other_data_are_not_taken_for_the_papers(papers, named, data, good):
+    if good:
+        papers.papers.check_data(named, "some.npz", part(*data))
+        return
+    with pytest.raises(SystemExit, match=rf"some.npz is not {named}: images of .* Give {named} itself"):
+        papers.papers.check_data(named, "some.npz", part(*data))
+
+
+def test_noise_makes_no_row(papers, tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    images = {
+        k: generator.integers(0, 255, (n, 28, 28), dtype=np.uint8) for k, n in (("x_train", 200), ("x_test", 50))
+    }
+    np.savez(tmp_path / "noise.npz", **images, y_train=np.arange(200) % 10, y_test=np.arange(50) % 10)
+    rows = tmp_path / "rows.json"
+    asked = ["papers.py", "mlp", "--data", str(tmp_path / "noise.npz"), "--epochs", "1", "--results", str(rows)]
+    monkeypatch.setattr(sys, "argv", asked)
+    with pytest.raises(SystemExit, match="is not mnist"):
+        papers.papers.main()
+    assert not rows.exists()
+
+
+def test_a_spread_is_part_of_a_rows_key(papers, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps([made_up(mode="separate")]))  # of before it was written down: 0.6
+    asked = []
+    made = {"kept": {}, "accuracy": 0.5, "baseline": 0.5, "removed": 0.5, "seconds": 1}
+    monkeypatch.setattr(papers.papers, "one_run", lambda *a: asked.append(a[-1].separate_std) or made)
+    for std in ("0.6", "0.1", "0.1"):
+        argv = ["papers.py", "mlp", "--separate", "--epochs", "20", "--separate-std", std, "--results", str(rows)]
+        monkeypatch.setattr(sys, "argv", argv)
+        papers.papers.main()
+    assert asked == [0.1]
+    other = [made_up(mode="separate"), made_up(mode="separate", separate_std=0.1)]
+    lines = [line for line in papers.report.markdown(other).splitlines() if "frozen" in line]
+    assert ["start spread by 0.1" in line for line in lines] == [False, True]
+    assert papers.states.state(row_of(papers, "mlp", "separate"), [*other[1:] * 3]).endswith("spread by 0.1")
 
 
 def row_of(papers, network, mode):

@@ -15,6 +15,7 @@ from .switcher import MatrixSwitcher, sorted_patches, spread_patches
 from .weights import weight_of
 
 FEATURES = 5  # relative magnitude, the weight, norms of its row and of its column, sensitivity
+_MAGNITUDE, _SIGNED = 0, 1  # of those
 _REACH = 3.0
 _LEAST = 1e-30
 
@@ -25,7 +26,9 @@ class ConnectionScorer(ValueScorer):
     As with neurons, `u = 1 + spread * z` at the *post-training* start, where z is the weight's magnitude
     relative to its layer's plus, with an importance, how much the loss depends on it; the switcher's head
     starts at 0. At the *fresh* start all parts are random, and the values of every layer are standardised, at all
-    times.
+    times; but the path prefers large weights to small ones, and the sign of a weight has no say before it is
+    learned. Else a layer keeps its negative weights alone with one seed, and is dead behind a ReLU from the first step on,
+    and its positive ones with another.
 
     Args:
         model: the network whose weights are read; it is not kept.
@@ -77,6 +80,8 @@ class ConnectionScorer(ValueScorer):
             torch.manual_seed(seed)
             self.switcher: MatrixSwitcher | None = MatrixSwitcher(FEATURES, FEATURES + 1, zero_head=not fresh)
             first = torch.randn(FEATURES) if fresh else torch.tensor([1.0, 0.0, 0.0, 0.0, trust])
+            first[_MAGNITUDE], first[_SIGNED] = first[_MAGNITUDE].abs(), 0.0
+            nn.init.zeros_(self.switcher.head.weight[_SIGNED])
             self.path: nn.Parameter | None = nn.Parameter(first)
         self.to(where)
         if scores == "free":
