@@ -39,11 +39,21 @@ def _title(corner: Corner) -> str:
 
 
 def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict[str, Any]]]]:
-    """Corner -> method -> seed -> final row; the newest where there are several."""
+    """Corner -> method -> seed -> final row.
+
+    Raises:
+        ValueError: a method has two rows of a seed: the test data were looked at twice, and one would be chosen.
+    """
     found: dict[Corner, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row["kind"] == "final" and current(row):
-            found[corner_of(row)][row["method"]][row["seed"]] = row
+            by_seed = found[corner_of(row)][row["method"]]
+            if row["seed"] in by_seed:
+                raise ValueError(
+                    f"{row['method']} has two rows of seed {row['seed']} in {_title(corner_of(row))}; leave the "
+                    "one whose knobs were chosen on the validation data."
+                )
+            by_seed[row["seed"]] = row
     order = list(TASKS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1], item[0][2:])))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +13,8 @@ from ..learner import Checkpoint, recover
 from ..pipeline.identity import environment
 from ..pipeline.setting import Setting
 from .entrants import Entrant
+
+logger = logging.getLogger(__name__)
 
 
 def store_of(setting: Setting, entrant: Entrant, place: Path | None) -> Checkpoint | None:
@@ -44,6 +48,12 @@ def finished(
         DivergedError: the learning diverged.
     """
     let_learn_(network, setting.dense)
+    before = store.load() if store is not None and resume else None
+    if before is not None and not _fits(before, network):
+        logger.warning(
+            "the cut came out another way than before the stop, as sums on a GPU do; its recovery begins anew"
+        )
+        before = None
     recover(
         network,
         setting.train,
@@ -54,9 +64,16 @@ def finished(
         metric=setting.metric,
         callbacks=setting.callbacks,
         checkpoint=store,
-        resume=store.load() if store is not None and resume else None,
+        resume=before,
     )
     return network.eval()
+
+
+def _fits(checkpoint: dict[str, Any], network: nn.Module) -> bool:
+    """Whether a checkpoint is of a network of these widths; with its values any channels will do."""
+    known = checkpoint["state"]["model"]
+    now = network.state_dict()
+    return known.keys() == now.keys() and all(known[name].shape == value.shape for name, value in now.items())
 
 
 def trained_on(setting: Setting, store: Checkpoint | None, *, resume: bool) -> tuple[nn.Module, dict[str, int]]:

@@ -124,7 +124,7 @@ def verdict(found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -
     if best is None:
         return "Ours and its rivals share no seed, so nothing can be said of them."
     said = _against(own, best, metric)
-    return f"{said} {', '.join(fewer)} had fewer of these seeds, and {_are(fewer)} left out." if fewer else said
+    return f"{said} Left out, for they have fewer of these seeds: {'; '.join(fewer)}." if fewer else said
 
 
 def _best_rival(
@@ -140,11 +140,7 @@ def _best_rival(
         return None, []
     full = [rival for rival in rivals if len(shared[rival.name]) == most]
     best = min(full, key=lambda rival: statistics.fmean(shared[rival.name]))
-    return best, [rival.name for rival in rivals if 0 < len(shared[rival.name]) < most]
-
-
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+    return best, [rival.name for rival in rivals if rival.values and len(shared[rival.name]) < most]
 
 
 def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:

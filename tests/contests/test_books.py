@@ -10,6 +10,7 @@ from contests.conftest import hold, stop_at
 from snnprune.errors import ExportError, RunError
 from snnprune.learner import Checkpoint
 from snnprune.learner.recovering import RecoverStage
+from snnprune.rivals import bout
 
 
 @pytest.mark.parametrize("methods", [["ours"], ["dense"], ["l2:local"]])
@@ -27,6 +28,25 @@ def test_the_time_of_a_run_is_that_of_all_its_parts(model, data, tmp_path, monke
 
     monkeypatch.setattr(Checkpoint, "load", long_ago)
     assert hold(model, data, methods, folder=tmp_path, resume=True).rows[0]["seconds"] >= 1000.0
+
+
+def test_a_cut_that_comes_out_another_way_is_recovered_anew(model, data, tmp_path, monkeypatch, caplog):
+    """On a GPU what comes before the cut is not repeated to the last bit; the checkpoint is of the first cut."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, 4)
+        with pytest.raises(KeyboardInterrupt):
+            hold(model, data, ["l2:local"], folder=tmp_path)
+    original = bout.fit
+
+    def smaller(way, network, example, count, limit, gradients):
+        return original(way, network, example, count, 0.7 * limit, gradients)
+
+    monkeypatch.setattr(bout, "fit", smaller)
+    (row,) = hold(model, data, ["l2:local"], folder=tmp_path, resume=True).rows
+    assert "its recovery begins anew" in caplog.text
+    assert row["failed"] is None
+    alone = hold(model, data, ["l2:local"]).rows[0]
+    assert (row["value"], row["macs"]) == (alone["value"], alone["macs"])
 
 
 def test_rows_without_times_beside_others_are_told(model, data, tmp_path, timed):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 import snnprune
@@ -184,3 +187,29 @@ def test_the_report_is_written_from_the_results_folder(ring, tmp_path):
     (tmp_path / "mlp.json").write_text(json.dumps(rows(ring)))
     ring.table.write_report([tmp_path / "mlp.json", tmp_path / "missing.json"], tmp_path)
     assert "## mlp, params = 0.1" in (tmp_path / "ring.md").read_text()
+
+
+def test_the_test_data_are_looked_at_once(ring, tmp_path, monkeypatch):
+    """Where other knobs come to be chosen, rows of seeds that were run are not run again, and never both shown."""
+    path = ROOT / "benchmarks" / "ring" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("ring_main", path)
+    assert spec is not None
+    assert spec.loader is not None
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    made = rows(ring)
+    book = ring.book.Book(tmp_path / "mlp.json", {})
+    for row in made:
+        book.add(row | {"trainer": None})
+    options = SimpleNamespace(task="mlp", untuned=False, length=0)
+    asked = {"book": book, "bouts": {}, "options": options, "method": "L2", "share": 0.1, "seed": 0}
+    known = next(row for row in made if (row["method"], row["seed"]) == ("L2", 0))
+    assert main.measure(**asked, knobs=known["knobs"], kind="final")["test"] == known["test"]
+    other = {**known["knobs"], "lr": 0.77}
+    with pytest.raises(SystemExit, match="a second look would choose by them"):
+        main.measure(**asked, knobs=other, kind="final")
+    monkeypatch.setattr(main, "run", lambda *_args, **_options: {"val": 0.9})
+    asked["bouts"] = {0: None}
+    assert main.measure(**asked, knobs=other, kind="tune")["val"] == 0.9
+    with pytest.raises(ValueError, match=r"L2 has two rows of seed 0 in mlp, params = 0.1"):
+        ring.table.corners([*made, known | {"knobs": other}])

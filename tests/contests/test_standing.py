@@ -104,7 +104,7 @@ def test_the_best_rival_is_the_best_on_the_same_seeds():
     found = rows([0.95, 0.80, 0.81], l2=[0.94, 0.82, 0.83], l1=[0.90, 0.80, 0.80], lamp=[0.949])  # an easy seed
     said = verdict(standings(found, ACCURACY), ACCURACY)
     assert said.startswith("Level: ours less the best rival, l2, is -1.00 points")
-    assert said.endswith("3 seeds). lamp had fewer of these seeds, and is left out.")
+    assert said.endswith("3 seeds). Left out, for they have fewer of these seeds: lamp.")
     more = [row("l2", 3, 0.1), row("l1", 3, 0.99), row("l1", 4, 0.99)]  # seeds that ours has not run
     assert verdict(standings([*found, *more], ACCURACY), ACCURACY) == said
     found = [*rows([0.95, 0.80]), row("l2", 0, 0.96), row("l1", 1, 0.90)]

@@ -27,8 +27,8 @@ class ConnectionScorer(ValueScorer):
     relative to its layer's plus, with an importance, how much the loss depends on it; the switcher's head
     starts at 0. At the *fresh* start all parts are random, and the values of every layer are standardised, at all
     times; but the path prefers large weights to small ones, and the sign of a weight has no say before it is
-    learned. Else a layer keeps its negative weights alone with one seed, and is dead behind a ReLU from the first step on,
-    and its positive ones with another.
+    learned. Else a layer keeps its negative weights alone with one seed, and is dead behind a ReLU from the
+    first step on, and its positive ones with another.
 
     Args:
         model: the network whose weights are read; it is not kept.
