@@ -277,10 +277,11 @@ def inexactness(dense: nn.Module, pruned: nn.Module, left: Mapping[str, Sequence
         whole.get_submodule(name).register_forward_pre_hook(_Masked(channels), with_kwargs=True)
     with failing("leaves a network that does not run"):
         before, after = Draws().both(lambda: call(whole, x), lambda: call(small, x))
-        forms = [[tuple(t.shape) for t in tensors_in(outputs)] for outputs in (before, after)]
+        # how many boxes a detector finds, along the first dimension, is a value and no form
+        forms = [[tuple(t.shape[1:]) for t in tensors_in(outputs)] for outputs in (before, after)]
     if forms[0] != forms[1]:
         raise CriterionError(
-            f"torch-pruning's pruner changes the form of the outputs, from {cut(str(forms[0]), 80)} to "
+            f"torch-pruning's pruner changes the form of an input's outputs, from {cut(str(forms[0]), 80)} to "
             f"{cut(str(forms[1]), 80)}. Its order under our surgery does not; or name the layers behind them by "
             "--keep."
         )

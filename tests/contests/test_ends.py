@@ -172,6 +172,17 @@ def test_an_output_that_does_not_matter_to_us_stays_for_its_pruner(data):
 def test_outputs_of_another_form_are_refused():
     dense, small = Base(4), Base(2)
     with pytest.raises(
-        CriterionError, match=r"changes the form of the outputs, from \[\(4, 4\)\] to \[\(4, 2\)\]"
+        CriterionError, match=r"changes the form of an input's outputs, from \[\(4,\)\] to \[\(2,\)\]"
     ):
         inexactness(dense, small, {}, X)
+
+
+def test_how_many_boxes_are_found_is_no_form():
+    class Boxes(Base):
+        def forward(self, x):
+            return self.logits(x)[: self.head.in_features]
+
+    fewer = Boxes()
+    fewer.head = nn.Linear(12, 3)
+    fewer.head.in_features = 2
+    assert inexactness(Boxes(), fewer, {}, X) == float("inf")
