@@ -45,7 +45,10 @@ class Stacks:
             self.names[stack].append(name)
 
     def __call__(self, model: nn.Module) -> list[Tensor]:
-        """One (members, *shape) tensor per shape, differentiable in the weights; of a single one a view."""
+        """One contiguous (members, *shape) tensor per shape, differentiable in the weights.
+
+        Of a single contiguous weight it is a view.
+        """
         tensors = [[tensor_of(model, name) for name in names] for names in self.names]
         return list(_Stack.apply([len(some) for some in tensors], *(t for some in tensors for t in some)))  # type: ignore[arg-type]
 
@@ -63,7 +66,8 @@ class _Stack(torch.autograd.Function):
         for count in counts:
             some = tensors[at : at + count]
             at += count
-            found.append(some[0].detach()[None] if count == 1 else None)
+            # what reads a stack takes rows apart, which a weight in channels_last does not let it
+            found.append(some[0].detach()[None].contiguous() if count == 1 else None)
             if count > 1:
                 copied.setdefault((some[0].dtype, some[0].device), []).extend(some)
         flat = {key: torch.cat([t.reshape(-1) for t in some]) for key, some in copied.items()}
