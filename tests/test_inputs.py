@@ -14,7 +14,7 @@ from torch import nn
 import snnprune
 from snnprune.errors import ConfigError, ExportError
 from snnprune.feeds import OnnxModel, rows_in
-from snnprune.inputs import batch_size, map_tensors, rows
+from snnprune.inputs import batch_size, map_tensors, rows, tensors_in
 from snnprune.metrics import count_macs
 from snnprune.proof import relative_difference
 from snnprune.runtime import open_session
@@ -159,8 +159,8 @@ def answer(model, given):
         return model(**given) if isinstance(given, dict) else model(*given)
 
 
-def chained(make: type[nn.Module], given: Any, folder: Path, seed: int) -> None:
-    """The same answers, to rounding in float64, from the gated, the folded, the cut and the loaded network."""
+def chained(make: type[nn.Module], given: Any, folder: Path, seed: int, *, batch: int | None = None) -> None:
+    """The same answers, to rounding in float64, gated, folded, cut and loaded; in float32 from the ONNX file."""
     given = map_tensors(lambda x: x.double(), given)
     gated = snnprune.attach(randomized(make, seed), given)
     gated.set_budget({"macs": 0.5})
@@ -176,6 +176,12 @@ def chained(make: type[nn.Module], given: Any, folder: Path, seed: int) -> None:
     loaded = snnprune.load(folder, model=make().double())
     for model in (gated.fold(), small, loaded):
         assert relative_difference(expected, answer(model, given)) <= 1e-10
+    single = map_tensors(lambda x: x.float(), given)
+    snnprune.export_onnx(loaded.float(), folder / "small.onnx", single, batch=batch)
+    session = open_session(folder / "small.onnx")
+    names = list(single) if isinstance(single, dict) else [entry.name for entry in session.get_inputs()]
+    feed = {name: x.numpy() for name, x in zip(names, tensors_in(single), strict=True)}
+    np.testing.assert_allclose(session.run(None, feed)[0], expected.numpy(), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -186,7 +192,7 @@ def test_no_form_of_inputs_changes_what_is_exact(form, seed, tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_lists_are_cut_exactly(seed, tmp_path):
-    chained(Listed, ([*IMAGES[:3]],), tmp_path / "images", seed)
+    chained(Listed, ([*IMAGES[:3]],), tmp_path / "images", seed, batch=3)
     parts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed))
     chained(Branches, ([parts[0, :, :6], parts[1]],), tmp_path / "parts", seed)
 
