@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import snnprune
 from snnprune.export import export_onnx
+from snnprune.graph import NeuronGroup
 from snnprune.layers import IndexedLinear
 from snnprune.metrics import count_macs, count_params
 from snnprune.pipeline.attaching import working_copy
@@ -28,10 +30,17 @@ def hooks(model: nn.Module) -> int:
     return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
 
 
+@functools.cache
+def groups_of(name: str) -> list[NeuronGroup]:
+    """Traced once: groups are of a network's structure, not of its weights."""
+    _, model, x = make_network(name)
+    return trace(model, x)
+
+
 def test_everything_is_found(network):
     """Every network has prunable groups, its output is protected, and nothing else is kept."""
     name, model, x = network
-    groups = trace(model, x)
+    groups = groups_of(name)
     kept = [g for g in groups if not g.prunable]
     assert [g.reason for g in kept] == ["it is an output of the model"], name
     assert sum(g.size for g in groups if g.prunable) > 100
@@ -50,7 +59,7 @@ def test_scales_of_one_change_nothing(network):
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_gated_is_folded_is_removed_is_loaded(name, seed, tmp_path):
     _, model, x = make_network(name, seed)
-    groups = trace(model, x) if seed == 0 else snnprune.trace(model, x)
+    groups = groups_of(name)
     scales = random_scales(groups, torch.Generator().manual_seed(seed))
     plain = model(x)
     with switch_neurons(model, groups, x, Options(scores=None)) as gated:
@@ -125,9 +134,9 @@ def test_another_memory_format(name, seed, tmp_path):
 
 
 def test_float32_agrees_too(network):
-    _, model, x = network
+    name, model, x = network
     model, x = model.float(), x.float()
-    groups = trace(model, x)
+    groups = groups_of(name)
     scales = {n: s.float() for n, s in random_scales(groups, torch.Generator().manual_seed(7)).items()}
     with switch_neurons(model, groups, x, Options(scores=None)) as gated:
         gated.set_scales(scales)
@@ -168,7 +177,7 @@ def test_onnx_runtime_computes_the_same(name, tmp_path):
 
     _, model, x = make_network(name, seed=3, batch=5)
     model, x = model.float(), x.float()
-    groups = trace(model, x)
+    groups = groups_of(name)
     scales = {n: s.float() for n, s in random_scales(groups, torch.Generator().manual_seed(3)).items()}
     compact = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
     check = export_onnx(compact, tmp_path / "m.onnx", x)
@@ -210,8 +219,8 @@ def test_macs_are_hand_arithmetic():
 
 def test_compact_learns(network):
     """Gradients reach every parameter of the compact model."""
-    _, model, x = network
-    groups = trace(model, x)
+    name, model, x = network
+    groups = groups_of(name)
     scales = random_scales(groups, torch.Generator().manual_seed(5))
     compact = remove_(fold_(copy.deepcopy(model), groups, scales), groups, scales)
     compact.train()

@@ -96,13 +96,13 @@ def _take(module: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     if not isinstance(old, Tensor):
         return
     note_(module, f"{name}.{dim}", keep, old.shape[dim])
-    new = old.detach().index_select(dim, keep.to(old.device))
+    new = old.detach().index_select(dim, keep.to(old.device))  # always a copy, also of all slices
     if old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last):
         new = new.contiguous(memory_format=torch.channels_last)
     if isinstance(old, nn.Parameter):
-        setattr(module, name, nn.Parameter(new.clone(), requires_grad=old.requires_grad))
+        setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
     else:
-        module._buffers[name] = new.clone()
+        module._buffers[name] = new
 
 
 def _select_conv_groups(module: Any, outputs: Tensor) -> None:
