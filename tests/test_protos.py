@@ -1,4 +1,4 @@
-"""Names, fixed batches and sizes of files; half precision on the device; graphs without needless operations."""
+"""Names, fixed batches and sizes of files; graphs without needless operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from snnprune import parity, runtime
 from snnprune.errors import ConfigError, ExportError
 from snnprune.parity import check_onnx
 from snnprune.protos import in_form, renamed
@@ -275,91 +274,3 @@ def test_an_output_that_is_an_input_gets_a_name_of_its_own():
 def test_options_of_the_wrong_type(net, tmp_path, given):
     with pytest.raises(ConfigError, match=next(iter(given))):
         snnprune.export_onnx(net[0], tmp_path / "m.onnx", net[1], **given)
-
-
-class Device:
-    """A session that says it is a GPU's, and computes a little else."""
-
-    def __init__(self, session, factor: float) -> None:
-        self.session, self.factor = session, factor
-
-    def get_providers(self):
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def get_inputs(self):
-        return self.session.get_inputs()
-
-    def run(self, names, feed):
-        return [output * self.factor for output in self.session.run(names, feed)]
-
-
-def test_half_precision_is_also_checked_where_a_gpu_serves(net, free, tmp_path, monkeypatch):
-    model, x = net
-    half = in_form(free, fp16=True)
-
-    def check(data: bytes, **options):
-        return check_onnx(model, data, x, path=tmp_path, **options)
-
-    monkeypatch.setattr(parity, "device_session", lambda data: None)
-    alone = check(half, fp16=True)
-    assert alone.differences == {"CPUExecutionProvider": alone.max_abs_error}
-    assert alone.same_class == 1.0
-    largest = float(model(x)[0].detach().abs().max())
-    monkeypatch.setattr(parity, "device_session", lambda data: Device(open_session(data), 1.007))
-    both = check(half, fp16=True)
-    assert list(both.differences) == ["CPUExecutionProvider", "CUDAExecutionProvider"]
-    assert both.differences["CUDAExecutionProvider"] == pytest.approx(0.007 * largest, rel=0.3)
-    assert both.max_abs_error == both.differences["CUDAExecutionProvider"]
-    assert both.provider == "CPUExecutionProvider"
-    assert list(check(free).differences) == ["CPUExecutionProvider"], "float32 is the CPU's matter"
-    for factor, says in ((1.02, "on CUDA ONNX Runtime differs"), (float("nan"), "not finite")):
-        monkeypatch.setattr(parity, "device_session", lambda data, f=factor: Device(open_session(data), f))
-        with pytest.raises(ExportError, match=says):
-            check(half, fp16=True)
-    with pytest.raises(ExportError, match="not finite"):  # and nothing of it is written
-        snnprune.export_onnx(model, tmp_path / "wrong.onnx", x, fp16=True)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_share_of_equal_classes_is_counted(tmp_path, free, net, monkeypatch):
-    """A file half of whose rows say another class, within what half precision may differ by."""
-    close = torch.tensor([[100.0, 99.99, 0.0], [100.0, 99.0, 0.0]])
-
-    class Close(nn.Module):
-        def forward(self, x):
-            return close[: len(x)]
-
-    swapped = close.clone()
-    swapped[0, 1] = 100.01
-
-    class Session(Device):
-        def run(self, names, feed):
-            return [swapped[: len(feed["x"])].numpy()]
-
-    monkeypatch.setattr(parity, "open_session", lambda data: Session(open_session(data), 1.0))
-    monkeypatch.setattr(parity, "device_session", lambda data: None)
-    check = check_onnx(Close(), free, net[1][:2], path=tmp_path, fp16=True)
-    assert check.same_class == 0.5
-
-
-def test_a_gpu_is_taken_only_where_it_really_serves(free, monkeypatch):
-    asked = []
-
-    def session(served: str):
-        def opened(source, providers):
-            asked.append(list(providers))
-            return type("Session", (), {"get_providers": lambda self: [served]})()
-
-        return opened
-
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(runtime, "open_session", session("CUDAExecutionProvider"))
-    assert runtime.device_session(free) is None
-    assert not asked
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    assert runtime.device_session(free).get_providers() == ["CUDAExecutionProvider"]
-    monkeypatch.setattr(runtime, "open_session", session("CPUExecutionProvider"))
-    assert runtime.device_session(free) is None, "ONNX Runtime has fallen back to the CPU without a word"
-    assert asked == [both, both]
