@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from snnprune.criteria.foreign import importance_of, library
 from snnprune.criteria.gradients import put_gradients_
-from snnprune.learner import PruneConfig, TaskLoss, recover
+from snnprune.learner import PruneConfig, TaskLoss, recover, speed_of
 from snnprune.metrics import count_macs, count_params
 from snnprune.rivals.rounds import BETWEEN, ROUNDS, in_rounds, lengths_of, shares_of
 from snnprune.rivals.sparse import GROWTHS, SPARSE_SHARE, learn_sparsely_
@@ -143,7 +143,9 @@ def prepared(bout: Bout, name: str, knobs: dict[str, Any]) -> nn.Module:
             way_of(bout, name, model, knobs),
             _batches(bout, total - steps if rival.gradual else 0, steps),
         )
-        learn_sparsely_(way, model, bout.example, batches, HARD, lr=knobs["lr"], steps=steps)
+        config = PruneConfig(lr=knobs["lr"], seed=bout.seed, **bout.task.common)
+        loss = TaskLoss(None, distill=0.0, temperature=1.0, precision=speed_of(config).precision)
+        learn_sparsely_(way, model, bout.example, batches, loss.labelled, config, steps=steps)
     return model
 
 

@@ -7,7 +7,7 @@ from .groups import RecoveryOptions, SearchOptions
 from .identity import check_same_run
 from .loss import LossFunction, TaskLoss
 from .progress import Progress
-from .recovering import recover
+from .recovering import recover, settled
 from .searching import search
 from .speed import Speed, speed_of
 from .teacher import Teacher
@@ -29,5 +29,6 @@ __all__ = [
     "reading",
     "recover",
     "search",
+    "settled",
     "speed_of",
 ]

@@ -106,7 +106,7 @@ class TaskLoss:
             DataError: labels or outputs are of no use to it, or a batch is too small for batch norm.
         """
         try:
-            return self._cast(model, batch)
+            return self._cast(self._at, model, batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -115,12 +115,12 @@ class TaskLoss:
                 "out such a last batch (drop_last=True), take another batch size, or set freeze_norm=True."
             ) from error
 
-    def _cast(self, model: Callable[..., Any], batch: Any) -> Tensor:
+    def _cast(self, loss: Callable[..., Tensor], model: Callable[..., Any], batch: Any) -> Tensor:
         if self.precision == "float32":
-            return self._at(model, batch)
+            return loss(model, batch)
         where = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
         with torch.autocast(where, getattr(torch, self.precision)):
-            return self._at(model, batch)
+            return loss(model, batch)
 
     def _at(self, model: Callable[..., Any], batch: Any) -> Tensor:
         if self.loss_fn is not None:
@@ -162,7 +162,8 @@ class TaskLoss:
         """The loss without the teacher, for the first look at a model that is its own teacher.
 
         There the distillation has no gradient. Batches without labels get labels drawn from the model's
-        own outputs, for which the mean squared gradient is the Fisher information as defined.
+        own outputs, for which the mean squared gradient is the Fisher information as defined. It is computed in
+        the precision of the model's weights, whatever that of the run.
         """
         if self.loss_fn is not None:
             return own_loss(self.loss_fn, model, batch)
@@ -176,6 +177,10 @@ class TaskLoss:
         for extra in auxiliary:
             total = total + AUXILIARY * F.cross_entropy(extra, labels)
         return total if wrong is None else total.masked_fill(wrong, math.nan)
+
+    def labelled(self, model: Callable[..., Any], batch: Any) -> Tensor:
+        """The loss without the teacher, for learning: as `hard`, in the precision of the run."""
+        return self._cast(self.hard, model, batch)
 
     def _of(self, logits: Tensor, labels: Tensor | None, target: Tensor | None) -> Tensor:
         """Loss of one classifier."""

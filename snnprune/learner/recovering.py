@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import streams
 from ..batches import inputs_in
 from ..errors import CompilerError
-from ..inputs import device_of
+from ..inputs import device_of, moved
 from ..losses import backward
 from ..measures import Measure
 from ..metrics import evaluate
@@ -24,7 +24,7 @@ from .checkpoint import Checkpoint
 from .compiling import begin_step, compiled, compiler_errors
 from .config import PruneConfig
 from .events import Callback
-from .loop import run_stage
+from .loop import first_batches, run_stage
 from .loss import TaskLoss
 from .modes import TrainingMode
 from .optim import can_fuse, clip_gradients, cosine, make_optimizer
@@ -219,7 +219,7 @@ class RecoverStage:
         self.step = state["step"]
         known = state.get("speed")
         if known is not None:
-            speed = Speed(**known)
+            speed = Speed.read(known)
             if self.config.compile != "auto":  # a run may go on with another compiler than it began with
                 speed = replace(speed, compile=self.config.compile)
             elif not _was_measured(speed):
@@ -245,6 +245,7 @@ def recover(
     resume: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
     sparse: Sequence[str] = (),
+    speed: Speed | None = None,
     clock: Callable[[], float] = now,
 ) -> Speed | None:
     """Train a compact model in place for `total` steps.
@@ -262,6 +263,7 @@ def recover(
         resume: a checkpoint's content to go on from.
         extra: goes into the checkpoint, for whoever resumes (the scales that made the model).
         sparse: names of parameters whose exact zeros stay zeros.
+        speed: what it computes in, where that is known already.
         clock: for measuring, see `RecoverStage`.
 
     Returns:
@@ -271,8 +273,9 @@ def recover(
         DivergedError: a loss or gradient is not finite.
     """
     stage = RecoverStage(
-        model, loss, config, total=total, val=val, extra=extra or {}, sparse=sparse, clock=clock, metric=metric
-    )
+        model, loss, config, total=total, val=val, extra=extra or {}, sparse=sparse, speed=speed, clock=clock,
+        metric=metric,
+    )  # fmt: skip
     run_stage(
         stage,
         train,
@@ -284,6 +287,40 @@ def recover(
     )
     model.eval()
     return stage.speed
+
+
+def settled(
+    model: nn.Module,
+    train: Any,
+    loss: TaskLoss,
+    config: PruneConfig,
+    *,
+    total: int,
+    clock: Callable[[], float] = now,
+) -> Speed | None:
+    """What recoveries that are compared with each other all compute in: measured once, with the dense network.
+
+    Each of their networks might choose another precision by itself.
+
+    Args:
+        model: the dense network, which stays as it is.
+        train: batches of (inputs, labels).
+        loss: the task's loss.
+        config: what may be chosen.
+        total: steps of a recovery.
+        clock: for measuring, see `RecoverStage`.
+
+    Returns:
+        None where nothing is left to be measured on this device.
+    """
+    where = device_of(model)
+    if not is_open(config, where):
+        return None
+    twin = copy.deepcopy(model)
+    stage = RecoverStage(twin, loss, config, total=total, val=None, extra={}, sparse=(), clock=clock)
+    with streams.kept():
+        (batch,) = first_batches(train, config.seed, "speed", 1)
+        return stage._measure(moved(batch, where))
 
 
 def _was_measured(speed: Speed) -> bool:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -50,6 +50,22 @@ class Speed:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for reports and checkpoints."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, values: Any) -> Speed:
+        """What `to_dict` gave.
+
+        Args:
+            values: from a file.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are of another form.
+        """
+        found = cls(**values)
+        flags = type(found.channels_last) is bool and type(found.compile) is bool
+        if found.precision not in get_args(Precision) or not flags or type(found.measured) is not dict:
+            raise ValueError(f"nothing computes in {values!r}")
+        return found
 
 
 def speed_of(config: PruneConfig) -> Speed:

@@ -123,6 +123,7 @@ class Job:
                 resume=recovering,
                 extra=self.found.state(),
                 sparse=self.found.sparse,
+                speed=setting.speed,
             )
         ranks.check_equal(compact.state_dict(), "weights")
         return compact.eval()

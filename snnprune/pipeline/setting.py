@@ -19,7 +19,7 @@ from ..criteria import is_criterion, needs
 from ..data import loader_on
 from ..graph import NeuronGroup
 from ..inputs import Inputs, first_images, map_tensors
-from ..learner import Callback, Event, LossFunction, PruneConfig, TaskLoss, Teacher
+from ..learner import Callback, Event, LossFunction, PruneConfig, Speed, TaskLoss, Teacher
 from ..learner.loop import steps_per_epoch
 from ..macs import MacCount, price
 from ..measures import ACCURACY, Accuracy, Evaluation, MeanLoss, Measure, measure_of
@@ -78,6 +78,7 @@ class Setting:
         metric: what decides and is reported: the user's own; else the mean of a loss of the user's own; else the
             accuracy; of data without labels the loss by which the original model teaches.
         per_epoch: training steps in an epoch.
+        speed: what all recoveries compute in, where they are to be alike; else each finds its own.
 
     Raises:
         ConfigError: the model does not run in the memory format that was asked for.
@@ -124,6 +125,7 @@ class Setting:
         self.metric: Measure = own or (Accuracy() if labelled else alike)
         self.callbacks.append(RisingLoss(self.outputs))
         self.per_epoch = steps_per_epoch(train)
+        self.speed: Speed | None = None
 
     def begin(self) -> None:
         """Set all streams of random numbers to their beginning, the program's and those that loaders carry."""

@@ -11,13 +11,14 @@ from ..budget import SLACK
 from ..errors import RunError
 from ..files import read_json, write_json
 from ..forms import is_number
+from ..learner import Speed
 from ..measures import ACCURACY, MetricInfo
 from ..runs.times import CONDITIONS, marks
 from ..shown import cut
 from .standing import Standing, heads, standings, summary, table, verdict
 
 BOOK, PAGE = "contest.json", "contest.html"
-_FORMAT = 2  # 1: without dates and times
+_FORMAT = 3  # 1: without dates and times; 2: rows that do not say what they were made with
 
 
 @dataclass
@@ -30,15 +31,17 @@ class Contest:
             `exact` (how far the cut is from the network with masked channels, over the outputs' spread), `note`,
             `date` of its end (ISO 8601), `times` (share of the dense model's `latency`, `dense_ms`,
             `compact_ms`, `spread`, `refused` where a time is not to be believed, and what served both; None
-            where nothing was timed), and `failed`, the reason why there is no value, else None.
+            where nothing was timed), `device` and `versions` that it was made with, and `failed`, the reason why
+            there is no value, else None.
         dense: `value`, `macs` and `params` of the dense model.
         metric: what values mean.
         target: `{"macs": share}` or `{"params": share}`.
         steps: training steps of every run.
         split: which data values are of: `test`, or `val` where no test data were given.
         data: name of the data.
-        device: that it ran on.
-        versions: of what it ran with.
+        device: that it ran on, the last time.
+        versions: of what it ran with, the last time.
+        speed: what all recoveries compute in, where that was measured; else None.
         config: all options.
         command: that made it; empty from Python.
         page: where its page was written; None where it was not.
@@ -61,6 +64,7 @@ class Contest:
     data: str = ""
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    speed: Speed | None = None
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     page: Path | None = None
@@ -99,6 +103,10 @@ class Contest:
                     f"{one.name} keeps {kept:.3f} of the {metric}, not {asked:g}: it came no nearer, so its "
                     "value is that of a smaller network"
                 )
+        made = {_made_with(row): row["method"] for row in reversed(self.rows) if not row["failed"]}
+        if len(made) > 1:
+            told = "; ".join(f"{device}, {versions} (such as {name})" for (device, versions), name in made.items())
+            found.append(f"runs were made with other devices or versions, of which a difference may be: {told}")
         timed = [(row["method"], row["times"]) for row in self.rows if row["times"] is not None]
         untimed = sorted({row["method"] for row in self.rows if row["times"] is None and not row["failed"]})
         if timed and untimed:
@@ -164,8 +172,12 @@ class Contest:
         write_json(folder / BOOK, {"format": _FORMAT, "identity": dict(identity), **self.to_dict()})
 
 
-def read_rows(path: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """Identity and rows of a book, after a check of their form.
+def _made_with(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["device"], ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+
+
+def read_book(path: Path) -> tuple[Any, list[dict[str, Any]], Speed | None]:
+    """Identity, rows and `speed` of a book, after a check of their form.
 
     Raises:
         RunError: it is malformed, or of another format.
@@ -175,22 +187,25 @@ def read_rows(path: Path) -> tuple[Any, list[dict[str, Any]]]:
     except RunError as error:
         raise RunError(f"{error} Remove its folder to start anew.") from error
     try:
-        if content["format"] != _FORMAT:
+        rows, speed = content["rows"], content.get("speed")
+        if content["format"] == 2:
+            rows = [{"device": content["device"], "versions": content["versions"], **row} for row in rows]
+        elif content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {_FORMAT}")
-        rows = content["rows"]
         if type(rows) is not list:
             raise ValueError("its rows are no list")
         for row in rows:
             _check_row(row)
         if len({(row["method"], row["words"], row["seed"]) for row in rows}) < len(rows):
             raise ValueError("a run stands in it twice")
-        return content["identity"], rows
+        return content["identity"], rows, None if speed is None else Speed.read(speed)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is malformed ({error!r}). Remove its folder to start anew.") from error
 
 
 def _check_row(row: Any) -> None:
-    texts = all(type(row[key]) is str for key in ("method", "words", "note", "date"))
+    texts = all(type(row[key]) is str for key in ("method", "words", "note", "date", "device"))
+    known = type(row["versions"]) is dict and all(type(version) is str for version in row["versions"].values())
     plain = type(row["seed"]) is int and type(row["rival"]) is bool and type(row["steps"]) is dict
     failed = row["failed"] is None or type(row["failed"]) is str
     numbers = all(is_number(row[key]) or row["failed"] for key in ("value", "macs", "params", "seconds"))
@@ -198,7 +213,7 @@ def _check_row(row: Any) -> None:
     shares = all(row["failed"] or 0 < row[key] <= 1.01 for key in ("macs", "params")) if numbers else False
     exact = row["exact"] is None or is_number(row["exact"])
     times = row["times"] is None or _is_times(row["times"])
-    if not (texts and plain and failed and numbers and counts and shares and exact and times):
+    if not (texts and known and plain and failed and numbers and counts and shares and exact and times):
         raise ValueError("a row is of another form")
 
 

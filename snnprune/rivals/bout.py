@@ -85,10 +85,8 @@ class Bout:
         if sparse:
             setting.tell("search", total=sparse)
             batches = _batches(setting, total - sparse, sparse)
-            learn_sparsely_(
-                way, model, setting.example, batches, setting.loss.hard, lr=config.lr, steps=sparse,
-                freeze_norm=config.freeze_norm,
-            )  # fmt: skip
+            loss = setting.loss if setting.speed is None else setting.loss.at(setting.speed)
+            learn_sparsely_(way, model, setting.example, batches, loss.labelled, config, steps=sparse)
         budget = parse_target(config.target)
         assert budget is not None
         metric, whole = budget.metric, _cost(setting, setting.dense, budget.metric)
@@ -116,6 +114,7 @@ class Bout:
                 replace(config, seed=seed_of(config.seed, "round", at)),
                 total=steps,
                 callbacks=setting.callbacks,
+                speed=setting.speed,
             )
 
         compact = in_rounds(model, shares_of(budget.share, rounds), lengths, cut, learn)
@@ -130,7 +129,7 @@ class Bout:
         setting.tell("check")
         sample = map_tensors(lambda x: x.to(setting.where), setting.sample)
         found = inexactness(model, compact, left, sample)
-        if found > _EXACT:
+        if found > max(_EXACT, self.inexact or 0.0):
             self.note = (f"{self._untold}; " if self._untold else "") + (
                 f"its removal is not exact: the outputs differ by up to {found:.2g} of their spread from "
                 "those of the network in which nothing sees the removed channels"

@@ -65,6 +65,7 @@ def finished(
         callbacks=setting.callbacks,
         checkpoint=store,
         resume=before,
+        speed=setting.speed,
     )
     return network.eval()
 

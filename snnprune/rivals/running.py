@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
@@ -18,41 +16,30 @@ from ..budget import COUNTED, Budget, parse_target
 from ..carried import kept_carried
 from ..data import BatchLoader, info_of
 from ..errors import (
-    CollapsedLayerError,
     ConfigError,
-    CriterionError,
-    DivergedError,
-    ExactnessError,
-    MetricError,
     RunError,
-    SnnPruneError,
     TargetError,
-    first_line,
 )
 from ..inputs import Inputs
-from ..learner import Callback, LossFunction, PruneConfig, check_same_run
-from ..loaders import lost_workers, refuse_lost_worker
+from ..learner import Callback, LossFunction, PruneConfig, Speed, check_same_run, settled
+from ..loaders import lost_workers
 from ..metrics import count_params
 from ..options import Count, checked, path_of
 from ..pipeline.arguments import checked_arguments
 from ..pipeline.attaching import working_copy
-from ..pipeline.job import Job
 from ..pipeline.setting import Setting
 from ..ranks import current
 from ..runs.lock import locked
 from ..runs.places import CHECKPOINT, remove_checkpoint
 from ..runs.report import device_name, versions
-from ..runs.timer import Timer
-from ..runs.times import conditions_of, trial_times
-from ..shown import brief_repr, cut
+from ..shown import brief_repr
 from ..switching import alike
-from .book import BOOK, PAGE, Contest, read_rows
-from .bout import Bout, priced
+from .book import BOOK, PAGE, Contest, read_book
 from .entrants import DEFAULT, SEARCHING, Entrant, Ways, entrants
-from .finish import store_of, trained_on
 from .page import write_page
+from .single import run_of, store_place
 
-_FAILURES = (CollapsedLayerError, ConfigError, CriterionError, DivergedError, ExactnessError, MetricError)
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode(False)
@@ -145,12 +132,16 @@ def contest(
             loss_fn=loss_fn, metric=metric, callbacks=observers, example_inputs=example_inputs,
         )  # fmt: skip
         identity = setting.identity(config)
-        found = Contest(command=command, rows=_known(place, identity, chosen, resume=resume))
+        rows, speed = _known(place, identity, chosen, resume=resume)
+        found = Contest(command=command, rows=rows, speed=speed)
         setting.prepare(searches=any(one.name in SEARCHING for one in chosen))
         setting.cost.select(
             budget.metric, budget.share, alike(setting.cost), floor=config.floor, round_to=config.round_to
         )
         _describe(found, setting, budget, data_name)
+        setting.speed = found.speed = _speed(found, setting)
+        if place is not None and found.speed is not None:  # for who goes on after a stop in the first run
+            found.write(place, identity)
         runs = [(entrant, seed) for seed in range(config.seed, config.seed + count) for entrant in chosen]
         here: Setting | None = None
         timer = setting.timer if time else None
@@ -159,10 +150,10 @@ def contest(
                 continue
             if here is None or here.config.seed != seed:
                 here = setting.sibling(replace(config, seed=seed), _ordered(train, seed - config.seed))
-            found.put(_run(here, entrant, place, at + 1, len(runs), timer, resume=resume))
+            found.put(run_of(here, entrant, place, at + 1, len(runs), timer, resume=resume))
             if place is not None:
                 found.write(place, identity)
-                remove_checkpoint(_store(place, entrant, seed))
+                remove_checkpoint(store_place(place, entrant, seed))
         if place is not None:
             found.write(place, identity)
             remove_checkpoint(place / CHECKPOINT)
@@ -209,17 +200,17 @@ def _listed(methods: Any) -> list[Any]:
 
 def _known(
     place: Path | None, identity: dict[str, Any], chosen: Sequence[Entrant], *, resume: bool
-) -> list[dict[str, Any]]:
-    """Rows on file.
+) -> tuple[list[dict[str, Any]], Speed | None]:
+    """Rows on file, and what their recoveries computed in.
 
     Raises:
         RunError: they are of another contest or of another function, or there are some and nobody asked for them.
     """
     if place is None or not (place / BOOK).exists():
-        return []
+        return [], None
     if not resume:
         raise RunError(f"{place} holds a contest. Go on with it by --resume, or choose another folder.")
-    before, rows = read_rows(place / BOOK)
+    before, rows, speed = read_book(place / BOOK)
     check_same_run(place / BOOK, before, identity)
     now = {entrant.name: entrant.words for entrant in chosen}
     for row in rows:
@@ -229,7 +220,15 @@ def _known(
                 f"{now[row['method']]}; the last word stands for code and values. Give it another name, as a pair "
                 "(name, function), or choose another folder."
             )
-    return rows
+    return rows, speed
+
+
+def _speed(found: Contest, setting: Setting) -> Speed | None:
+    """What all recoveries compute in: as those on file, where they were made on this kind of device."""
+    if found.speed is not None and all(row["device"] == found.device for row in found.rows):
+        return found.speed
+    config = setting.config
+    return settled(setting.dense, setting.train, setting.loss, config, total=setting.steps(config).recover)
 
 
 def _describe(found: Contest, setting: Setting, budget: Budget, data_name: str | None) -> None:
@@ -246,76 +245,8 @@ def _describe(found: Contest, setting: Setting, budget: Budget, data_name: str |
     found.split = "val" if setting.test is None else "test"
     found.data = data_name or (info.name if info else "given loaders")
     found.device, found.versions = device_name(setting.where), versions()
+    done = [row for row in found.rows if row["failed"] is None]
+    others = sum((row["device"], row["versions"]) != (found.device, found.versions) for row in done)
+    if others:
+        logger.warning("%d of the runs on file were made with another device or other versions", others)
     found.config = setting.config.to_dict()
-
-
-def _store(place: Path, entrant: Entrant, seed: int) -> Path:
-    """Folder for the checkpoints of a run."""
-    name = hashlib.sha256(f"{entrant.name}\n{entrant.words}".encode()).hexdigest()[:12]
-    return place / CHECKPOINT / f"{name}-{seed}"
-
-
-def _timed(timer: Timer | None, network: nn.Module) -> dict[str, Any] | None:
-    """Its time beside the dense model's, and what served both."""
-    found = None if timer is None else timer(network)
-    return None if found is None else {**trial_times(found), **conditions_of(found)}
-
-
-def _run(
-    setting: Setting, entrant: Entrant, place: Path | None, at: int, of: int, timer: Timer | None, *, resume: bool
-) -> dict[str, Any]:
-    """One method with one seed, as a row."""
-    seed, began = setting.config.seed, monotonic()
-    row: dict[str, Any] = {
-        "method": entrant.name, "words": entrant.words, "rival": entrant.rival, "seed": seed, "value": None,
-        "macs": None, "params": None, "steps": {}, "seconds": None, "exact": None, "note": "", "failed": None,
-        "date": "", "times": None,
-    }  # fmt: skip
-    said = {"method": entrant.name, "seed": seed}
-    setting.tell("entrant", step=at, total=of, **said)
-    store, before = None if place is None else _store(place, entrant, seed), 0.0
-    try:
-        if not entrant.cuts:
-            kept = store_of(setting, entrant, store)
-            network, row["steps"] = trained_on(setting, kept, resume=resume)
-            before = 0.0 if kept is None else kept.seconds
-        elif entrant.scope is not None:
-            bout = Bout(setting, entrant, store, resume=resume)
-            network = bout.run()
-            row |= {"steps": bout.steps, "exact": bout.inexact, "note": bout.note}
-            before = 0.0 if bout.store is None else bout.store.seconds
-        else:
-            options = setting.config
-            if entrant.scores is not None:
-                options = replace(options, search=replace(options.search, scores=entrant.scores))
-            job = Job(setting, options)
-            job.open(store, resume=resume)
-            network = job.run()
-            row |= {"steps": {**asdict(job.steps), "search": job.found.searched}}
-            row["exact"], before = max(job.found.exactness.values()), job.seconds
-        if sum(row["steps"].values()) != setting.steps(setting.config).total:
-            raise RuntimeError(
-                f"{entrant.name} took {row['steps']} steps: a mistake in snnprune; please report it"
-            )
-        measured = setting.measure(network)
-        assert measured is not None
-        row |= {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
-        row |= {
-            "value": measured.value,
-            "seconds": round(before + monotonic() - began, 1),
-            **priced(setting, network),
-        }
-        row["times"] = _timed(timer, network)
-        if timer is not None and row["times"] is None:
-            row["note"] = "; ".join(filter(None, [row["note"], f"it could not be timed ({cut(timer.why, 200)})"]))
-    except _FAILURES as error:
-        row["failed"] = str(error)
-    except SnnPruneError:  # of the data or the folder, which all have
-        raise
-    except Exception as error:
-        refuse_lost_worker(error, None, "a loader")
-        if not entrant.rival:
-            raise
-        row["failed"] = f"{type(error).__name__}: {first_line(error)}"
-    setting.tell("entrant", step=at, total=of, **said, ended=row)
-    return row

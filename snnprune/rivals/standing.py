@@ -35,10 +35,18 @@ def quantile(freedom: int) -> float:
     return z + first + second + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
 
 
+def _same(values: Sequence[float]) -> bool:
+    """Whether they differ by no more than rounding."""
+    return max(values) - min(values) <= _ROUNDING * max(abs(value) for value in values)
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval; infinite for a single value."""
+    """Mean and half-width of its 95 % interval; infinite for a single value, and for values that stand still.
+
+    Seeds that all give the same do not show how far others would differ.
+    """
     mean = statistics.fmean(values)
-    if len(values) < 2:
+    if len(values) < 2 or _same(values):
         return mean, math.inf
     return mean, quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
@@ -57,7 +65,7 @@ class Standing:
             where runs of the contest were timed under different conditions.
         timed: whether any run was timed, believed or not.
         failed: why there is no value, of the first seed that failed; else None.
-        note: what else is to be said of its runs; else empty.
+        note: what else is to be said of its runs, of the least exact one; else empty.
         rival: whether ours is held against it.
     """
 
@@ -94,7 +102,8 @@ def _of(name: str, rows: Sequence[Row], *, alike: bool) -> Standing:
         return statistics.fmean(row[key] for row in done) if done else None
 
     failed = next((row["failed"] for row in rows if row["failed"] is not None), None)
-    note = next((row["note"] for row in rows if row["note"]), "")
+    noted = [row for row in rows if row["note"]]
+    note = max(noted, key=lambda row: row["exact"] or 0.0)["note"] if noted else ""
     values = {row["seed"]: row["value"] for row in done}
     times = [row["times"] for row in done if row["times"] is not None]
     shares = [one["latency"] for one in times if one["latency"] is not None]
@@ -175,13 +184,8 @@ def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:
     return f"Ours is {word} the best rival, {best.name}, by {size}{unit} ({bounds})."
 
 
-def _same(values: Sequence[float]) -> bool:
-    """Whether they differ by no more than rounding."""
-    return max(values) - min(values) <= _ROUNDING * max(abs(value) for value in values)
-
-
 def summary(one: Standing, found: Sequence[Standing], metric: MetricInfo, ours: str = "ours") -> dict[str, Any]:
-    """A standing in plain values: numbers that are not known, or that one seed has not, are None.
+    """A standing in plain values: numbers that are not known, or that these seeds cannot tell, are None.
 
     Args:
         one: of them.

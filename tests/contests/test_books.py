@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from contests.conftest import hold, stop_at
 from snnprune.errors import ExportError, RunError
-from snnprune.learner import Checkpoint
+from snnprune.learner import Checkpoint, Speed, speed
 from snnprune.learner.recovering import RecoverStage
 from snnprune.rivals import bout
 
@@ -81,7 +82,7 @@ def test_the_book_holds_what_the_table_shows(model, data, tmp_path):
     for one in found.standings:
         mean, half = one.mean
         assert told[one.name]["mean"] == mean
-        assert told[one.name]["half"] == half
+        assert told[one.name]["half"] == (half if math.isfinite(half) else None)
         assert told[one.name]["seeds"] == [0, 1]
         assert told[one.name]["macs"] == one.macs
     pairs = [
@@ -96,9 +97,64 @@ def test_the_book_holds_what_the_table_shows(model, data, tmp_path):
     assert (alone["half"], alone["ours_less"], alone["ours_less_half"]) == (None, None, None)
 
 
+def test_what_rows_were_made_with_is_told_and_books_of_before_are_read(model, data, tmp_path, caplog):
+    found = hold(model, data, ["norm"], folder=tmp_path)
+    assert (found.rows[0]["device"], found.rows[0]["versions"]) == (found.device, found.versions)
+    book = json.loads((tmp_path / "contest.json").read_text())
+    for row in book["rows"]:  # as it was before rows said so
+        del row["device"], row["versions"]
+    book |= {"format": 2, "device": "A card", "versions": book["versions"] | {"torch": "1.0"}}
+    del book["speed"]
+    (tmp_path / "contest.json").write_text(json.dumps(book))
+    caplog.clear()
+    both = hold(model, data, ["norm", "l2"], folder=tmp_path, resume=True)
+    assert "1 of the runs on file were made with another device or other versions" in caplog.text
+    assert [row["device"] for row in both.rows] == ["A card", both.device]
+    (told,) = [line for line in both.remarks() if "other devices or versions" in line]
+    assert "A card, python" in told
+    assert "torch 1.0" in told
+    assert "(such as norm)" in told
+    assert both.device in told
+    assert not [line for line in found.remarks() if "versions" in line]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_all_recover_in_what_was_measured_once(model, data, tmp_path, monkeypatch, stop):
+    """Where networks chose for themselves, one might learn in half precision and the other not."""
+    monkeypatch.setattr(speed, "_MEASURED", ("cpu",))
+    asked, used, original = [], [], RecoverStage._use
+
+    def seconds(stage, batch):
+        asked.append(sum(p.numel() for p in stage.model.parameters()))
+        return Speed("bfloat16" if len(asked) == 1 else "float32", measured={"bfloat16": 0.5})
+
+    def use(stage, chosen):
+        used.append(chosen.precision)
+        original(stage, chosen)
+
+    monkeypatch.setattr(RecoverStage, "_measure", seconds)
+    monkeypatch.setattr(RecoverStage, "_use", use)
+    methods = ["norm", "dense", "l2:local", "l2-iterative:local"]
+    if stop:
+        with monkeypatch.context() as patch:
+            stop_at(patch, RecoverStage, 2)
+            with pytest.raises(KeyboardInterrupt):
+                hold(model, data, methods, folder=tmp_path)
+    found = hold(model, data, methods, folder=tmp_path, resume=stop)
+    assert [row["failed"] for row in found.rows] == [None] * 4
+    assert asked == [sum(p.numel() for p in model.parameters())], "once, by the dense network"
+    assert set(used) == {"bfloat16"}
+    assert len(used) >= 4
+    assert found.speed.precision == "bfloat16"
+    assert json.loads((tmp_path / "contest.json").read_text())["speed"]["precision"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
+        lambda book: book | {"speed": {"precision": "float8"}},
+        lambda book: book | {"speed": {"fast": True}},
+        lambda book: book | {"rows": [book["rows"][0] | {"versions": "all"}]},
         lambda book: book | {"rows": {}},
         lambda book: book | {"rows": book["rows"] * 2},
         lambda book: book | {"rows": [book["rows"][0] | {"macs": -0.5}]},

@@ -16,7 +16,7 @@ from snnprune.errors import ConfigError, RunError
 from snnprune.learner import TaskLoss, recover
 from snnprune.learner.recovering import RecoverStage
 from snnprune.learner.searching import SearchStage
-from snnprune.rivals import finish, running
+from snnprune.rivals import finish, single
 
 TOTAL = 12  # steps: 2 epochs of 6 batches
 
@@ -204,8 +204,8 @@ def test_stopped_while_a_result_is_timed_nothing_is_learned_again(model, data, t
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            original = running._timed
-            patch.setattr(running, "_timed", lambda *args, p=pressed, o=original: (p(), o(*args))[1])
+            original = single._timed
+            patch.setattr(single, "_timed", lambda *args, p=pressed, o=original: (p(), o(*args))[1])
             with pytest.raises(KeyboardInterrupt):
                 snnprune.contest(model, train, val, CONFIG, folder=folder, **options)
         steps, original = [], RecoverStage.train_step

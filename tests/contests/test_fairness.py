@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import snnprune
 from contests.conftest import CONFIG, SHORT, arrays, hold
 from snnprune.errors import ConfigError, RunError
-from snnprune.rivals import running, sparse
+from snnprune.rivals import single, sparse
 from snnprune.rivals.entrants import entrants
 
 Magnitude = tp.importance.GroupMagnitudeImportance
@@ -109,7 +109,7 @@ def test_a_mistake_of_ours_is_no_row(model, data, monkeypatch):
     def wrong(*_):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(running, "Job", wrong)
+    monkeypatch.setattr(single, "Job", wrong)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         hold(model, data, ["ours"])
 
@@ -232,13 +232,13 @@ def test_sparse_learning_leaves_frozen_norms_alone_and_needs_something_that_lear
     torch.manual_seed(0)
     network = Small().eval()
     seen = []
-    original = sparse.nn.utils.clip_grad_norm_
+    original = sparse.clip_gradients
 
-    def look(parameters, *args, **more):
+    def look(parameters, limit):
         seen.append(1)
-        return original(parameters, *args, **more)
+        return original(parameters, limit)
 
-    monkeypatch.setattr(sparse.nn.utils, "clip_grad_norm_", look)
+    monkeypatch.setattr(sparse, "clip_gradients", look)
     config = replace(SHORT, freeze_norm=True, epochs=3, target={"params": 0.5})
     odd = [
         *train,

@@ -8,7 +8,7 @@ import pytest
 
 from snnprune.measures import ACCURACY, LOSS
 from snnprune.rivals.book import Contest
-from snnprune.rivals.standing import interval, quantile, standings, table, verdict
+from snnprune.rivals.standing import interval, quantile, standings, summary, table, verdict
 
 
 def row(method, seed, value, *, rival=True, failed=None, note="", **more):
@@ -17,7 +17,7 @@ def row(method, seed, value, *, rival=True, failed=None, note="", **more):
     )  # fmt: skip
     return {
         "method": method, "words": "", "rival": rival, "seed": seed, "value": value, **filled, "steps": {},
-        "exact": None, "note": note, "failed": failed, "times": None, **more,
+        "exact": None, "note": note, "failed": failed, "times": None, "device": "cpu", "versions": {}, **more,
     }  # fmt: skip
 
 
@@ -133,6 +133,24 @@ def test_no_interval_is_made_of_figures_that_do_not_move(ours, rival, said):
     assert said in found
     assert "interval" not in found
     assert "ahead" not in found
+
+
+def test_nor_does_the_table_or_the_book_have_one():
+    found = standings(rows([1.5, 1.5, 1.5], l2=[2.0, 2.1, 2.2], l1=[2.5, 2.5, 2.5]), LOSS)
+    cells = {name: (mean, less) for name, mean, less, *_ in table(found, LOSS)}
+    assert cells["ours"] == ("1.5 (3)", "")
+    assert cells["l1"] == ("2.5 (3)", "+1")
+    assert "±" in cells["l2"][0]
+    assert "±" in cells["l2"][1]
+    told = {one["method"]: one for one in (summary(each, found, LOSS) for each in found)}
+    assert (told["ours"]["half"], told["l1"]["half"], told["l1"]["ours_less_half"]) == (None, None, None)
+    assert told["l1"]["ours_less"] == 1.0
+    assert told["l2"]["half"] == pytest.approx(4.3027 * 0.1 / 3**0.5)
+
+
+def test_the_least_exact_cut_is_the_one_that_is_told():
+    found = standings([row("l2", s, 1.0, note=f"by {e}", exact=e) for s, e in enumerate((1e-5, 0.9, 0.2))], LOSS)
+    assert found[0].note == "by 0.9"
 
 
 def times(share, **more):

@@ -10,6 +10,7 @@ from torch import nn
 
 from snnprune.criteria.foreign import importance_of
 from snnprune.errors import CriterionError
+from snnprune.learner import PruneConfig, RecoveryOptions, TaskLoss
 from snnprune.metrics import count_params
 from snnprune.rivals.sparse import GROWTHS, learn_sparsely_
 from snnprune.rivals.theirs import DEEPEST, GROWTH, Way, _ratios, fit, inexactness
@@ -67,13 +68,46 @@ def test_sparse_learning_shrinks_what_it_should(model, sparse, name):
         return 0 * network(batch[0]).sum()
 
     other = copy.deepcopy(model)
-    learn_sparsely_(way(name, sparse=sparse, reg=0.1), model, X, batches, nothing, lr=0.1, steps=10)
+    learn_sparsely_(way(name, sparse=sparse, reg=0.1), model, X, batches, nothing, PruneConfig(lr=0.1), steps=10)
     if sparse == "bn":
         assert model.norm.weight.abs().sum() < 0.95 * other.norm.weight.abs().sum()
     else:
         assert model.inner.weight.square().sum() < 0.99 * other.inner.weight.square().sum()
     assert torch.equal(model.head.bias, other.head.bias)
     assert not model.training
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_sparse_learning_is_of_the_recoverys_optimiser(model, kind):
+    """Each option has its say: where nothing else pushes, a step of AdamW is as long as its rate."""
+    batches = [(X, torch.tensor([0, 1, 2, 0]))]
+
+    def pushed(network, batch):
+        return 1e-3 * network.inner.weight.sum() + 0 * network(batch[0]).sum()
+
+    def moved(**options):
+        recovery = RecoveryOptions(**{"warmup": 0.0, "momentum": 0.0, **options})
+        learned = copy.deepcopy(model)
+        config = PruneConfig(lr=0.1, optimizer=kind, recovery=recovery, weight_decay=0.5)
+        learn_sparsely_(way("l2", sparse="group", reg=0.0), learned, X, batches, pushed, config, steps=1)
+        return learned.inner.weight.detach() - model.inner.weight.detach()
+
+    each = -0.05 if kind == "adamw" else -0.05 * 1e-3  # half of the peak rate, and no weight decay
+    torch.testing.assert_close(moved(), torch.full_like(model.inner.weight, each), rtol=1e-3, atol=1e-8)
+    if kind == "sgd":  # Nesterov's first step is 1 + momentum long
+        torch.testing.assert_close(moved(momentum=0.5), 1.5 * moved(), rtol=1e-3, atol=1e-8)
+        norm = 1e-3 * model.inner.weight.numel() ** 0.5
+        torch.testing.assert_close(moved(clip=norm / 4), moved() / 4, rtol=1e-2, atol=1e-8)
+
+
+def test_labels_teach_in_the_precision_of_the_run(model):
+    seen = []
+    model.inner.register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
+    for precision in ("float32", "bfloat16"):
+        loss = TaskLoss(None, distill=0.0, temperature=1.0, precision=precision)
+        loss.labelled(model, (X, torch.tensor([0, 1, 2, 0])))
+        loss.hard(model, (X, torch.tensor([0, 1, 2, 0])))
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.float32]
 
 
 def test_a_network_that_its_graph_cannot_follow():
@@ -127,7 +161,7 @@ def test_a_growing_regulariser_grows_as_often_in_few_steps(model, monkeypatch):
     for steps in (7, 130):
         before, grown[:] = model.inner.weight.square().sum().item(), []
         batches = [(X, torch.tensor([0, 1, 2, 0]))] * steps
-        learn_sparsely_(asked, model, X, batches, nothing, lr=0.1, steps=steps)
+        learn_sparsely_(asked, model, X, batches, nothing, PruneConfig(lr=0.1), steps=steps)
         assert grown == [GROWTH] * GROWTHS
         assert model.inner.weight.square().sum() < 0.99 * before
 
