@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,12 +11,28 @@ from torch import Tensor
 _Length = tuple[int, int]  # a length that a field may have in inputs, and how many dimensions speak for it
 
 
+_CHANNELS = (1, 3, 4)  # of an image
+
+
+def are_images(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors of three dimensions are images one by one, and not sequences that each hold all inputs.
+
+    Both lists look alike; images are told by their channels, and by lengths that differ where those of inputs would
+    not.
+
+    Args:
+        tensors: (channels, height, width) each, or (batch, length, channels).
+    """
+    lengths = {len(tensor) for tensor in tensors}
+    return len(lengths) > 1 or lengths.issubset(_CHANNELS)
+
+
 def is_samples(batch: Any) -> bool:
     """Whether a batch is a list of samples (images, or tuples and dicts of one input each), not of fields."""
     if not isinstance(batch, list) or not batch:
         return False
     if all(isinstance(entry, Tensor) for entry in batch):
-        return all(entry.dim() == 3 for entry in batch)
+        return all(entry.dim() == 3 for entry in batch) and are_images(batch)
     if all(isinstance(entry, dict) for entry in batch):
         return True
     if not all(isinstance(entry, tuple) and entry for entry in batch):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .batches import rebuilt
+from .batches import are_images, rebuilt
 from .errors import ConfigError, DataError, first_line
 from .shown import brief_repr
 
@@ -97,8 +97,8 @@ def to_dtype(value: Any, dtype: torch.dtype) -> Any:
 def batch_size(inputs: Inputs) -> int:
     """How many examples the inputs hold, which is the length of the first of them that speaks for it.
 
-    That is the first dimension of a tensor of at least two, or the length of a list with one image (channels,
-    height, width), or whatever else, for each. A temperature or the weights of classes may stand before it: a
+    That is the first dimension of a tensor of at least two, or the length of a list with one image (1, 3 or 4
+    channels, height, width), or whatever else, for each. A temperature or the weights of classes may stand before it: a
     vector speaks where nothing else does.
 
     Raises:
@@ -140,7 +140,9 @@ def _one_each(items: list[Any]) -> bool:
     tensors = [entry for entry in items if isinstance(entry, Tensor) and entry.dim() > 1]
     if len(tensors) < len(items):
         return True
-    return len({len(entry) for entry in tensors}) > 1 or all(entry.dim() == 3 for entry in tensors)
+    if all(entry.dim() == 3 for entry in tensors):
+        return are_images(tensors)
+    return len({len(entry) for entry in tensors}) > 1
 
 
 def rows(inputs: Inputs, count: int) -> Any:

@@ -58,6 +58,14 @@ def test_some_inputs_are_a_batch_of_the_same_form(form):
     assert counted(picked(batch, slice(0, count))) == count
 
 
+def test_a_list_of_sequences_is_none_of_images():
+    """Of equally long ones with 1, 3 or 4 rows nobody can tell, and images are what users have."""
+    assert counted([TOKENS, TOKENS + 1]) == 10
+    some = picked([TOKENS, TOKENS + 1], slice(2, 7))
+    assert [len(field) for field in some] == [5, 5]
+    assert counted([TOKENS[:3]] * 2) == 2
+
+
 def test_fields_that_run_over_inputs_are_cut_and_others_stay():
     some = picked({"w": torch.ones(3), "x": X, "y": Y, "task": "A"}, slice(2, 4))
     assert some["x"].equal(X[2:4])

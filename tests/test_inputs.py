@@ -62,6 +62,14 @@ class Branches(nn.Module):
         return self.out(torch.cat([self.one(parts[0]).relu(), self.two(parts[1]).relu()], 1))
 
 
+class Sequences(Branches):
+    """Takes a list of (batch, length, channels)."""
+
+    def forward(self, parts):
+        means = self.one(parts[0]).relu().mean(1), self.two(parts[1]).relu().mean(1)
+        return self.out(torch.cat(means, 1))
+
+
 FORMS = {
     "scalar": (SCALAR, IMAGES),
     "vector": (ONE, IMAGES),
@@ -81,6 +89,10 @@ FORMS = {
         ((list(IMAGES[:2]), [{"boxes": torch.ones(5, 4)}] * 2), 2),
         (([torch.ones(5, 4), torch.ones(2, 4), torch.ones(3, 4)],), 3),
         (([torch.ones(2, 6), torch.ones(2, 7)],), 2),
+        (([torch.ones(8, 5, 16)] * 2,), 8),  # sequences, each of all examples
+        (([torch.ones(2, 9, 16), torch.ones(2, 5, 16), torch.ones(2, 3, 16)],), 2),
+        (([torch.ones(1, 9, 9), torch.ones(3, 9, 9)],), 2),
+        (([torch.ones(4, 9, 9)] * 3,), 3),
         (([torch.ones(2, 8, 4, 4), torch.ones(2, 8, 2, 2), torch.ones(2, 8, 1, 1)],), 2),
         ((Pair(ONE, IMAGES),), 4),
         (([], IMAGES), 4),
@@ -131,6 +143,9 @@ def test_macs_are_those_of_one_input(form):
     assert count_macs(Scaled().eval(), rows(FORMS[form], 2)) == per_input
     assert count_macs(Listed().eval(), ([*IMAGES[:3]],)) == per_input
     assert count_macs(Branches().eval(), ([torch.ones(3, 6), torch.ones(3, 7)],)) == 6 * 8 + 7 * 8 + 16 * 4
+    for batch in (2, 8):
+        tokens = [torch.ones(batch, 5, 6), torch.ones(batch, 5, 7)]
+        assert count_macs(Sequences().eval(), (tokens,)) == 5 * (6 * 8 + 7 * 8) + 16 * 4
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -195,6 +210,8 @@ def test_lists_are_cut_exactly(seed, tmp_path):
     chained(Listed, ([*IMAGES[:3]],), tmp_path / "images", seed, batch=3)
     parts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed))
     chained(Branches, ([parts[0, :, :6], parts[1]],), tmp_path / "parts", seed)
+    tokens = torch.randn(2, 5, 9, 7, generator=torch.Generator().manual_seed(seed))
+    chained(Sequences, ([tokens[0, :, :, :6], tokens[1]],), tmp_path / "tokens", seed)
 
 
 def test_a_file_of_a_fixed_batch_takes_what_is_no_row_whole(tmp_path):
