@@ -17,8 +17,8 @@ _CHANNELS = (1, 3, 4)  # of an image
 def are_images(tensors: Sequence[Tensor]) -> bool:
     """Whether tensors of three dimensions are images one by one, and not sequences that each hold all inputs.
 
-    Both lists look alike; images are told by their channels, and by lengths that differ where those of inputs would
-    not.
+    Both lists look alike; images are told by their channels, and by lengths that differ where those of inputs
+    would not.
 
     Args:
         tensors: (channels, height, width) each, or (batch, length, channels).

@@ -98,8 +98,8 @@ def batch_size(inputs: Inputs) -> int:
     """How many examples the inputs hold, which is the length of the first of them that speaks for it.
 
     That is the first dimension of a tensor of at least two, or the length of a list with one image (1, 3 or 4
-    channels, height, width), or whatever else, for each. A temperature or the weights of classes may stand before it: a
-    vector speaks where nothing else does.
+    channels, height, width), or whatever else, for each. A temperature or the weights of classes may stand before
+    it: a vector speaks where nothing else does.
 
     Raises:
         ConfigError: there is no tensor with a batch dimension.

@@ -29,7 +29,7 @@ import dense  # noqa: E402
 import torch  # noqa: E402
 from book import Book  # noqa: E402
 from methods import VARIANTS, choices, first_knobs, methods, recipe, run, untuned_knobs  # noqa: E402
-from table import write_report  # noqa: E402
+from table import current, write_report  # noqa: E402
 from tasks import LENGTHS, TASKS, Bout, prepare, task_of  # noqa: E402
 
 from snnprune.runs.report import device_name, versions  # noqa: E402
@@ -49,6 +49,11 @@ def measure(
     if task.epochs:
         key["epochs"] = task.epochs
     key["trainer"] = "untuned" if options.untuned else None
+    if seed not in bouts:
+        bouts.clear()  # one data set in memory
+        bouts[seed] = prepare(options.task, seed, options)
+        same = [r for r in book.rows() if (r["task"], r["seed"]) == (options.task, seed) and current(r)]
+        bouts[seed].check(same)
     known = book.find(**key)
     if known is not None:
         return known
@@ -58,10 +63,7 @@ def measure(
             f"{method} was run on the test data of seed {seed} with {other['knobs']}, and {knobs} are chosen now: "
             "a second look would choose by them. Take other seeds (--first-seed), or the knobs as they were."
         )
-    if seed not in bouts:
-        bouts.clear()  # one data set in memory
-        bouts[seed] = prepare(options.task, seed, options)
-    row = {**key, **run(bouts[seed], method, share, knobs, final=kind == "final")}
+    row = {**key, **bouts[seed].origin, **run(bouts[seed], method, share, knobs, final=kind == "final")}
     book.add(row)
     print(json.dumps({k: v for k, v in row.items() if k not in ("kept", "exactness")}), flush=True)
     return row

@@ -14,8 +14,8 @@ forward and backward pass in bfloat16 with channels last, and the update, with t
 the number of the step on the device, so runs go on side by side, each on a stream of its own, and the CPU only
 starts graphs. Every run sees the same batches in the same order, each once, whatever its steps are spent on.
 
-The search of ours and all cuts are the product's: `optimize` with all its steps in the search (`tracks.SEARCH`
-of them, so that they do not take all of the ten minutes), torch-pruning's pruner as in the ring, in processes on
+The look at the neurons, the search of ours and all cuts are the product's (`tracks.SEARCH` steps of search, so
+that they do not take all of the ten minutes), torch-pruning's pruner as in the ring, in processes on
 the CPU. torch-pruning's regularisers are Python and do not go into a graph: they run at every tenth step with ten
 times the strength, between the graphs of gradients and update. All recover with the teacher, at one rate; nothing
 is tuned.
@@ -60,6 +60,7 @@ def bouts_of(options: argparse.Namespace, seeds: Sequence[int]) -> list[Bout]:
     task, on = TASKS["resnet56"].at(EPOCHS), torch.device(options.device)
     network = task.make()
     if options.tiny:
+        torch.manual_seed(0)  # what is not done is of one dense network
         network = CifarResNet(1)
         held = {part: torch.arange(at * 64, (at + 1) * 64) for at, part in enumerate(("train", "val", "test"))}
         task = replace(task, make=partial(CifarResNet, 1), batch=16, steps=16)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from methods import OURS, VARIANTS, first_knobs, recipe
-from tasks import TASKS
+from tasks import SAME, TASKS
 
 from snnprune.files import write_atomically
 from snnprune.rivals.standing import interval
@@ -42,7 +42,8 @@ def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict
     """Corner -> method -> seed -> final row.
 
     Raises:
-        ValueError: a method has two rows of a seed: the test data were looked at twice, and one would be chosen.
+        ValueError: a method has two rows of a seed: the test data were looked at twice, and one would be chosen;
+            or rows of a seed are of different data or dense networks.
     """
     found: dict[Corner, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -54,6 +55,14 @@ def corners(rows: list[dict[str, Any]]) -> dict[Corner, dict[str, dict[int, dict
                     "one whose knobs were chosen on the validation data."
                 )
             by_seed[row["seed"]] = row
+    for corner, methods in found.items():
+        for seed in {seed for by_seed in methods.values() for seed in by_seed}:
+            same = [by_seed[seed] for by_seed in methods.values() if seed in by_seed]
+            dense = [row["dense_test"] for row in same]
+            origins = [{row[name] for row in same if name in row} for name in ("data", "dense")]
+            if max(dense) - min(dense) > SAME or any(len(one) > 1 for one in origins):
+                where = _title(corner)
+                raise ValueError(f"rows of seed {seed} in {where} are of different data or dense networks.")
     order = list(TASKS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[0][1], item[0][2:])))
 

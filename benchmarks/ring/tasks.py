@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +22,12 @@ from torch import nn
 from vgg import VGG16
 
 import snnprune
+from snnprune.files import write_atomically
+from snnprune.pipeline.contents import contents
 from snnprune.registry import load_model
+from snnprune.runs.saving import weights_digest
+
+SAME = 0.001  # of accuracies of one network on one test set, on different devices
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ class Bout:
         dense: the network to prune; each method gets a copy.
         example: two inputs.
         accuracy: of the dense network on the test data.
+        origin: what of the data and of the dense network sets this seed's rows apart from others, by name.
     """
 
     task: Task
@@ -123,6 +132,31 @@ class Bout:
     test: Any
     example: torch.Tensor
     accuracy: float
+
+    @functools.cached_property
+    def origin(self) -> dict[str, str]:
+        data = json.dumps([contents(loader) for loader in (self.train, self.val, self.test)], sort_keys=True)
+        return {"data": hashlib.sha256(data.encode()).hexdigest()[:8], "dense": weights_digest(self.dense)[:8]}
+
+    def check(self, rows: list[dict[str, Any]]) -> None:
+        """Refuse rows on file of this task and seed that are of other data, or of another dense network.
+
+        Those that do not say so are known by the accuracy of their dense network, if they are final.
+
+        Raises:
+            SystemExit: there is one.
+        """
+        for row in rows:
+            known = {name: row[name] for name in self.origin if name in row}
+            other = [name for name, value in known.items() if value != self.origin[name]]
+            if not known and abs(row.get("dense_test", self.accuracy) - self.accuracy) > SAME:
+                other = [f"dense network's accuracy, {row['dense_test']:.2%} there and {self.accuracy:.2%} here,"]
+            if other:
+                raise SystemExit(
+                    f"rows on file of seed {self.seed} ({row['method']}, {row['date']}) are of other data or of "
+                    f"another dense network: their {' and '.join(other)} differ. Give the images and weights that "
+                    "they were made with, or --results with a folder of its own."
+                )
 
 
 def prepare(name: str, seed: int, options: Any) -> Bout:
@@ -154,7 +188,7 @@ def prepare(name: str, seed: int, options: Any) -> Bout:
                 network, train, steps=task.dense_steps, lr=task.dense_lr, device=options.device, seed=seed
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(copy.deepcopy(network).cpu().state_dict(), path)
+            write_atomically(path, lambda p: torch.save(copy.deepcopy(network).cpu().state_dict(), p))
     return _bout(task, seed, network, (train, val, test), options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -18,10 +19,13 @@ import snnprune
 from snnprune.errors import CriterionError
 from snnprune.files import write_atomically
 from snnprune.metrics import count_macs, count_params
+from snnprune.pipeline.job import Job
+from snnprune.pipeline.setting import Setting, Steps
 from snnprune.rivals.rounds import lengths_of
 from snnprune.rivals.sparse import GROWTHS
 
 EPOCHS, SEARCH, RATE, TRAINER = 40, 100, 0.05, "gpu"
+LOOKS = snnprune.SearchOptions().probe  # batches of our look at the neurons, before the search
 OURS: dict[str, dict[str, Any]] = {
     "switcher": {},
     "free scales": {"search": {"scores": "free"}},
@@ -33,7 +37,7 @@ EVERY, CHUNK = 10, 20  # steps between looks of a regulariser, and between looks
 def plan_of(method: str, total: int) -> list[tuple[str, float, int]]:
     """Stages of a run: (what is done, share of the way to the target or 0, steps), of `total` steps together."""
     if method in OURS:
-        search = 0 if method.startswith("norm") else min(SEARCH, total // 4)
+        search = 0 if method.startswith("norm") else min(LOOKS + SEARCH, total // 4)
         return [("search", 0.0, search), ("learn", 0.0, total - search)]
     rival = RIVALS[method]
     rounds = rounds_of(method, total)
@@ -48,19 +52,14 @@ def plan_of(method: str, total: int) -> list[tuple[str, float, int]]:
 
 
 def searched(bout: Bout, method: str, share: float, steps: int) -> torch.nn.Module:
-    """The network that our search leaves, not recovered: all steps go into the search."""
-    options = dict(OURS[method])
-    if steps:
-        options["search"] = {"share": 1.0, **options.get("search", {})}
+    """The network that our look at the neurons and our search leave, not recovered; they take `steps` together."""
     config = snnprune.PruneConfig(
-        target={"macs": share},
-        epochs=max(1, steps) / len(bout.train),
-        lr=RATE if steps else 1e-12,  # a criterion alone takes no step of its own, and a run has at least one
-        seed=bout.seed,
-        round_to=1,
-        **options,
+        target={"macs": share}, epochs=bout.task.epochs, lr=RATE, seed=bout.seed, round_to=1, **OURS[method]
     )
-    return snnprune.optimize(bout.dense, bout.train, bout.val, config, device=bout.example.device).model
+    job = Job(Setting(bout.dense, bout.train, bout.val, None, config, bout.example.device), config)
+    looks = min(config.search.probe, steps)
+    job.steps = Steps(looks, steps - looks, 0)
+    return job.run()
 
 
 def cut(
@@ -114,8 +113,14 @@ class Track:
         self.pruner: Any = None
         self.failed = ""
         self.saved: dict[str, Any] | None = None
+        origin = {**bout.origin, "recipe": recipe(bout.task, method), "stages": self.stages, "share": share}
+        self.origin = json.dumps(origin, sort_keys=True)
         if place.exists():
             self.saved = torch.load(place, weights_only=False, map_location=bout.example.device)
+            if self.saved.get("origin") != self.origin:
+                raise SystemExit(
+                    f"{place} is of other data, steps or options. Remove it, or give another --state."
+                )
             self.at, self.done, self.network = self.saved["at"], self.saved["done"], self.saved["network"]
             self.seconds = self.saved["seconds"]
 
@@ -127,7 +132,7 @@ class Track:
     def save(self) -> None:
         """What is needed to go on; a cut that is on its way begins again."""
         content: dict[str, Any] = {"at": self.at, "done": self.done, "network": self.network.cpu(), "run": None}
-        content["seconds"] = self.seconds
+        content |= {"seconds": self.seconds, "origin": self.origin}
         if self.run is not None:
             content["run"] = self.run.state()
         self.place.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +216,7 @@ class Track:
             "val": round(snnprune.evaluate(network, bout.val).accuracy, 5),
             "test": round(snnprune.evaluate(network, bout.test).accuracy, 5),
             "dense_test": round(bout.accuracy, 5),
+            **bout.origin,
         }  # fmt: skip
         found["macs"] = round(count_macs(network, bout.example) / count_macs(bout.dense, bout.example), 5)
         found["params"] = round(count_params(network) / count_params(bout.dense), 5)

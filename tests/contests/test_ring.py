@@ -202,14 +202,58 @@ def test_the_test_data_are_looked_at_once(ring, tmp_path, monkeypatch):
     for row in made:
         book.add(row | {"trainer": None})
     options = SimpleNamespace(task="mlp", untuned=False, length=0)
-    asked = {"book": book, "bouts": {}, "options": options, "method": "L2", "share": 0.1, "seed": 0}
+    bouts = {0: SimpleNamespace(origin={})}
+    asked = {"book": book, "bouts": bouts, "options": options, "method": "L2", "share": 0.1, "seed": 0}
     known = next(row for row in made if (row["method"], row["seed"]) == ("L2", 0))
     assert main.measure(**asked, knobs=known["knobs"], kind="final")["test"] == known["test"]
     other = {**known["knobs"], "lr": 0.77}
     with pytest.raises(SystemExit, match="a second look would choose by them"):
         main.measure(**asked, knobs=other, kind="final")
     monkeypatch.setattr(main, "run", lambda *_args, **_options: {"val": 0.9})
-    asked["bouts"] = {0: None}
     assert main.measure(**asked, knobs=other, kind="tune")["val"] == 0.9
     with pytest.raises(ValueError, match=r"L2 has two rows of seed 0 in mlp, params = 0.1"):
         ring.table.corners([*made, known | {"knobs": other}])
+
+
+def test_rows_of_other_data_or_another_dense_network_are_refused(ring, bout, tmp_path, monkeypatch):
+    """Not taken for rows of these, and not put beside them in a table."""
+    spec = importlib.util.spec_from_file_location("ring_main", ROOT / "benchmarks" / "ring" / "__main__.py")
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    made = []
+    monkeypatch.setattr(main, "run", lambda *_args, **_options: made.append(1) or {"dense_test": 0.1, "test": 0.1})
+    options = SimpleNamespace(task="mlp", untuned=False, length=0)
+    book = ring.book.Book(tmp_path / "mlp.json", {"date": "2026-01-01"})
+    asked = {"book": book, "options": options, "method": "L2", "share": 0.1, "seed": 0, "kind": "final"}
+    asked["knobs"] = ring.methods.first_knobs(ring.tasks.TASKS["mlp"], "L2")
+
+    def measured(one):
+        monkeypatch.setattr(main, "prepare", lambda *_: one)
+        return main.measure(bouts={}, **asked)
+
+    assert measured(bout).keys() >= {"data", "dense"}
+    assert measured(bout)["test"] == 0.1
+    assert len(made) == 1, "on file"
+    shuffled = copy.copy(bout)
+    shuffled.__dict__.pop("origin", None)
+    shuffled.test = [(x.flip(3), y) for x, y in bout.test]
+    other = copy.copy(bout)
+    other.__dict__.pop("origin", None)
+    other.dense = copy.deepcopy(bout.dense)
+    with torch.no_grad():
+        other.dense[0].weight[0, 0, 0, 0] += 0.1
+    for one, what in ((shuffled, "data"), (other, "dense")):
+        with pytest.raises(SystemExit, match=f"their {what} differ"):
+            measured(one)
+    del other.__dict__["origin"]
+    before = [row | {"dense_test": 0.3} for row in rows(ring)]
+    with pytest.raises(SystemExit, match=r"30\.00% there and 10\.00% here"):
+        bout.check(before)
+    bout.check([row | {"dense_test": 0.1005} for row in rows(ring)])
+    spoilt = rows(ring)
+    spoilt[3] |= {"dense_test": 0.93}
+    with pytest.raises(ValueError, match=r"seed 0 in mlp.*different data or dense networks"):
+        ring.table.corners(spoilt)
+    spoilt = [row | {"data": "ab" if at else "cd"} for at, row in enumerate(rows(ring))]
+    with pytest.raises(ValueError, match="different data or dense networks"):
+        ring.table.corners(spoilt)

@@ -19,6 +19,7 @@ import snnprune
 from contests.conftest import rows, stop_at
 from snnprune.learner import TaskLoss, recover
 from snnprune.learner.recovering import RecoverStage
+from snnprune.metrics import count_macs
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_untuned_rows_are_distilled_and_stand_for_themselves(ring, tmp_path, mon
         return {"test": 0.5, "dense_test": 0.9, "val": float(best), "in_budget": True, "macs": 0.5, "seconds": 1.0}
 
     monkeypatch.setattr(main, "run", run)
-    monkeypatch.setattr(main, "prepare", lambda *_: None)
+    monkeypatch.setattr(main, "prepare", lambda *_: SimpleNamespace(check=lambda _rows: None, origin={}))
     methods = "switcher", "L2", "LAMP"
     command = ["ring", "resnet20-pixels", "--target", "0.5", "--seeds", "1", "--method", *methods]
     command += ["--results", str(tmp_path)]
@@ -216,13 +217,8 @@ def test_a_step_of_many_at_once_is_that_of_the_recovery(ring, images):
 def test_all_at_once_goes_on_where_it_stopped(ring, images, tmp_path):
     results = tmp_path / "gpu.json"
     command = ["--tiny", "--images", str(images), "--results", str(results), "--seeds", "1", "--target", "0.6"]
-    command += [
-        "--method",
-        "norm, our threshold",
-        "L2",
-        "group norm, sparse, many steps",
-        "growing regularisation",
-    ]
+    ours = ["switcher", "norm, our threshold"]
+    command += ["--method", *ours, "L2", "group norm, sparse, many steps", "growing regularisation"]
     clock, began = ring.gpu.time, time.monotonic()
     ticks = iter(range(10**6))
     with pytest.MonkeyPatch.context() as patch:  # a second at every look at the clock
@@ -231,15 +227,57 @@ def test_all_at_once_goes_on_where_it_stopped(ring, images, tmp_path):
         ring.gpu.main([*command, "--minutes", "0.2"])
     assert ring.gpu.time is clock
     first = json.loads(results.read_text()) if results.exists() else []
-    assert len(first) < 4
+    assert len(first) < 5
     assert list((tmp_path / "gpu-state").iterdir())
     ring.gpu.main(command)
     found = json.loads(results.read_text())
     assert found[: len(first)] == first
-    assert sorted(row["method"] for row in found) == sorted(command[-4:])
+    assert sorted(row["method"] for row in found) == sorted(command[-5:])
     for row in found:
         assert sum(steps for _, _, steps in row["stages"]) == 16
         assert 0.5 < row["macs"] <= 0.6, row
     assert not list((tmp_path / "gpu-state").iterdir())
     ring.gpu.main(command)
     assert json.loads(results.read_text()) == found
+    results.unlink()  # rows are made anew, but not from what lies there of other steps
+    ring.gpu.main([*command, "--minutes", "0"])
+    assert not (tmp_path / "gpu-state").exists() or not list((tmp_path / "gpu-state").iterdir())
+
+
+def test_what_is_not_done_is_of_the_same_data_steps_and_options(ring, images, tmp_path):
+    labels = torch.arange(10).repeat_interleave(60)
+    loaders = ring.dense.loaders(images, ring.dense.split(labels, 80, 40), batch_size=16, seed=3)
+    torch.manual_seed(0)
+    dense, task = ring.gpu.CifarResNet(1).eval(), ring.tasks.TASKS["resnet56"]
+
+    def track(network, total, share):
+        bout = ring.tasks.Bout(task, 0, network, *loaders, next(iter(loaders[1]))[0][:2], 0.1)
+        return ring.tracks.Track("switcher", bout, None, share, total, tmp_path / "state.pt")
+
+    track(dense, 16, 0.5).save()
+    assert track(dense, 16, 0.5).at == 0
+    for other in ((dense, 32, 0.5), (dense, 16, 0.4), (ring.gpu.CifarResNet(1).eval(), 16, 0.5)):
+        with pytest.raises(SystemExit, match=r"state\.pt is of other data, steps or options"):
+            track(*other)
+
+
+def test_our_search_on_a_gpu_looks_at_the_neurons_as_the_products_does(ring, images, monkeypatch):
+    labels = torch.arange(10).repeat_interleave(60)
+    loaders = ring.dense.loaders(images, ring.dense.split(labels, 80, 40), batch_size=16, seed=3)
+    torch.manual_seed(0)
+    dense, task = ring.gpu.CifarResNet(1).eval(), ring.tasks.TASKS["resnet56"]
+    bout = ring.tasks.Bout(task, 0, dense, *loaders, next(iter(loaders[1]))[0][:2], 0.1)
+    assert ring.tracks.plan_of("switcher", 13280)[0] == ("search", 0.0, 104)
+    seen, original = [], ring.tracks.Job._look
+
+    def look(job):
+        seen.append(job.steps)
+        return original(job)
+
+    monkeypatch.setattr(ring.tracks.Job, "_look", look)
+    before = copy.deepcopy(dense.state_dict())
+    small = ring.tracks.searched(bout, "switcher", 0.6, 10)
+    assert [(one.probe, one.search, one.recover) for one in seen] == [(4, 6, 0)]
+    example = loaders[1].images[:1].float()
+    assert 0.5 < count_macs(small, example) / count_macs(dense, example) <= 0.6
+    assert all(value.equal(before[name]) for name, value in dense.state_dict().items())
