@@ -1,9 +1,9 @@
 """The order in which neurons go, computed on the device of their scores by a few operations for all groups.
 
 Every neuron gets a **level**: 0 when it stays whatever happens, else the place of its block's best neuron among
-all scores, so that "level below a number" says who stays. Levels can be asked for in several **rows** at once:
-then the first is the order of the threshold, in which equal scores have equal levels; in the others every neuron
-has a place of its own (as in one row alone), blocks may be smaller, and some groups may be left out.
+all scores, of equal ones that of the first, so that "level below a number" says who stays. Levels can be asked for
+in several **rows** at once: the first is the order of the threshold; in the others blocks may be smaller, and some
+groups may be left out.
 """
 
 from __future__ import annotations
@@ -191,8 +191,6 @@ class Ranking:
             ascending, by = torch.sort(self._pool.scores(ascending[rank]), stable=True)
             rank = torch.scatter(self._places, 0, by, self._places)
         levels = rank[self._start]
-        if len(levels) > 1:
-            levels = torch.cat([torch.searchsorted(ascending, ascending)[levels[:1]], levels[1:]])
         if optional is not None:
             levels = levels * optional[element[self._start[0]]]
         if self._pool is not None:

@@ -120,15 +120,17 @@ def _macs(dense: nn.Module, compact: nn.Module, example: Inputs, priced: MacCoun
     total = float(left.total)
     for name, before in whole.layers.items():
         if name in left.layers and not layers.is_customized(dense.get_submodule(name)):
-            places = before / _weights(dense, name)  # a place costs as many as there are weights
+            places = before / _weights(dense, name)  # a place or time step costs as many as there are weights
             total += places * _weights(compact, name) - left.layers[name]
     return float(whole.total), total
 
 
 def _weights(model: nn.Module, layer: str) -> int:
-    weight = model.get_submodule(layer).weight
-    assert isinstance(weight, Tensor)
-    return weight.numel()
+    module = model.get_submodule(layer)
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor):
+        return weight.numel()
+    return sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)  # of a recurrent layer several
 
 
 def _absent(model: nn.Module, sparse: Sequence[str]) -> int:

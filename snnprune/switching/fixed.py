@@ -21,7 +21,8 @@ class FixedScorer(ValueScorer):
     """Gives every neuron the value 1, and the threshold the order of a criterion's scores.
 
     A budget looks at the order alone. So the scores are kept as ranks, which float32 tells apart also where they
-    span many orders of magnitude; equal scores have equal ranks.
+    span many orders of magnitude. Of equal scores those at the beginning of their groups are the higher: where a
+    criterion says the same of half of the model, all groups are to lose alike, not the last ones everything.
 
     Args:
         model: the network.
@@ -44,7 +45,12 @@ class FixedScorer(ValueScorer):
         )
         self.stacks = Stacks(model, gated_weights(model, column_maps(model, groups)).values())
         flat = segments.join({name: scores[name].double().cpu() for name in segments.names})
-        ranks = torch.unique(flat, return_inverse=True)[1].float().to(device)
+        ahead = segments.join(
+            {name: torch.arange(len(scores[name])) / len(scores[name]) for name in segments.names}
+        )
+        order = torch.argsort(ahead, descending=True, stable=True)
+        order = order[torch.argsort(flat[order], stable=True)]
+        ranks = torch.empty(len(flat)).scatter_(0, order, torch.arange(float(len(flat)))).to(device)
         current().same_([ranks])  # last bits differ between GPUs
         self.register_buffer("order", ranks)
 

@@ -260,6 +260,23 @@ def test_equal_scores_meet_the_target_all_the_same():
         assert 0.5 - SLACK <= chosen.cost <= 0.5
 
 
+@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize("kind", ["masks", "one alone", "all alike"])
+@pytest.mark.parametrize("name", ["resnet56", "mobilenet_v1_025", "vgg_cov2"])
+def test_nor_do_runs_of_equal_scores_end_far_below_where_blocks_are_to_fill(name, kind, round_to):
+    """A threshold that keeps all of a run or nothing would stop before it; what fills does not reach over it."""
+    cost = network(name)
+    first = next(iter(cost.groups))
+    scores = {
+        n: np.arange(g.size) % 4 > 0 if kind == "masks" else np.zeros(g.size) for n, g in cost.groups.items()
+    }
+    if kind == "one alone":
+        scores[first] = np.arange(cost.groups[first].size) + 1.0
+    for share in (0.75, 0.5, 0.3):
+        chosen = cost.select("macs", share, {n: s.astype(float) for n, s in scores.items()}, round_to=round_to)
+        assert share - SLACK <= chosen.cost <= share + 1e-12, (share, chosen.cost)
+
+
 def test_a_model_without_groups_costs_what_it_costs():
     cost = CostModel(nn.Linear(3, 4), [], torch.randn(2, 3))
     assert cost.select("params", 1.0, {}).kept == {}
