@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from .files import check_name, json_of, write_atomically
 from .inputs import Inputs, batch_size, call, in_float32, map_tensors, rows, tensors_in, to_dtype, unwrap
 from .options import Count, checked, path_of
 from .parity import ExportCheck, check_onnx, sizes_taken
-from .plain import plain
+from .plain import copied, plain
 from .protos import finish, renamed, to_half
 from .shown import brief_repr
 
@@ -81,7 +80,7 @@ def export_onnx(
         raise ExportError("export needs example inputs with a batch of at least 2.")
     with plainly():
         # The reference lives on the CPU: a GPU's reduced precision must not decide about the file.
-        clone = copy.deepcopy(model).eval().cpu().float().requires_grad_(False)
+        clone = copied(model).eval().cpu().float().requires_grad_(False)
         inputs = to_dtype(map_tensors(lambda x: x.detach().cpu().clone(), example_inputs), torch.float32)
         _refuse_what_cannot_be_compared(clone, rows(inputs, batch or 2))
         sizes = sizes_taken(clone, rows(inputs, batch or 2)) if dynamic_size else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .errors import AttachError, ConfigError
+from .errors import AttachError, ConfigError, UnsupportedModelError, first_line
 
 
 class Mark:
@@ -91,3 +92,21 @@ def _what(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}. Make an instance of it: {value.__name__}(...)"
     return type(value).__name__
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a user's model, or of a part of one.
+
+    Args:
+        model: stays as it is.
+
+    Raises:
+        UnsupportedModelError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"the model cannot be copied ({first_line(error)}). Old-style weight norm, spectral norm and pruning "
+            "masks are the usual cause: remove them, or use torch.nn.utils.parametrizations."
+        ) from error

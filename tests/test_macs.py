@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import DeformConv2d
@@ -270,3 +271,24 @@ def test_layers_within_a_layer_of_the_users_own_are_counted_once():
 def test_formulas_name_operations_of_this_version():
     wanted = {torch.ops.aten._cudnn_rnn, torch.ops.aten.mkldnn_rnn_layer, torch.ops.torchvision.deform_conv2d}
     assert wanted <= set(formulas())
+
+
+@pytest.mark.parametrize("make", [parametrizations.spectral_norm, parametrizations.weight_norm, None])
+def test_what_makes_a_weight_is_no_work_of_the_layer(make):
+    """Spectral norm multiplies matrices; it was said of the layer, whose sizes say something else."""
+    layer = nn.Conv2d(3, 8, 3, padding=1)
+    model = nn.Sequential(
+        layer if make is None else make(layer),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 5),
+    ).eval()
+    x = torch.randn(2, 3, 4, 4)
+    counted = price(model, x)
+    assert [counted.layers[name] for name in ("0", "2", "5")] == [16 * 8 * 27, 16 * 48, 480]
+    with snnprune.attach(model, x, round_to=1) as gated:
+        gated.set_budget({"macs": 0.9})
+        small = gated.compact()
+    assert count_macs(small, x) <= 0.9 * count_macs(model, x)

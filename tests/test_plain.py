@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 import snnprune
-from snnprune.errors import AttachError, ConfigError, StructureError
+from snnprune.errors import AttachError, ConfigError, StructureError, UnsupportedModelError
 from snnprune.plain import is_gated
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
@@ -265,3 +266,21 @@ def test_the_default_dtype_of_the_program_changes_nothing(dtype, granularity):
         torch.set_default_dtype(torch.float32)
     assert same_state(found.model, wanted.model)
     assert all(torch.equal(found.scales[n], s) for n, s in wanted.scales.items())
+
+
+def test_a_model_that_cannot_be_copied_is_refused_by_all():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        old = torch.nn.utils.weight_norm(nn.Linear(4, 8))
+    model, x = nn.Sequential(old, nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 4)
+    batches, config = [(x, torch.arange(4) % 3)] * 2, snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
+    for use in (
+        lambda: snnprune.trace(model, x),
+        lambda: snnprune.optimize(model, batches, batches, config),
+        lambda: snnprune.contest(model, batches, batches, config, methods=["l2"], seeds=1),
+        lambda: snnprune.sensitivity(model, batches),
+        lambda: snnprune.bench({"it": model}, example_inputs=x),
+        lambda: snnprune.profile(model, x),
+    ):
+        with pytest.raises(UnsupportedModelError, match="Old-style weight norm"):
+            use()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..files import write_json
 from ..graph import NeuronGroup
 from ..inputs import Inputs, unwrap
 from ..options import Names, Part, Paths, Place, checked, each
-from ..plain import plain
+from ..plain import copied, plain
 from ..proof.tracing import trace
 from ..shown import brief_repr
 from ..switching import first_scores
@@ -101,7 +100,7 @@ class Layers:
             ConfigError: an option makes no sense.
             UnsupportedModelError: nothing can be pruned exactly.
         """
-        network = copy.deepcopy(unwrap(plain(model, "profile()"))).eval()
+        network = copied(unwrap(plain(model, "profile()"))).eval()
         keep, outputs = checked("keep", keep, Names), checked("outputs", outputs, Paths)
         groups = trace(network, example_inputs, keep=keep, outputs=outputs)
         asked = {"width": read_widths(width), "uniform": checked("uniform", uniform, Names)}

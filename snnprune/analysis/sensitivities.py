@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from ..macs import price
 from ..measures import ACCURACY, Accuracy, Evaluation, MetricInfo, measure_of
 from ..metrics import evaluate
 from ..options import Count, Names, Part, Paths, Share, checked, each
-from ..plain import plain
+from ..plain import copied, plain
 from ..proof.tracing import trace
 from ..runs.timer import Timer
 from ..runs.times import conditions_of, trial_times
@@ -153,7 +152,7 @@ def sensitivity(
     check_loss(loss_fn)
     measure = measure_of(metric, loss_fn) or Accuracy()
     where = device_of(model)
-    network = copy.deepcopy(unwrap(model)).eval()
+    network = copied(unwrap(model)).eval()
     example = map_tensors(
         lambda x: x.to(where), first_images(data, 2) if example_inputs is None else example_inputs
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def judge(
                 "search.probe be at least 1, and give at least 4 training steps."
             )
         put_gradients_(twin, look, loss, squares=asked == "squares")
-    with streams.kept():
+    with streams.kept(), _modes_kept():
         streams.seed_all(streams.seed_of(seed, "criterion"))
         if isinstance(scores, str) or is_theirs(scores):
             found = _theirs(scores, twin, chosen)
@@ -71,6 +72,21 @@ def judge(
             "that this criterion looks at. Take another one, such as l2."
         )
     return {group.id: found.get(group.id, torch.full((group.size,), torch.inf).double()) for group in chosen}
+
+
+@contextlib.contextmanager
+def _modes_kept() -> Iterator[None]:
+    """What code of others may switch for the whole program is switched back: gradients, and the default type."""
+    gradients, inference, dtype = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+    )
+    try:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def _own(function: Any, model: nn.Module, groups: Sequence[NeuronGroup]) -> dict[str, Tensor]:
@@ -127,6 +143,11 @@ def _theirs(scores: Any, model: nn.Module, groups: Sequence[NeuronGroup]) -> dic
             ) from error
         if value is not None:
             found[group.id] = _checked(label_of(scores), group.id, _by_neuron(value, made, group.size), group.size)
+    if found and all(bool(values.isnan().all()) for values in found.values()):
+        raise CriterionError(
+            f"scores={label_of(scores)} gives no group of this model a number: all its scores are NaN. Take "
+            "another criterion."
+        )
     return {name: _settled(values) for name, values in found.items()}
 
 

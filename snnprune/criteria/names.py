@@ -121,14 +121,14 @@ def is_criterion(scores: object) -> bool:
 def needs(scores: object) -> Needs:
     """What it looks at: `weights` alone, or also `gradients` of the loss, or `squares` of those of inputs.
 
-    A function of one's own says so by an attribute `needs`.
+    A function of one's own, or an importance derived from torch-pruning's, says so by an attribute `needs`.
 
     Raises:
         ConfigError: a function says something else.
     """
     if isinstance(scores, str):
         return ALONE.get(scores, "weights")
-    if is_theirs(scores):
+    if is_theirs(scores) and not hasattr(scores, "needs"):
         named = [cls.__name__.lower() for cls in type(scores).__mro__]
         asked: list[Needs] = [kind for end, kind in _OF_THEIRS.items() if any(n.endswith(end) for n in named)]
         return asked[0] if asked else "weights"

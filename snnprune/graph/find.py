@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,8 +9,9 @@ import torch
 from torch import nn
 
 from .. import layers
-from ..errors import ConfigError, UnsupportedModelError, first_line
+from ..errors import ConfigError, UnsupportedModelError
 from ..inputs import Inputs
+from ..plain import copied
 from .discover import channel_groups
 from .keep import named_by, names_of
 from .records import Member, NeuronGroup
@@ -46,7 +46,7 @@ def find_groups(
     """
     _refuse_scripted(model)
     layers.check_rules(model)
-    model = _copy(model)  # passes may change buffers
+    model = copied(model)  # passes may change buffers
     shapes = layer_shapes(model, example_inputs)
     groups, rank = channel_groups(model, example_inputs, outputs)
     groups = [_protect(group, keep) for group in groups]
@@ -55,16 +55,6 @@ def find_groups(
     if groups:
         _check_patterns(groups, keep)
     return sorted(groups, key=lambda g: (rank.get(g.id.removesuffix(":in"), len(rank)), g.kind == "channel"))
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise UnsupportedModelError(
-            f"the model cannot be copied ({first_line(error)}). Old-style weight norm, spectral norm and pruning "
-            "masks are the usual cause: remove them, or use torch.nn.utils.parametrizations."
-        ) from error
 
 
 def _refuse_scripted(model: nn.Module) -> None:

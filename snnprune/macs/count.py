@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -182,9 +183,12 @@ class _Watch(TorchDispatchMode):
         handles = []
         for name, module in self.model.named_modules():
             layer = is_weighted(module) or is_reading(module) or is_own(module)
+            apart = isinstance(module, ParametrizationList)  # makes a weight, which is no work of the layer
             handles.append(module.register_forward_pre_hook(_Enter(self, name)))
             handles.append(
-                module.register_forward_hook(_Leave(self, name if layer else None), prepend=True, always_call=True)
+                module.register_forward_hook(
+                    _Leave(self, name if layer else None, apart), prepend=True, always_call=True
+                )
             )
         try:
             yield
@@ -258,14 +262,15 @@ class _Enter:
 
 
 class _Leave:
-    def __init__(self, watch: _Watch, layer: str | None) -> None:
-        self.watch, self.layer = watch, layer
+    def __init__(self, watch: _Watch, layer: str | None, apart: bool) -> None:
+        self.watch, self.layer, self.apart = watch, layer, apart
 
     def __call__(self, _module: nn.Module, _args: Any, _output: Any) -> None:
         call = self.watch._stack.pop()
         done, inner = self.watch.counter.get_total_flops() - call.before, call.inner
         if self.layer is not None:
             self.watch.layers[self.layer] = self.watch.layers.get(self.layer, 0.0) + done - inner
+        if self.layer is not None or self.apart:
             inner = done
         if self.watch._stack:
             self.watch._stack[-1].inner += inner

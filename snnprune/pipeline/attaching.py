@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,12 +12,13 @@ from ..graph import NeuronGroup
 from ..inputs import unwrap
 from ..learner import PruneConfig, TaskLoss, speed_of
 from ..learner.speed import channels_last_
+from ..plain import copied
 from ..switching import Look, Options, Switched, switch_connections, switch_neurons
 
 
 def working_copy(model: nn.Module, where: torch.device, config: PruneConfig) -> nn.Module:
     """What a run starts from: a copy of the caller's model in eval mode, on the run's device and in its format."""
-    dense = copy.deepcopy(unwrap(model)).to(where).eval()
+    dense = copied(unwrap(model)).to(where).eval()
     return channels_last_(dense) if speed_of(config).channels_last else dense
 
 

@@ -28,6 +28,9 @@ RULES = (
 )
 
 
+_DRAWN = 1e30  # the largest value that an axis is made for
+
+
 def write_page(found: Contest, path: Path) -> Path:
     """Write the page; it needs nothing but itself.
 
@@ -46,7 +49,10 @@ def write_page(found: Contest, path: Path) -> Path:
     known = "" if dense is None else html.note(f"The dense model has {metric.text(dense)}.")
     parts.append(html.section("Methods", html.table(found.heads, found.table()), known, *notes))
     with_values = [one for one in all_of if one.values]
-    if with_values:
+    largest = max((abs(value) for one in with_values for value in one.values.values()), default=0.0)
+    if largest > _DRAWN:
+        parts.append(html.section("Runs", html.note(f"Values as large as {largest:.1e} are not drawn.")))
+    elif with_values:
         with style():
             drawn = svg(figure.runs(with_values, metric, dense), "contest")
         caption = (

@@ -122,6 +122,7 @@ def contest(
         raise ConfigError("a contest runs in one process; start it without torchrun.")
     if val is None and test is None:
         raise ConfigError("a contest compares values on test or validation data: give `test`, or `val`.")
+    configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + count)]
     place = None if folder is None else path_of("folder", folder)
     dense = working_copy(model, where, config)
     loaders = [loader for loader in (train, val, test) if loader is not None]
@@ -142,14 +143,15 @@ def contest(
         setting.speed = found.speed = _speed(found, setting)
         if place is not None and found.speed is not None:  # for who goes on after a stop in the first run
             found.write(place, identity)
-        runs = [(entrant, seed) for seed in range(config.seed, config.seed + count) for entrant in chosen]
+        runs = [(entrant, own) for own in configs for entrant in chosen]
         here: Setting | None = None
         timer = setting.timer if time else None
-        for at, (entrant, seed) in enumerate(runs):
+        for at, (entrant, own) in enumerate(runs):
+            seed = own.seed
             if found.find(entrant.name, entrant.words, seed) is not None:
                 continue
             if here is None or here.config.seed != seed:
-                here = setting.sibling(replace(config, seed=seed), _ordered(train, seed - config.seed))
+                here = setting.sibling(own, _ordered(train, seed - config.seed))
             found.put(run_of(here, entrant, place, at + 1, len(runs), timer, resume=resume))
             if place is not None:
                 found.write(place, identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..criteria import Loss
@@ -67,8 +68,13 @@ def learn_sparsely_(
         value = loss(model, moved(batch, device))
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        frozen = [p for p in model.parameters() if p.grad is None and p.is_floating_point()]
+        for parameter in frozen:  # its regularisers add to the gradient of every layer
+            parameter.grad = torch.zeros_like(parameter)
         with failing("fails on this network"):
             pruner.regularize(model)
+        for parameter in frozen:
+            parameter.grad = parameter.grad if parameter.requires_grad else None
         clip_gradients(learning, recovery.clip)
         optimizer.step()
         if way.sparse == "growing":

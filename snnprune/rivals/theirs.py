@@ -77,7 +77,7 @@ class Way:
         own: dict[str, float] = {} if self.sparse is None else {"reg": self.reg}
         if self.sparse == "growing":
             own["delta_reg"] = GROWTH
-        with warnings.catch_warnings(), failing("cannot build this network"):
+        with warnings.catch_warnings(), failing("cannot build this network"), _all_learning(model):
             warnings.simplefilter("ignore")
             return getattr(tp.pruner, kind)(
                 model,
@@ -94,6 +94,19 @@ class Way:
 
     def _stays(self, name: str) -> bool:
         return name in self.ignored
+
+
+@contextlib.contextmanager
+def _all_learning(model: nn.Module) -> Iterator[None]:
+    """Everything has a gradient meanwhile: its graph is made of them, and would pass frozen layers over."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def fit(
@@ -225,7 +238,8 @@ def _out_of_reach(least: float, limit: float, whole: float) -> CriterionError:
     if least >= whole:
         return CriterionError(
             "torch-pruning's pruner removes nothing of this network: its criterion judges none of the layers that "
-            "may go (as bn-scale without batch norm), or all have to stay. Its order under our surgery may."
+            "may go (as bn-scale without batch norm), or all of them alike, or all have to stay. Its order under "
+            "our surgery may."
         )
     return CriterionError(
         f"torch-pruning's pruner leaves {least:.0f} or more, at every ratio up to {DEEPEST}, and {limit:.0f} "

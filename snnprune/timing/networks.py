@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 
 from ..errors import CompilerError, ConfigError, UnsupportedModelError, first_line
 from ..inputs import Inputs, map_tensors, rows, to_dtype, unwrap
-from ..plain import plain
+from ..plain import copied, plain
 from .serving import Serving
 from .sessions import Served
 
@@ -43,7 +42,7 @@ def serve_network(model: nn.Module, example_inputs: Inputs, serving: Serving, na
             "engine='torch-graphs' needs a GPU, and PyTorch sees none; take torch or torch-compiled."
         )
     dtype = torch.float16 if serving.precision == "fp16" else torch.float32
-    clone = copy.deepcopy(unwrap(plain(model, "bench()"))).eval().requires_grad_(False).to(device, dtype)
+    clone = copied(unwrap(plain(model, "bench()"))).eval().requires_grad_(False).to(device, dtype)
     inputs = to_dtype(map_tensors(lambda x: x.detach().to(device), rows(example_inputs, serving.batch)), dtype)
     run: Callable[..., Any] = clone
     if serving.engine == "torch-compiled":

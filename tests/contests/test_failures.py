@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
-from contests.conftest import CONFIG
+from contests.conftest import CONFIG, SHORT, hold
 from snnprune.errors import ConfigError, RunError, TargetError
 
 
@@ -180,3 +180,36 @@ def test_a_contest_goes_on_with_the_same_loss_alone(data, tmp_path):
         snnprune.contest(model, train, val, CONFIG, loss_fn=loss(100), resume=True, **options)
     found = snnprune.contest(model, train, val, CONFIG, loss_fn=loss(1), resume=True, **options)
     assert len(found.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "method", ["l2:local", "lamp:global", "bn-sparse:local", "group-sparse:local", "growing:local"]
+)
+def test_what_is_frozen_is_cut_by_theirs_as_by_ours(model, data, method):
+    """Its graph is made of gradients' functions: frozen layers were passed over without a word."""
+    config = replace(SHORT, epochs=3, target={"macs": 0.4})
+    free = hold(model, data, [method], config).rows[0]
+    for module in (model.conv, model.norm, model.inner):
+        module.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    frozen = hold(model, data, [method], config).rows[0]
+    assert (free["failed"], frozen["failed"]) == (None, None)
+    assert frozen["macs"] == pytest.approx(free["macs"], abs=0.05)
+    assert frozen["exact"] < 1e-9
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_a_seed_beyond_the_last_is_refused_before_anything_is_done(model, data, tmp_path):
+    with pytest.raises(ConfigError, match="seed=18446744073709551616"):
+        hold(model, data, ["norm"], replace(SHORT, seed=2**64 - 1), seeds=2, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_that_no_axis_holds_are_not_drawn(model, data, tmp_path):
+    train, _, test = data
+    values = iter([1.0, *[1.5e308, 1.0] * 9])
+    found = snnprune.contest(
+        model, train, None, SHORT, methods=["l2", "norm"], seeds=1, test=test, folder=tmp_path,
+        metric=lambda _model, _data: next(values),
+    )  # fmt: skip
+    assert "Values as large as 1.5e+308 are not drawn" in found.page.read_text()

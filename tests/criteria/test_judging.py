@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch_pruning as tp
@@ -165,3 +167,58 @@ def test_transposed_convolutions_in_groups_are_judged(name):
     assert found["a"].shape == (2,)
     assert found["a"].isfinite().all()
     assert found["a"].gt(0).all()
+
+
+def test_a_criterion_that_gives_no_number_at_all_fails():
+    class Nothing(tp.importance.Importance):
+        def __call__(self, group):
+            return torch.full((len(group[0].idxs),), torch.nan)
+
+    net = network()
+    with pytest.raises(CriterionError, match="gives no group of this model a number"):
+        judge(Nothing(), net, snnprune.trace(net, X))
+
+
+def test_an_importance_of_ones_own_says_that_it_needs_gradients():
+    class Steep(tp.importance.Importance):
+        needs = "gradients"
+
+        def __call__(self, group):
+            return group[0].dep.target.module.weight.grad.abs().sum(1)
+
+    net = network()
+    groups = snnprune.trace(net, X, input_neurons=False)
+    found = judge(Steep(), net, groups, look=[{"x": X, "y": Y}], loss=loss)
+    loss(net, {"x": X, "y": Y}).backward()
+    torch.testing.assert_close(found["0"], net[0].weight.grad.abs().sum(1).double())
+
+
+def test_what_a_function_switches_for_the_whole_program_is_switched_back():
+    def rude(model, groups):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        return {group.id: torch.rand(group.size) for group in groups}
+
+    net = network()
+    judge(rude, net, snnprune.trace(net, X))
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_of_equal_scores_all_groups_lose_alike():
+    """A mask, or one number for half of the model, is no reason to empty the last groups."""
+    torch.manual_seed(0)
+    sizes = (6, 40, 20, 40)
+    hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    net = nn.Sequential(*hidden, nn.Linear(40, 3))
+
+    def mask(model, groups):
+        return {group.id: torch.arange(group.size) % 4 > 0 for group in groups}
+
+    batches = [(X, Y)] * 2
+    search = snnprune.SearchOptions(scores=mask)
+    config = snnprune.PruneConfig(target={"params": 0.4}, epochs=1, search=search, round_to=1, input_neurons=False)
+    result = snnprune.optimize(net, batches, batches, config)
+    kept = {group["id"]: group["kept"] / group["size"] for group in result.report.groups}
+    assert max(kept.values()) - min(kept.values()) < 0.06, kept
+    assert 0.38 < result.report.compact.params / result.report.dense.params <= 0.4

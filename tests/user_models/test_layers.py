@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
+from snnprune.metrics import count_macs
 from snnprune.proof import relative_difference
 from user_models.conftest import X, exact
 
@@ -51,6 +52,54 @@ class Recurrent(nn.Module):
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_heads_lose_inputs(kind):
     assert {"c", "d"} <= exact(Recurrent(kind), X)
+
+
+class Texts(nn.Module):
+    """A classifier of sequences; a cell is asked step by step."""
+
+    def __init__(self, kind, **options) -> None:
+        super().__init__()
+        self.words, self.into = nn.Embedding(20, 16), nn.Linear(16, 32)
+        self.layer = kind(32, 16, **options)
+        self.hidden, self.out = nn.Linear(16 * (1 + ("bidirectional" in options)), 24), nn.Linear(24, 3)
+
+    def forward(self, x):
+        x, state = F.relu(self.into(self.words(x))), None
+        if isinstance(self.layer, nn.RNNBase):
+            last = self.layer(x)[0][:, -1]
+        else:
+            for step in x.unbind(1):
+                state = self.layer(step, state)
+            last = state[0] if isinstance(state, tuple) else state
+        return self.out(F.relu(self.hidden(last)))
+
+
+@pytest.mark.parametrize("target", [{"macs": 0.9}, {"params": 0.85}])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (nn.LSTM, {"batch_first": True}),
+        (nn.GRU, {"batch_first": True, "bidirectional": True}),
+        (nn.RNN, {"batch_first": True, "num_layers": 2}),
+        (nn.LSTMCell, {}),
+    ],
+)
+def test_networks_with_recurrent_layers_are_pruned_to_a_target(kind, options, target, tmp_path):
+    torch.manual_seed(0)
+    model, x = Texts(kind, **options), torch.randint(0, 20, (8, 5))
+    batches = [(x, torch.arange(8) % 3)] * 4
+    config = snnprune.PruneConfig(target=target, epochs=1, round_to=1)
+    result = snnprune.optimize(model, batches, batches, config)
+    (metric, share) = next(iter(target.items()))
+    kept = getattr(result.report.compact, metric) / getattr(result.report.dense, metric)
+    assert share - 0.02 <= kept <= share
+    if metric == "macs":
+        assert count_macs(result.model, x) == result.report.compact.macs
+    assert result.report.exactness["remove"] <= 1e-9
+    result.save(tmp_path / "run", onnx=False)
+    again = snnprune.load(tmp_path / "run", model=Texts(kind, **options))
+    with torch.no_grad():
+        assert torch.equal(again(x), result.model(x))
 
 
 class Functional(nn.Module):
