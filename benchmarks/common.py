@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnprune
+from snnprune.files import write_atomically
 from snnprune.runs.report import device_name, versions
 
 HERE = Path(__file__).resolve().parent
@@ -87,7 +88,7 @@ def record(path: Path, benchmark: str, rows: Iterable[dict[str, Any]], args: arg
         },
     }
     known += [{**stamp, **row} for row in rows]
-    path.write_text(json.dumps(known, indent=1) + "\n")
+    write_atomically(path, lambda p: p.write_text(json.dumps(known, indent=1) + "\n"))
 
 
 def say(*parts: Any) -> None:

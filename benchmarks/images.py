@@ -40,6 +40,7 @@ from torchvision.transforms import v2
 
 import snnprune
 from snnprune.data import StreamLoader
+from snnprune.files import write_atomically
 from snnprune.memory import available_memory
 
 RESULTS, TABLE = HERE / "images.json", HERE / "images.md"
@@ -205,7 +206,7 @@ def table() -> str:
     for r in (r for r in rows if r["benchmark"] == "rate"):
         spread = f"{statistics.median(r['ratios']):.2f} ({min(r['ratios']):.2f} to {max(r['ratios']):.2f})"
         text += f"| {r['case']} | {r['workers']} | {r['ours']:.0f} | {r['torchvision']:.0f} | {spread} |\n"
-    TABLE.write_text(text)
+    write_atomically(TABLE, lambda p: p.write_text(text))
     return text
 
 

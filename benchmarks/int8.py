@@ -26,6 +26,7 @@ from torch import nn
 import snnprune
 from snnprune.analysis.evaluating import evaluator
 from snnprune.analysis.quantizing import _unaugmented
+from snnprune.files import write_atomically
 from snnprune.inputs import first_images
 
 RESULTS, TABLE = HERE / "int8.json", HERE / "int8.md"
@@ -166,7 +167,8 @@ def main() -> None:
     for name in args.networks:
         run(name, args)
     if args.table:
-        TABLE.write_text(table())
+        text = table()
+        write_atomically(TABLE, lambda p: p.write_text(text))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "fine-tuning; test accuracies, mean ± standard deviation over the runs. *baseline* is the network alone, "
         "trained equally long, with momentum. *removed* counts weights without biases and norms, of FC layers "
         "alone where the paper does and where connections are switched. *start at* is the mean of the scores "
-        "before the ReLU, where it is not the preset's. *published* is arXiv 2110.05954.",
+        "before the ReLU, where it is not the preset's (0.1). *kept* is of the first run. *published* is arXiv "
+        "2110.05954.",
         "",
         "| network, data | learned | runs, epochs | baseline % | ours % | removed % | kept | "
         "published: baseline %, switcher %, removed % | published: kept |",
@@ -70,8 +71,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *states(rows)]
     if rows:
-        last = max(rows, key=lambda r: r["date"])
-        lines += ["", f"Last row: {last['date']}, torch {last['versions']['torch']}, {last['device']}."]
+        made = sorted({(r["date"], r["versions"]["torch"], r["device"]) for r in rows})
+        lines += ["", f"Rows of {'; '.join(f'{date}, torch {torch}, {device}' for date, torch, device in made)}."]
     return "\n".join(lines) + "\n"
 
 

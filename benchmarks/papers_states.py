@@ -51,8 +51,10 @@ def state(row: Row, rows: list[dict[str, Any]]) -> str:
 
 
 def start_of(row: dict[str, Any]) -> str:
-    """How a run began where it was not as the preset does."""
+    """How a run began where it was not as the preset does; our own loop begins at 0 where nothing else is said."""
     mean, std = row.get("fresh_mean"), row.get("separate_std", STD)
+    if mean is None and row["mode"] == "together":
+        mean = 0.0
     words = "" if mean is None else f", start at {mean:g}"
     return words if std == STD else f"{words}, start spread by {std:g}"
 

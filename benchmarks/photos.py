@@ -20,6 +20,7 @@ import torchvision
 from common import HERE, parser, say
 
 import snnprune
+from snnprune.files import write_atomically
 from snnprune.measures import MetricInfo
 from snnprune.rivals import BOOK
 from snnprune.rivals.standing import heads, standings, table, verdict
@@ -71,7 +72,8 @@ def collect(args: Any) -> None:
     for book in sorted(args.cache.glob(f"*/{BOOK}")):
         content = json.loads(book.read_text())
         known[book.parent.name] = {key: content[key] for key in KEPT if key in content}
-    args.results.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    text = json.dumps(dict(sorted(known.items())), indent=1) + "\n"
+    write_atomically(args.results, lambda p: p.write_text(text))
 
 
 def write_table(args: Any) -> None:
@@ -94,7 +96,7 @@ def write_table(args: Any) -> None:
             + ".",
             "",
         ]
-    TABLE.write_text("\n".join(parts))
+    write_atomically(TABLE, lambda p: p.write_text("\n".join(parts)))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from common import kept, parser, record, say, train_dense
 from torch import nn
 
 import snnprune
+from snnprune.files import write_atomically
 from snnprune.learner import TaskLoss
 from snnprune.learner.optim import cosine
 from snnprune.metrics import count_macs, count_params
@@ -124,7 +125,8 @@ def main() -> None:
                 copy.deepcopy(pretrained), train, steps=args.adapt, lr=0.02, device=args.device, seed=seed
             )
             if cache:
-                torch.save(dense.state_dict(), cache)
+                state = dense.state_dict()
+                write_atomically(cache, lambda p, state=state: torch.save(state, p))
         base = snnprune.evaluate(dense, test)
         say("dense reference", base)
         example = next(iter(val))[0][:2].to(args.device)

@@ -131,7 +131,7 @@ def row_of(papers, network, mode):
         ([{"epochs": 25}], "cut short: 1 run of 25 epochs"),
         ([{"epochs": 25}] * 3, "run: 3 runs of 25 epochs"),
         ([{"epochs": 24}] * 3, "cut short: 3 runs of 24 epochs"),
-        ([{"epochs": 40, "mode": "together"}] * 3, "run: 3 runs of 40 epochs, learned at every step"),
+        ([{"epochs": 40, "mode": "together"}] * 3, "run: 3 runs of 40 epochs, learned at every step, start at 0"),
         ([{"epochs": 40, "fresh_mean": 0.1}, *[{"epochs": 40}] * 2], "cut short: 2 runs of 40 epochs"),
         ([{"epochs": 25, "fresh_mean": -0.1}], "cut short: 1 run of 25 epochs, start at -0.1"),
         ([{"epochs": 25, "mode": "separate"}] * 3, "not run"),

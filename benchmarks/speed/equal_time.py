@@ -38,7 +38,7 @@ from torch import nn
 
 import snnprune
 from snnprune.budget import CostModel
-from snnprune.files import write_json
+from snnprune.files import write_atomically, write_json
 from snnprune.inputs import first_images
 from snnprune.learner import TaskLoss, recover
 from snnprune.metrics import count_macs, count_params
@@ -73,7 +73,7 @@ def dense(name: str, splits: Any, args: Any) -> nn.Module:
         steps = round(args.dense_epochs * len(splits.train))
         recover(model, splits.train, TaskLoss(None, distill=0.0, temperature=1.0), config, total=steps)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), kept)
+        write_atomically(kept, lambda p: torch.save(model.state_dict(), p))
     model.load_state_dict(torch.load(kept, weights_only=True))
     return model.eval()
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snnprune.files import write_atomically
+
 HEAD = """# Speed
 
 Made by the commands in [../README.md](../README.md) from `results.json`, where date, device and versions of
@@ -16,8 +18,9 @@ OVERHEAD = """
 
 Ratios to the same network, batch and optimiser without a switcher, measured side by side. *together* is the
 default: switcher and network learn at every step. *hold 8*: the switcher at every eighth. *in turn*: one step of
-the switcher, one of the network with held scales. *teacher*: both sides also run the original model. By default
-the search is 5 % of a run's steps; the others cost what plain training with a teacher costs.
+the switcher, one of the network with held scales. *teacher*: both sides also run the original model. Where a ratio
+is below 1, other work has disturbed it. By default the search is 5 % of a run's steps; the others cost what plain
+training with a teacher costs.
 
 | network | batch | device | together: time, memory | together, teacher | hold 8 | in turn |
 |---|---|---|---|---|---|---|
@@ -70,7 +73,8 @@ parameter, as it does on a CPU by default (the search's own never does).
 ONNX = """
 ## Speed in ONNX Runtime against MACs
 
-One thread on a CPU. *latency*: cut to a share of the dense time.
+One thread on a CPU. *latency*: cut to a share of the dense time. *speed-up* is the ratio of the fastest tenth of
+the calls, which other work on the machine disturbs least; medians may tell another one.
 *yield* is speed-up over MACs reduction: 1 is ideal.
 
 | network, cut | batch | provider | kept: MACs | params | median ms | speed-up | yield |
@@ -125,7 +129,7 @@ def write_speed(results: Path) -> str:
             f"{r['median_ms']:.3g} | {r['speed_up']:.2f} | {r['yield']:.2f} |\n"
         )
     text += _missing(kinds["onnx"], "`--provider cuda --batch 32`", cuda="CUDAExecutionProvider")
-    (results.parent / "speed.md").write_text(text)
+    write_atomically(results.parent / "speed.md", lambda p: p.write_text(text))
     return text
 
 

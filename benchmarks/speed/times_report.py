@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from snnprune.files import write_atomically
+
 HEAD = """# Time
 
 Made by the commands in [../README.md](../README.md) from `targets.json`, `profiles.json` and `equal_time.json`,
@@ -49,7 +51,7 @@ def write_times(folder: Path) -> str:
     """Write times.md beside the results; returns its text."""
     text = HEAD + _targets(_rows(folder / "targets.json")) + _profiles(_rows(folder / "profiles.json"))
     text += _equal(_rows(folder / "equal_time.json"))
-    (folder / "times.md").write_text(text)
+    write_atomically(folder / "times.md", lambda p: p.write_text(text))
     return text
 
 
