@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from contests.conftest import hold, stop_at
+from contests.conftest import CONFIG, hold, stop_at
 from snnprune.errors import ExportError, RunError
 from snnprune.learner import Checkpoint, Speed, speed
 from snnprune.learner.recovering import RecoverStage
@@ -175,3 +175,11 @@ def test_a_damaged_book_is_refused_and_stays(model, data, tmp_path, spoil):
     path.write_text("{")
     with pytest.raises(RunError, match="Remove its folder to start anew"):
         hold(model, data, ["norm"], folder=tmp_path, resume=True)
+
+
+def test_of_several_cuts_the_worst_is_told(model, data, monkeypatch):
+    found = iter([1e-5, 0.5, 2e-6, 3e-7, 0.0])
+    monkeypatch.setattr(bout, "inexactness", lambda *_: next(found))
+    row = hold(model, data, ["l2-iterative:local"], CONFIG).rows[0]
+    assert row["exact"] == 0.5
+    assert "differ by up to 0.5 of" in row["note"]
