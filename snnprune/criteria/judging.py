@@ -67,9 +67,11 @@ def judge(
         else:
             found = _own(scores, twin, chosen)
     if not found:
+        mine = not (isinstance(scores, str) or is_theirs(scores))
         raise CriterionError(
-            f"scores={label_of(scores)} says nothing of any group of this model: it has no layers of the kind "
-            "that this criterion looks at. Take another one, such as l2."
+            f"scores={label_of(scores)} says nothing of any group of this model: "
+            + ("it returned no scores." if mine else "it has no layers of the kind that this criterion looks at.")
+            + " Take another one, such as l2."
         )
     return {group.id: found.get(group.id, torch.full((group.size,), torch.inf).double()) for group in chosen}
 

@@ -184,7 +184,11 @@ def test_a_run_of_three_steps_has_none_to_look_in(batches):
         (lambda model, groups: {"nowhere": torch.ones(2)}, ConfigError, "'nowhere', which is no"),
         (lambda model, groups: {groups[0].id: torch.ones(2)}, ConfigError, r"of shape \(2,\)"),
         (lambda model, groups: {}[3], CriterionError, "failed .KeyError"),
-        (lambda model, groups: {}, CriterionError, "says nothing of any group"),
+        (
+            lambda model, groups: {},
+            CriterionError,
+            "says nothing of any group of this model: it returned no scores",
+        ),
     ],
 )
 def test_functions_that_return_no_scores(batches, function, kind, message):
