@@ -14,7 +14,8 @@ so, or the one that comes closest; one with smaller blocks only where all others
 **Give back.** Where even that ends far below, what the threshold keeps is too much to leave room for one block
 more. So where single neurons are a large part of the model, the orders of whole blocks are also tried from
 thresholds that keep less, down to a quarter of the budget; of those that come nearer the one that gives back least
-is taken, and filled as far as it goes. Times are left out: the clock that looks at the result mends them.
+is taken, and filled as far as it goes, also in smaller blocks. Times are left out: the clock that looks at the
+result mends them.
 
 Groups of a set (see `uniform`) are one unit: they are left out together, and a block of each goes at once.
 
@@ -86,6 +87,8 @@ class Selector:
         self.neurons, self._lead, self._rounds = neurons, lead, plan.rounds
         elements, orders = self._ranking.elements, len(rows) + (len(plan.back) - 1) * plan.whole
         self._from_less = slice(1, 1 + plan.whole)
+        begins = [0] * len(rows) + [at for at in range(1, len(plan.back)) for _ in range(plan.whole)]
+        self._start_of = torch.tensor(begins, device=device)
         lookup = terms.lookup
         if lookup is not None:
             lookup = torch.from_numpy(lookup.maps).to(device), torch.from_numpy(lookup.amounts).to(device)
@@ -175,9 +178,13 @@ class Selector:
             late = torch.sub(levels[self._from_less], less[:, :, None], alpha=self._lead) | kept[:, None]
             beyond = torch.cat([beyond, late.flatten(0, 1)])
         beyond = beyond.clamp(-1, self._window)
-        stays = beyond[0]
+        stays, order = beyond[0], self._start_of[:1]
         for number, enough in enumerate(bounds[self._starts :].chunk(self._rounds)):
             if number:
+                if len(found) > 1:  # from the threshold of the order that was taken, in blocks of all sizes
+                    begin = found[self._start_of[order]]
+                    again = torch.sub(levels, begin, alpha=self._lead).clamp(-1, self._window)
+                    beyond = torch.cat([again, beyond[len(levels) :]])
                 beyond = beyond.masked_fill(stays, -1)
             costs = self._second.costs(self._numbers(beyond), self._weights)[:, :-1]
             worth = torch.minimum(costs, enough[:, None]).masked_fill(costs > bounds[0], -1)

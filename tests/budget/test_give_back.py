@@ -83,3 +83,29 @@ def test_selections_that_end_near_the_target_are_as_without(monkeypatch, metric,
             before = without(flat, share)[0]
             assert cost.share(metric, by_group(cost, before)) >= share - 0.01
             assert select(flat, share)[0].equal(before)
+
+
+@pytest.mark.parametrize("round_to", [1, 8, 16])
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.6, 0.7])
+def test_what_was_given_back_is_filled_in_smaller_blocks_too(share, round_to):
+    """Four groups that are dear, and 48 channels of which a block of 8 is too much to come near the target."""
+    parts = (
+        nn.Conv1d(3, 32, 5, padding=2),
+        nn.Conv1d(32, 32, 5, padding=2, groups=4),
+        nn.Conv1d(32, 48, 3, padding=1),
+    )
+    net, x = (
+        nn.Sequential(*parts, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(48, 4)).eval(),
+        torch.randn(2, 3, 20),
+    )
+    cost = CostModel(net, trace(net, x), x)
+    assert [group.size for group in cost.groups.values()] == [4, 48]
+    first, second = cost.groups
+    chosen = cost.select("macs", share, {first: np.arange(4.0), second: np.arange(48.0)}, round_to=round_to)
+    best = max(
+        found
+        for a in range(1, 5)
+        for b in range(5, 49)
+        if (found := cost.share("macs", {first: np.arange(4) < a, second: np.arange(48) < b})) <= share
+    )
+    assert best - 1.1 * module.SLACK <= chosen.cost <= share + 1e-12
