@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from contests.conftest import CONFIG, hold, stop_at
 from snnprune.errors import ExportError, RunError
@@ -183,3 +185,23 @@ def test_of_several_cuts_the_worst_is_told(model, data, monkeypatch):
     row = hold(model, data, ["l2-iterative:local"], CONFIG).rows[0]
     assert row["exact"] == 0.5
     assert "differ by up to 0.5 of" in row["note"]
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_sparse_learning_computes_as_the_recovery_does(model, data, monkeypatch, measured):
+    """In the precision that was asked for, or that was measured once for all."""
+    seen, original = [], bout.learn_sparsely_
+
+    def look(way, network, *args, steps):
+        handle = network.inner.register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
+        original(way, network, *args, steps=steps)
+        handle.remove()
+        assert seen.count(torch.bfloat16) == steps > 0
+
+    monkeypatch.setattr(bout, "learn_sparsely_", look)
+    if measured:
+        monkeypatch.setattr(speed, "_MEASURED", ("cpu",))
+        monkeypatch.setattr(RecoverStage, "_measure", lambda *_: Speed("bfloat16"))
+    config = CONFIG if measured else replace(CONFIG, precision="bfloat16")
+    assert hold(model, data, ["group-sparse:local"], config).rows[0]["failed"] is None
+    assert seen

@@ -85,15 +85,20 @@ def test_sparse_learning_is_of_the_recoverys_optimiser(model, kind):
     def pushed(network, batch):
         return 1e-3 * network.inner.weight.sum() + 0 * network(batch[0]).sum()
 
-    def moved(**options):
+    def moved(steps=1, **options):
         recovery = RecoveryOptions(**{"warmup": 0.0, "momentum": 0.0, **options})
         learned = copy.deepcopy(model)
         config = PruneConfig(lr=0.1, optimizer=kind, recovery=recovery, weight_decay=0.5)
-        learn_sparsely_(way("l2", sparse="group", reg=0.0), learned, X, batches, pushed, config, steps=1)
+        learn_sparsely_(
+            way("l2", sparse="group", reg=0.0), learned, X, batches * steps, pushed, config, steps=steps
+        )
         return learned.inner.weight.detach() - model.inner.weight.detach()
 
     each = -0.05 if kind == "adamw" else -0.05 * 1e-3  # half of the peak rate, and no weight decay
     torch.testing.assert_close(moved(), torch.full_like(model.inner.weight, each), rtol=1e-3, atol=1e-8)
+    torch.testing.assert_close(
+        moved(steps=4, warmup=1.0), 2.5 * moved(), rtol=1e-3, atol=1e-8
+    )  # 1, 2, 3, 4 quarters
     if kind == "sgd":  # Nesterov's first step is 1 + momentum long
         torch.testing.assert_close(moved(momentum=0.5), 1.5 * moved(), rtol=1e-3, atol=1e-8)
         norm = 1e-3 * model.inner.weight.numel() ** 0.5
