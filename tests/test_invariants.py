@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import NETWORKS, make_network, randomized, same_state
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import snnprune
 from snnprune.export import export_onnx
@@ -121,6 +122,42 @@ def test_activations_written_under_a_mask(seed, tmp_path):
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert all(g.prunable for g in trace(make(), x) if g.id in ("a", "b"))
     chain(make, make(), x, seed, tmp_path)
+
+
+class Sequence(nn.Module):
+    """A recurrent layer reads what comes out of a batch norm."""
+
+    def __init__(self, kind=nn.LSTM) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv1d(3, 16, 3), nn.BatchNorm1d(16), nn.Conv1d(16, 12, 1)
+        self.layer, self.hidden, self.out = kind(12, 8, batch_first=True), nn.Linear(8, 20), nn.Linear(20, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.norm(self.a(x)))))
+        return self.out(torch.relu(self.hidden(self.layer(x.transpose(1, 2))[0][:, -1])))
+
+
+class Normed(nn.Module):
+    """The weight of the first layer is made by a parametrization, which multiplies matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.first = parametrizations.spectral_norm(nn.Conv1d(3, 8, 3)), nn.BatchNorm1d(8)
+        self.b, self.second, self.c = nn.Conv1d(8, 24, 3), nn.BatchNorm1d(24), nn.Conv1d(24, 16, 3)
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.second(self.b(torch.relu(self.first(self.a(x)))))
+        return self.out(torch.relu(self.c(torch.relu(x))).mean(2))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "make", [Sequence, functools.partial(Sequence, nn.GRU), Normed], ids=["lstm", "gru", "normed"]
+)
+def test_recurrent_layers_and_weights_that_are_made(make, seed, tmp_path):
+    x = torch.randn(4, 3, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    chain(lambda: randomized(make, seed), randomized(make, seed), x, seed, tmp_path)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -27,9 +27,10 @@ from ..streams import seed_of
 from .ends import last_layers
 from .entrants import Entrant
 from .finish import finished, let_learn_, store_of
+from .inexact import inexactness
 from .rounds import in_rounds, lengths_of, shares_of
 from .sparse import SPARSE_SHARE, learn_sparsely_
-from .theirs import Way, fit, inexactness
+from .theirs import Way, fit
 
 _EXACT = 1e-6
 

@@ -148,7 +148,15 @@ def test_all_recover_in_what_was_measured_once(model, data, tmp_path, monkeypatc
     assert set(used) == {"bfloat16"}
     assert len(used) >= 4
     assert found.speed.precision == "bfloat16"
-    assert json.loads((tmp_path / "contest.json").read_text())["speed"]["precision"] == "bfloat16"
+    book = json.loads((tmp_path / "contest.json").read_text())
+    assert book["speed"]["precision"] == "bfloat16"
+    hold(model, data, [*methods, "l1"], folder=tmp_path, resume=True)
+    assert len(asked) == 1, "it stands in the book"
+    for row in book["rows"]:
+        row["device"] = "A card"
+    (tmp_path / "contest.json").write_text(json.dumps(book))
+    assert hold(model, data, [*methods, "l1"], folder=tmp_path, resume=True).speed.precision == "float32"
+    assert len(asked) == 2, "what one device is faster in says nothing of another"
 
 
 @pytest.mark.parametrize(

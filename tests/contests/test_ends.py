@@ -14,7 +14,7 @@ from contests.conftest import SHORT, arrays, hold
 from snnprune.errors import CriterionError
 from snnprune.rivals import bout
 from snnprune.rivals.ends import last_layers
-from snnprune.rivals.theirs import inexactness
+from snnprune.rivals.inexact import inexactness
 
 X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

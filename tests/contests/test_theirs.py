@@ -12,8 +12,9 @@ from snnprune.criteria.foreign import importance_of
 from snnprune.errors import CriterionError
 from snnprune.learner import PruneConfig, RecoveryOptions, TaskLoss
 from snnprune.metrics import count_params
+from snnprune.rivals.inexact import inexactness
 from snnprune.rivals.sparse import GROWTHS, learn_sparsely_
-from snnprune.rivals.theirs import DEEPEST, GROWTH, Way, _ratios, fit, inexactness
+from snnprune.rivals.theirs import DEEPEST, GROWTH, Way, _ratios, fit
 
 X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
