@@ -253,7 +253,31 @@ def _step(
         model: changed in place.
         left: by the names of layers which of their input channels are left; brought up to date.
         done: asked after every group.
+
+    Raises:
+        CriterionError: it fails, or its criterion gives no group a number; within one layer any order would do then.
     """
+    judge, numbers = pruner.estimate_importance, []
+
+    def judged(group: Any, *more: Any) -> Any:
+        value = judge(group, *more)
+        if value is not None:
+            numbers.append(not bool(value.isnan().all()))
+        return value
+
+    pruner.estimate_importance = judged
+    try:
+        _removed(pruner, model, left, done)
+    finally:
+        del pruner.estimate_importance
+    if numbers and not any(numbers) and not done():
+        raise CriterionError(
+            "torch-pruning's pruner has no order: its criterion gives no layer of this network a number, all its "
+            "scores are NaN. Take another criterion."
+        )
+
+
+def _removed(pruner: Any, model: nn.Module, left: dict[str, list[int]], done: Callable[[], bool]) -> None:
     names = {module: name for name, module in model.named_modules()}
     sides = [getattr(functions(), side) for side in _SIDES]
     with failing("fails on this network"):

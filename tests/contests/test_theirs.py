@@ -180,3 +180,23 @@ def test_small_squares_order_a_network_of_half_precision_too(model):
         return fit(way("hessian"), network, x, count_params, 0.5 * count_params(model), gradients)[1]
 
     assert found(copy.deepcopy(model).half(), X.half()) == found(model, X)
+
+
+@pytest.mark.parametrize("options", [{}, {"scope": "global"}, {"gradual": True}])
+def test_what_is_nowhere_a_number_is_no_order(model, options):
+    """But one layer without an order, as of zeros over their mean, does not spoil the others."""
+    import torch_pruning as tp
+
+    def saying(*nowhere):
+        class Says(tp.importance.MagnitudeImportance):
+            def __call__(self, group):
+                value = super().__call__(group)
+                return value * torch.nan if not nowhere or len(value) in nowhere else value
+
+        return Way(Says, ignored=("head",), **options)
+
+    with pytest.raises(CriterionError, match=r"no order: .* all its scores are NaN"):
+        fit(saying(), model, X, count_params, 0.5 * count_params(model))
+    if options.get("scope") != "global":
+        small, _ = fit(saying(model.inner.out_channels), model, X, count_params, 0.5 * count_params(model))
+        assert small.outer.in_channels < model.outer.in_channels
