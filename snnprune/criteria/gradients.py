@@ -32,7 +32,8 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
         squares: of single inputs, squared.
 
     Raises:
-        CriterionError: single inputs are asked for, and batches cannot be taken apart, or model or loss take none.
+        CriterionError: single inputs are asked for, and batches cannot be taken apart, or model or loss take none,
+            or one has no finite loss.
         DivergedError: a loss is not finite.
     """
     device = device_of(model)
@@ -46,7 +47,10 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
             batch = moved(batch, device)
             for part, weight in _parts(batch, squares):
                 with _one_by_one() if squares else contextlib.nullcontext():
-                    found = _gradients(model, part, loss, named)
+                    value = _value(model, part, loss)
+                    if not _finite(value):
+                        raise _undefined(value, alone=squares and _finite(_value(model, batch, loss)))
+                    found = _gradients(value, named)
                 for name, gradient in zip(named, found, strict=True):
                     if gradient is not None:
                         gradient = gradient.to(total[name].dtype)
@@ -93,16 +97,30 @@ def _one_by_one() -> Iterator[None]:
         ) from error
 
 
-def _gradients(
-    model: nn.Module, batch: Any, loss: Loss, named: dict[str, nn.Parameter]
-) -> tuple[Tensor | None, ...]:
+def _value(model: nn.Module, batch: Any, loss: Loss) -> Tensor:
     with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        value = loss(model, batch)
-    if not bool(torch.isfinite(value)):
-        raise DivergedError(
-            f"the loss became {float(value.detach()):g} before anything was learned. Check the model and the "
-            "data for values that are not finite."
+        return loss(model, batch)
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value.detach()).all())
+
+
+def _undefined(value: Tensor, *, alone: bool) -> SnnPruneError:
+    """What a loss that is not finite means; `alone`: of this input, though its batch has one."""
+    if alone:
+        return CriterionError(
+            f"single inputs are looked at, and the loss of one is {float(value.detach()):g}, though that of its "
+            "batch is a number: as where nothing of an input has a label that counts. Take a loss that every "
+            "input has, or another criterion, such as taylor."
         )
+    return DivergedError(
+        f"the loss became {float(value.detach()):g} before anything was learned. Check the model and the data for "
+        "values that are not finite."
+    )
+
+
+def _gradients(value: Tensor, named: dict[str, nn.Parameter]) -> tuple[Tensor | None, ...]:
     if not value.requires_grad:
         return (None,) * len(named)
     return torch.autograd.grad(value, list(named.values()), allow_unused=True)

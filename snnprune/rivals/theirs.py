@@ -255,7 +255,7 @@ def _step(
         done: asked after every group.
 
     Raises:
-        CriterionError: it fails, or its criterion gives no group a number; within one layer any order would do then.
+        CriterionError: it fails, or its criterion gives no group a number: within one layer any order would do.
     """
     judge, numbers = pruner.estimate_importance, []
 

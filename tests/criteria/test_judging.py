@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import snnprune
 from snnprune.criteria import judge
 from snnprune.criteria.gradients import put_gradients_
-from snnprune.errors import ConfigError, CriterionError
+from snnprune.errors import ConfigError, CriterionError, DivergedError
 
 
 def network():
@@ -71,6 +71,18 @@ def test_batches_that_cannot_be_taken_apart_are_refused_for_squares_alone():
     put_gradients_(network(), [Known()], own, squares=False)
     with pytest.raises(CriterionError, match="Known cannot be taken apart"):
         put_gradients_(network(), [Known()], own, squares=True)
+
+
+def test_a_loss_that_one_input_has_not_is_not_laid_on_the_model():
+    def labelled(model, batch):
+        return F.cross_entropy(model(batch["x"]), batch["y"], ignore_index=2)
+
+    put_gradients_(network(), [{"x": X, "y": Y}], labelled, squares=False)
+    with pytest.raises(CriterionError, match="the loss of one is nan, though that of its batch is a number"):
+        put_gradients_(network(), [{"x": X, "y": Y}], labelled, squares=True)
+    for squares in (False, True):
+        with pytest.raises(DivergedError, match="Check the model"):
+            put_gradients_(network(), [{"x": X * torch.nan, "y": Y}], labelled, squares=squares)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
