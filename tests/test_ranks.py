@@ -57,7 +57,7 @@ class Fatal:
     def __iter__(self):
         for batch in self.loader:
             self.seen += 1
-            if self.seen == 40 and os.environ.get("RANK") == os.environ.get("LOSE"):
+            if self.seen == 30 and os.environ.get("RANK") == os.environ.get("LOSE"):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
@@ -219,7 +219,7 @@ def files(here) -> Path:
     return here
 
 
-COMMON = ["optimize", "net.pt", "--epochs", "4", "--device", "cpu", "--target", "params=0.4", "--lr", "0.1"]
+COMMON = ["optimize", "net.pt", "--epochs", "2", "--device", "cpu", "--target", "params=0.4", "--lr", "0.1"]
 COMMON += ["--no-time"]
 
 

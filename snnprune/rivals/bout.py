@@ -28,6 +28,7 @@ from .ends import last_layers
 from .entrants import Entrant
 from .finish import finished, let_learn_, store_of
 from .inexact import inexactness
+from .later import later
 from .rounds import in_rounds, lengths_of, shares_of
 from .sparse import SPARSE_SHARE, learn_sparsely_
 from .theirs import Way, fit
@@ -73,6 +74,8 @@ class Bout:
         setting.begin()
         total = setting.steps(config).total
         kind, rounds = self.entrant.sparse, max(1, min(self.entrant.rounds, total // 4))
+        if rounds < self.entrant.rounds:
+            self._tell(f"it has steps for {rounds} of its {self.entrant.rounds} rounds")
         model = copy.deepcopy(setting.dense)
         sparse = round(SPARSE_SHARE[kind] * total) if kind is not None else 0
         way = Way(
@@ -95,9 +98,10 @@ class Bout:
         if looks == 0 and self._asked() != "weights":
             raise CriterionError("it looks at gradients of the loss, and there is no step to look in.")
         lengths = lengths_of(total - sparse - looks * rounds, rounds)
+        learned = 0
 
         def cut(network: nn.Module, share: float) -> nn.Module:
-            gradients = self._gradients(network, looks)
+            gradients = self._gradients(network, looks, learned)
             small, left = fit(
                 way, network, setting.example, lambda m: _cost(setting, m, metric), share * whole, gradients
             )
@@ -105,9 +109,11 @@ class Bout:
             return small
 
         def learn(network: nn.Module, at: int, steps: int) -> None:
+            nonlocal learned
             let_learn_(network, setting.dense)
             train: Any = setting.train
             train = train.seeded("round", at) if isinstance(train, BatchLoader) else train
+            train, learned = later(train, learned, setting.per_epoch), learned + steps
             recover(
                 network,
                 train,
@@ -122,7 +128,11 @@ class Bout:
         self.steps = {"probe": looks * rounds, "sparse": sparse, "recover": lengths[-1]}
         if rounds > 1:
             self.steps["between"] = sum(lengths[:-1])
-        return finished(setting, compact, self.steps["recover"], self.store, resume=self.resume)
+        return finished(setting, compact, self.steps["recover"], self.store, resume=self.resume, before=learned)
+
+    def _tell(self, text: str) -> None:
+        self._untold = "; ".join(filter(None, (self._untold, text)))
+        self.note = self._untold
 
     def _look_at(self, model: nn.Module, compact: nn.Module, left: dict[str, list[int]]) -> None:
         """How far a cut is from exact; the worst of all cuts counts."""
@@ -146,14 +156,15 @@ class Bout:
             return 0
         return min(self.setting.config.search.probe, self.setting.per_epoch, total // 4 // rounds)
 
-    def _gradients(self, model: nn.Module, looks: int) -> dict[str, Tensor] | None:
-        """Gradients that its importance looks at."""
+    def _gradients(self, model: nn.Module, looks: int, learned: int) -> dict[str, Tensor] | None:
+        """Gradients that its importance looks at, of the batches that come after those it has learned from."""
         if not looks:
             return None
         setting = self.setting
         setting.tell("probe")
         twin = copy.deepcopy(model)
-        batches = first_batches(setting.train, setting.config.seed, "probe", looks)
+        train = later(setting.train, learned, setting.per_epoch)
+        batches = first_batches(train, setting.config.seed, "probe", looks)
         put_gradients_(twin, batches, setting.loss.hard, squares=self._asked() == "squares")
         zeros = {n: torch.zeros_like(p) for n, p in twin.named_parameters()}
         return {n: zeros[n] if p.grad is None else p.grad for n, p in twin.named_parameters()}

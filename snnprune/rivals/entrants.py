@@ -145,10 +145,10 @@ def _label(name: str) -> str:
     Raises:
         ConfigError: it would be taken for one of ours.
     """
-    if name in (*METHODS, _FREE, _DENSE) or not name.strip():
+    if name.partition(":")[0] in (*METHODS, "all") or name in (_FREE, _DENSE) or not name.strip():
         raise ConfigError(
             f"{brief_repr(name)} is the name of a method of the contest. Give yours a name of its own, as a pair: "
-            "('mine', function)."
+            "('mine', function). Where both are to take part, give a list: ['ours', function]."
         )
     return cut(name, 60)
 

@@ -13,6 +13,7 @@ from ..learner import Checkpoint, recover
 from ..pipeline.identity import environment
 from ..pipeline.setting import Setting
 from .entrants import Entrant
+from .later import later
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def let_learn_(network: nn.Module, dense: nn.Module) -> None:
 
 
 def finished(
-    setting: Setting, network: nn.Module, steps: int, store: Checkpoint | None, *, resume: bool
+    setting: Setting, network: nn.Module, steps: int, store: Checkpoint | None, *, resume: bool, before: int = 0
 ) -> nn.Module:
     """A network after the recovery that all have.
 
@@ -43,20 +44,21 @@ def finished(
         steps: of the recovery.
         store: for checkpoints.
         resume: go on from the one that lies there.
+        before: steps in which it has learned from the data already; it goes on with those that follow.
 
     Raises:
         DivergedError: the learning diverged.
     """
     let_learn_(network, setting.dense)
-    before = store.load() if store is not None and resume else None
-    if before is not None and not _fits(before, network):
+    known = store.load() if store is not None and resume else None
+    if known is not None and not _fits(known, network):
         logger.warning(
             "the cut came out another way than before the stop, as sums on a GPU do; its recovery begins anew"
         )
-        before = None
+        known = None
     recover(
         network,
-        setting.train,
+        later(setting.train, before, setting.per_epoch),
         setting.loss,
         setting.config,
         total=steps,
@@ -64,7 +66,7 @@ def finished(
         metric=setting.metric,
         callbacks=setting.callbacks,
         checkpoint=store,
-        resume=before,
+        resume=known,
         speed=setting.speed,
     )
     return network.eval()

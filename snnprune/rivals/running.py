@@ -215,6 +215,8 @@ def _known(
     before, rows, speed = read_book(place / BOOK)
     check_same_run(place / BOOK, before, identity)
     now = {entrant.name: entrant.words for entrant in chosen}
+    # a run that failed has no figures: its method may have been mended
+    rows = [row for row in rows if row["failed"] is None or now.get(row["method"], row["words"]) == row["words"]]
     for row in rows:
         if now.get(row["method"], row["words"]) != row["words"]:
             raise RunError(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from .. import layers
 from ..criteria.foreign import functions, library
@@ -65,7 +66,7 @@ class Way:
         """
         tp = library()
         layers_of = [
-            m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and not self._stays(n)
+            m for n, m in model.named_modules() if isinstance(m, (_ConvNd, nn.Linear)) and not self._stays(n)
         ]
         ratio, milder, first = ratios
         kinds = {"bn": "BNScalePruner", "group": "GroupNormPruner", "growing": "GrowingRegPruner"}

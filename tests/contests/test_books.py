@@ -213,3 +213,19 @@ def test_sparse_learning_computes_as_the_recovery_does(model, data, monkeypatch,
     config = CONFIG if measured else replace(CONFIG, precision="bfloat16")
     assert hold(model, data, ["group-sparse:local"], config).rows[0]["failed"] is None
     assert seen
+
+
+def test_a_function_that_failed_may_be_mended(model, data, tmp_path):
+    def broken(model, groups):
+        raise RuntimeError("no idea")
+
+    def mended(model, groups):
+        return {group.id: torch.arange(float(group.size)) for group in groups}
+
+    found = hold(model, data, ["l2", ("mine", broken)], folder=tmp_path)
+    assert [row["failed"] is None for row in found.rows] == [True, False]
+    again = hold(model, data, ["l2", ("mine", mended)], folder=tmp_path, resume=True)
+    assert [(row["method"], row["failed"]) for row in again.rows] == [("l2", None), ("mine", None)]
+    assert again.rows[0] == found.rows[0]
+    with pytest.raises(RunError, match="holds runs of another mine"):
+        hold(model, data, [("mine", broken)], folder=tmp_path, resume=True)

@@ -24,7 +24,9 @@ def ordered(model, groups, sign=1.0):
     return {group.id: sign * torch.arange(float(group.size)) for group in groups}
 
 
-@pytest.mark.parametrize("name", ["ours", "norm", "free", "free scales", "dense, trained on", "lamp", " "])
+@pytest.mark.parametrize(
+    "name", ["ours", "norm", "free", "free scales", "dense, trained on", "lamp", " ", "all", "l2:local"]
+)
 def test_the_name_of_ours_is_nobody_elses(name):
     with pytest.raises(ConfigError, match="name of its own"):
         entrants([(name, ordered)], "our-surgery")
@@ -37,6 +39,8 @@ def ours(model, groups):
 def test_a_function_that_is_called_as_ours_is_refused(model, data):
     with pytest.raises(ConfigError, match="'ours' is the name of a method"):
         hold(model, data, ["l2", ours])
+    with pytest.raises(ConfigError, match=r"give a list: \['ours', function\]"):
+        hold(model, data, ("ours", ordered))  # a tuple of two is a name and a function
 
 
 def test_pairs_give_names_and_importances_of_one_class_take_part_together(model, data):

@@ -200,3 +200,30 @@ def test_what_is_nowhere_a_number_is_no_order(model, options):
     if options.get("scope") != "global":
         small, _ = fit(saying(model.inner.out_channels), model, X, count_params, 0.5 * count_params(model))
         assert small.outer.in_channels < model.outer.in_channels
+
+
+@pytest.mark.parametrize("kind", ["1d", "3d"])
+def test_one_ratio_comes_as_near_whatever_the_convolution(kind):
+    """The same network as a convolution over rows: the first layers take the milder ratio there too."""
+    torch.manual_seed(0)
+    shapes = {"1d": ((3,), (1,)), "2d": ((1, 3), (0, 1)), "3d": ((1, 1, 3), (0, 0, 1))}
+
+    def network(dims):
+        size, padding = shapes[dims]
+        conv = getattr(nn, f"Conv{dims}")
+        layers = [(3, 8), (8, 8), (8, 8)]
+        made = [layer for pair in layers for layer in (conv(*pair, size, padding=padding), nn.ReLU())]
+        pool = getattr(nn, f"AdaptiveAvgPool{dims}")(1)
+        return nn.Sequential(*made, pool, nn.Flatten(), nn.Linear(8, 4)).eval()
+
+    flat, other = network("2d"), network(kind)
+    found = []
+    for net in (flat, other):
+        for name, value in net.state_dict().items():
+            value.copy_(flat.state_dict()[name].reshape(value.shape))
+        length = 4 if net is flat else len(shapes[kind][0]) + 2
+        x = torch.randn(2, 3, *[1] * (length - 3), 16)
+        small, _ = fit(Way(lambda: importance_of("l2"), ignored=("8",)), net, x, count_params, 200)
+        found.append([m.weight.shape[0] for m in small if hasattr(m, "weight")])
+    assert found[0] == found[1]
+    assert len(set(found[0][:3])) > 1, "one ratio for all would do"

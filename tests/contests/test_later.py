@@ -1,0 +1,75 @@
+"""Rounds go on in the data where the ones before stopped, where those come in a fixed order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import snnprune
+from contests.conftest import CONFIG, arrays
+from snnprune.rivals.later import later
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(5))
+
+
+def test_an_epoch_begins_later_and_ends_with_what_was_left_out():
+    fixed = DataLoader(TensorDataset(torch.arange(5)), batch_size=1)
+    for loader in ([0, 1, 2, 3, 4], fixed, DataLoader(Stream(), batch_size=None)):
+        for steps in (0, 3, 5, 8):
+            found = [int(x[0] if isinstance(x, list) else x) for x in later(loader, steps, 5)]
+            assert found == [(at + steps) % 5 for at in range(5)]
+            assert len(list(later(loader, steps, 5))) == 5
+
+
+def test_what_shuffles_stays_as_it_is():
+    shuffled = DataLoader(TensorDataset(torch.arange(5)), shuffle=True)
+    ours = arrays(96, 0, shuffle=True, seed=3)
+    assert later(shuffled, 3, 5) is shuffled
+    assert later(ours, 3, 6) is ours
+
+
+@pytest.mark.parametrize("start", range(6))
+def test_a_loader_of_ours_gives_any_batch_of_any_epoch(start):
+    loader = arrays(96, 0)
+    moved = later(loader, 14, 6)
+    wanted = [x for x, _ in loader.batches(1)]
+    found = [x for x, _ in moved.batches(1, start)]
+    assert len(found) == 6 - start
+    for at, x in enumerate(found):
+        assert torch.equal(x, wanted[(2 + start + at) % 6])
+
+
+@pytest.mark.parametrize(("method", "least"), [("l2-iterative:local", 40), ("taylor-iterative:local", 30)])
+def test_rounds_see_all_of_the_data(model, method, least):
+    """Each began with the first batch, so that one epoch of 40 saw the first 20 alone; ten steps only look."""
+    generator = torch.Generator().manual_seed(0)
+    train = [(torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(40)]
+    seen = []
+
+    def loss(network, batch):
+        if torch.is_grad_enabled():
+            seen.append(float(batch[0][0, 0, 0, 0]))
+        return F.cross_entropy(network(batch[0]), batch[1])
+
+    config = replace(CONFIG, epochs=1)
+    found = snnprune.contest(model, train, None, config, methods=[method], seeds=1, test=train[:2], loss_fn=loss)
+    assert found.rows[0]["failed"] is None
+    assert sum(found.rows[0]["steps"].values()) == 40
+    assert len(set(seen)) >= least
+
+
+def test_too_few_steps_for_all_rounds_are_told(model, data):
+    few = [batch for batch, _ in zip(data[0].batches(0), range(12), strict=False)]
+    for steps, said in ((12, "it has steps for 3 of its 5 rounds"), (20, None)):
+        config = replace(CONFIG, epochs=steps / len(few))
+        found = snnprune.contest(model, few, None, config, methods=["l2-iterative:local"], seeds=1, test=data[2])
+        note = found.rows[0]["note"]
+        assert note == said if said else "rounds" not in (note or "")
+        assert ("of its 5 rounds" in str(found)) == (said is not None)
