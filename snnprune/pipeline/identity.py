@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterable
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from .. import streams
 from ..fingerprint import digest_of
-from ..inputs import Inputs, call, map_tensors, tensors_in
+from ..inputs import Inputs, call, map_tensors, rows, tensors_in
 from ..learner import PruneConfig
-from ..learner.identity import OUTPUTS
+from ..learner.identity import LEARNING, OUTPUTS, TRAINING
 from ..measures import Measure
 from ..runs.report import device_name
 from ..runs.saving import weights_digest
@@ -36,11 +37,14 @@ def run_identity(
         per_epoch: training steps in an epoch.
     """
     layers = [f"{name} {type(module).__name__}" for name, module in dense.named_modules()]
+    learning = [name for name, p in dense.named_parameters() if p.requires_grad]
     return {
         "options": config.identity(),
         "weights": weights_digest(dense),
-        "layers": hashlib.sha256("\n".join(layers).encode()).hexdigest(),
+        "layers": _digest(layers),
+        LEARNING: _digest(learning),
         OUTPUTS: _outputs(dense, example),
+        TRAINING: _outputs_in_training(dense, example),
         "input shapes": [list(tensor.shape) for tensor in tensors_in(example)],
         "steps per epoch": per_epoch,
         **data,
@@ -73,9 +77,33 @@ def environment(where: torch.device) -> dict[str, Any]:
     return {"device": device_name(where), "torch": torch.__version__, **threads}
 
 
-@torch.no_grad()
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
     """What the model makes of made-up inputs, in which changed code shows, whatever its layers are called."""
+    modes = {m: m.training for m in model.modules()}
+    try:
+        return _numbers(model.eval(), example)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _outputs_in_training(model: nn.Module, example: Inputs) -> list[float] | None:
+    """The same of a copy that trains, in which dropout and code for the training alone show.
+
+    On the CPU, so that what it draws does not depend on the device, and therefore of two inputs.
+    """
+    try:
+        return _numbers(copy.deepcopy(model).cpu().train(), map_tensors(Tensor.cpu, rows(example, 2)))
+    except Exception:  # some networks cannot be copied
+        return None
+
+
+@torch.no_grad()
+def _numbers(model: nn.Module, example: Inputs) -> list[float] | None:
     generator = torch.Generator().manual_seed(0)
 
     def made_up(x: Tensor) -> Tensor:
@@ -83,16 +111,12 @@ def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
             return torch.ones_like(x)
         return torch.rand(x.shape, generator=generator).to(x)
 
-    modes = {m: m.training for m in model.modules()}
     try:
         with streams.kept():
             streams.seed_all(0)
-            found = tensors_in(call(model.eval(), map_tensors(made_up, example)))
+            found = tensors_in(call(model, map_tensors(made_up, example)))
         values = torch.cat([t.flatten()[:_KEPT] for t in found if t.is_floating_point()]).double().cpu()
         numbers = values[:_KEPT].tolist()
         return numbers if all(map(math.isfinite, numbers)) else None
     except Exception:  # made-up inputs are not for every model
         return None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -65,6 +65,32 @@ def functional() -> nn.Module:
     return model
 
 
+class Training(nn.Sequential):
+    """Code that only the training runs."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x + 1 if self.training else x
+
+
+def with_dropout(p: float) -> nn.Module:
+    model = network()
+    model.insert(3, nn.Dropout(p))
+    return model
+
+
+def in_training() -> nn.Module:
+    model = network()
+    model.__class__ = Training
+    return model
+
+
+def partly_frozen() -> nn.Module:
+    model = network()
+    model[1].requires_grad_(False)
+    return model
+
+
 CHANGES = {
     "label": ({"train": part(torch.tensor([0, 1, 2] * 3 + [0, 1, 1]))}, "training data: content has changed"),
     "last image": ({"train": part(image=11)}, "training data: content has changed"),
@@ -84,6 +110,8 @@ CHANGES = {
     "weight": ({"model": network(weight=1e-3)}, "weights has changed"),
     "activation": ({"model": network(nn.Tanh)}, "layers has changed"),
     "function": ({"model": functional()}, "what the model computes has changed"),
+    "code in training": ({"model": in_training()}, "what the model computes in training has changed"),
+    "frozen": ({"model": partly_frozen()}, "what learns has changed"),
     "option": ({"lr": 0.01}, "lr was"),
     "loss": ({"loss": lambda model, batch: model(batch[0]).sum()}, "loss was cross-entropy, now CHANGES"),
     "steps": ({"per_epoch": 4}, "steps per epoch was 3, now 4"),
@@ -128,6 +156,32 @@ def test_last_bits_of_the_outputs_do_not_set_runs_apart():
     assert not differences(before, now)
     for other in (None, [1.0], ["x"] * len(now["outputs"]), [v + 1 for v in now["outputs"]], {}):
         assert differences({**now, "outputs": other}, now) == ["what the model computes has changed"]
+
+
+def test_dropout_of_another_rate_is_another_model():
+    before = identity(model=with_dropout(0.1))
+    assert differences(before, identity(model=with_dropout(0.11))) == [
+        "what the model computes in training has changed"
+    ]
+    for mode in (True, False):
+        model = with_dropout(0.1).train(mode)
+        assert not differences(before, identity(model=model)), "a random state of its own, the same each time"
+        assert model.training is mode
+
+
+def test_norms_learn_nothing_from_being_told_apart():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert identity(model=model)["outputs in training"] is not None
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_files_of_before_hold_less():
+    now = identity(model=with_dropout(0.1))
+    before = {name: value for name, value in now.items() if name not in ("outputs in training", "what learns")}
+    check_same_run(Path("state.pt"), before, now)
+    with pytest.raises(snnprune.SnnPruneError, match="weights has changed"):
+        check_same_run(Path("state.pt"), {**before, "weights": "others"}, now)
 
 
 class Files(Dataset):
