@@ -46,6 +46,7 @@ def inputs_in(batch: Any) -> int:
 
     That many is the length that most of its fields have: weights of classes, a temperature or the name of a task
     may stand before the inputs. Of lengths that equally many have it is that of the field of most dimensions.
+    Sequences may come time first, (time, inputs, ..), where all fields agree on the inputs then and not otherwise.
     """
     return counted(batch) or 1
 
@@ -58,11 +59,18 @@ def counted(batch: Any) -> int | None:
         return len(batch) if batch.dim() else None
     votes: Counter[int] = Counter()
     weight: dict[int, int] = {}
-    for lengths in _fields(batch):
+    agreed: Counter[int] = Counter()  # fields that may hold so many inputs, time first or not
+    fields = 0
+    for lengths, second in _fields(batch):
+        fields += 1
         for length, dims in lengths:
             votes[length] += 1
             weight[length] = max(weight.get(length, 0), dims)
-    return max(votes, key=lambda length: (votes[length], weight[length]), default=None)
+        agreed.update({length for length, _ in lengths} | ({second} if second is not None else set()))
+    found = max(votes, key=lambda length: (votes[length], weight[length]), default=None)
+    if found is None or agreed[found] == fields:
+        return found
+    return next((length for length in votes if agreed[length] == fields), found)
 
 
 def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None = None) -> Any:
@@ -85,6 +93,8 @@ def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None =
         if isinstance(value, (Tensor, list, tuple)):
             if len(value) == count:
                 return value[chosen]
+            if _second(value) == count:
+                return value[:, chosen]
             if wrong is not None:
                 raise wrong(len(value))
         return value
@@ -101,17 +111,24 @@ def rebuilt(value: Any, items: list[Any]) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def _fields(value: Any) -> Iterator[list[_Length]]:
-    """Lengths that each field may have."""
+def _second(value: Any) -> int | None:
+    """How many inputs a tensor holds if it is of sequences, or of tokens, that come time first."""
+    if not isinstance(value, Tensor) or value.dim() not in (2, 3):
+        return None
+    return value.shape[1] if value.dim() == 3 or not value.dtype.is_floating_point else None
+
+
+def _fields(value: Any) -> Iterator[tuple[list[_Length], int | None]]:
+    """Lengths that each field may have, and the number of inputs if it comes time first."""
     items = list(value.values()) if isinstance(value, Mapping) else value
     for item in items if isinstance(items, (list, tuple)) else ():
         if isinstance(item, Mapping):
             yield from _fields(item)
         elif isinstance(item, Tensor):
             if item.dim():
-                yield [(len(item), item.dim())]
+                yield [(len(item), item.dim())], _second(item)
         elif isinstance(item, (list, tuple)) and item:
-            yield _of_sequence(item)
+            yield _of_sequence(item), None
 
 
 def _of_sequence(items: Any) -> list[_Length]:

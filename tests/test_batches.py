@@ -37,6 +37,14 @@ FORMS = {
     "samples": ([(IMAGES[0], 1), (IMAGES[1], 2)], 2),
     "dicts of samples": ([{"image": IMAGES[0]}, {"image": IMAGES[1]}, {"image": IMAGES[2]}], 3),
     "names beside": ((X, Y, [str(n) for n in range(10)]), 10),
+    "time first": ((torch.zeros(7, 10, 5), Y), 10),
+    "tokens, time first": ((torch.zeros(7, 10, dtype=torch.long), Y), 10),
+    "two sequences, time first": ({"a": torch.zeros(7, 10, 5), "b": torch.zeros(7, 10, 2), "y": Y}, 10),
+    "a state of layers first": ((TOKENS, torch.zeros(2, 10, 4), Y), 10),
+    "labels at each time": ((TOKENS, torch.zeros(10, 7)), 10),
+    "a mask of positions": ((TOKENS, torch.zeros(7, 7), Y), 10),
+    "as long as wide": ((torch.zeros(10, 10, 5), Y), 10),
+    "images and means of channels": ((IMAGES, torch.zeros(3)), 4),
     "nothing known": (object(), None),
     "empty": ((), None),
 }
@@ -85,6 +93,18 @@ def test_fields_that_run_over_inputs_are_cut_and_others_stay():
     kept = picked(Batch((X, Y), torch.arange(10)), slice(0, 3))
     assert isinstance(kept, Batch)
     assert kept[0].equal(X[:3])
+
+
+def test_what_comes_time_first_is_cut_along_its_second_dimension():
+    steps = torch.arange(7 * 10 * 5).view(7, 10, 5)
+    x, y = picked((steps, Y), slice(2, 3))
+    assert x.equal(steps[:, 2:3])
+    assert y.tolist() == [2]
+    assert counted((x, y)) == 1
+    tokens, state, y = picked((TOKENS, steps, Y), slice(4, 6))
+    assert (tokens.shape, state.tolist(), y.tolist()) == ((2, 7, 5), steps[:, 4:6].tolist(), [4, 5])
+    x, w = picked((X, torch.ones(3, 10)), slice(4, 6))
+    assert (x.shape, w.shape) == ((2, 6), (3, 10)), "weights are no sequence of tokens"
 
 
 def test_a_field_of_another_length_can_be_refused():

@@ -50,6 +50,30 @@ def test_squares_are_of_single_inputs_whatever_stands_before_them(batch):
         torch.testing.assert_close(parameter.grad, value)
 
 
+def test_squares_of_what_comes_time_first():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.GRU(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.body(x)[0].mean(0))
+
+    def labelled(model, batch):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    torch.manual_seed(0)
+    model, x = Recurrent().double().eval(), torch.randn(7, 10, 6, dtype=torch.float64)
+    expected = [torch.zeros_like(p) for p in model.parameters()]
+    for at in range(10):
+        found = torch.autograd.grad(labelled(model, (x[:, at : at + 1], Y[at : at + 1])), list(model.parameters()))
+        for total, gradient in zip(expected, found, strict=True):
+            total += gradient.square() / 10
+    put_gradients_(model, [(x, Y)], labelled, squares=True)
+    for parameter, value in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, value)
+
+
 def test_means_are_over_inputs_of_uneven_batches():
     twin, own = network(), network()
     put_gradients_(
