@@ -17,8 +17,9 @@ from ..budget import CostModel, Metric, parse_latency
 from ..carried import seed_carried
 from ..criteria import is_criterion, needs
 from ..data import loader_on
+from ..errors import ConfigError, DataError
 from ..graph import NeuronGroup
-from ..inputs import Inputs, first_images, map_tensors
+from ..inputs import Inputs, check_numbers, first_images, map_tensors
 from ..learner import Callback, Event, LossFunction, PruneConfig, Speed, TaskLoss, Teacher
 from ..learner.loop import steps_per_epoch
 from ..macs import MacCount, price
@@ -81,8 +82,8 @@ class Setting:
         speed: what all recoveries compute in, where they are to be alike; else each finds its own.
 
     Raises:
-        ConfigError: the model does not run in the memory format that was asked for.
-        DataError: the data do not fit the model.
+        ConfigError: the model does not run in the memory format that was asked for, or `example_inputs` hold NaN.
+        DataError: the data do not fit the model, or the first inputs hold NaN.
         ModelFileError: a weight is not finite.
         UnsupportedModelError: the model does not run.
     """
@@ -112,6 +113,12 @@ class Setting:
         self.example: Inputs = map_tensors(lambda x: x.to(where), small)
         # Inputs that the caller gave are taken as they are.
         self.sample: Inputs = small if given else first_images(train if val is None else val, _SAMPLE)
+        for inputs, part in (
+            (self.example, "training"),
+            (self.sample, "training" if val is None else "validation"),
+        ):
+            name = "example_inputs" if given else f"the first inputs of the {part} data"
+            check_numbers(inputs, name, ConfigError if given else DataError)
         self.outputs: int | None = None
         if isinstance(self.example, Tensor):
             check_runs(dense, self.example, config)

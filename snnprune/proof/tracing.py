@@ -10,7 +10,7 @@ from torch import nn
 from .. import streams
 from ..errors import UnsupportedModelError
 from ..graph import NeuronGroup, find_groups
-from ..inputs import Inputs, unwrap
+from ..inputs import Inputs, check_numbers, unwrap
 from ..options import Names, Paths, checked
 from ..plain import plain
 from .verify import verify_groups
@@ -46,7 +46,8 @@ def trace(
 
     Raises:
         AttachError: the model has gates attached.
-        ConfigError: a pattern of `keep` or `outputs` matches nothing, or `model` is no module with values.
+        ConfigError: a pattern of `keep` or `outputs` matches nothing, `model` is no module with values, or
+            `example_inputs` hold NaN.
         UnsupportedModelError: the model does not run, or nothing in it can be pruned.
 
     Example:
@@ -56,6 +57,7 @@ def trace(
     """
     model, keep = unwrap(plain(model, "trace()")), checked("keep", keep, Names)
     outputs = checked("outputs", outputs, Paths)
+    check_numbers(example_inputs, "example_inputs")
     input_neurons, verify = checked("input_neurons", input_neurons, bool), checked("verify", verify, bool)
     with streams.kept():  # dropout in a pass in training mode draws
         streams.seed_all(0)  # and which layers such a pass meets must not depend on chance

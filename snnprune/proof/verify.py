@@ -42,15 +42,18 @@ def _turned_off(groups: Sequence[NeuronGroup], generator: torch.Generator, part:
 def _with_noise(inputs: Inputs, generator: torch.Generator, least: int = 0) -> Inputs:
     """The inputs plus noise of their size: on constant images every mistake would pass.
 
-    Tensors of fewer than `least` dimensions (boxes, which not every number can be) stay as they are.
+    Tensors of fewer than `least` dimensions (boxes, which not every number can be) stay as they are, and so do
+    infinities, which masks of attention consist of.
     """
 
     def add(x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.dim() < least:
             return x
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        scale = float(x.std()) if x.numel() > 1 else 0.0
-        return x + (scale or 1.0) * noise.to(x.device)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        finite = x.isfinite()
+        values = x[finite]
+        scale = float(values.std()) if values.numel() > 1 else 0.0
+        return torch.where(finite, x + (scale or 1.0) * noise, x)
 
     return map_tensors(add, inputs)
 
