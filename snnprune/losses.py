@@ -78,8 +78,13 @@ def backward(loss: Tensor) -> None:
         ConfigError: it depends on nothing that learns.
     """
     if not loss.requires_grad:
-        raise ConfigError(
-            "the loss has no gradient: the model's forward or loss_fn runs under torch.no_grad, detaches, or "
-            "makes a new tensor. Let the loss be computed from the model's outputs."
-        )
+        raise no_gradient()
     loss.backward()
+
+
+def no_gradient() -> ConfigError:
+    """The error of a loss that depends on nothing that learns."""
+    return ConfigError(
+        "the loss has no gradient: the model's forward or loss_fn runs under torch.no_grad, detaches, or makes a "
+        "new tensor. Let the loss be computed from the model's outputs."
+    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..batches import counted, picked
 from ..errors import CriterionError, DivergedError, SnnPruneError, first_line
 from ..inputs import device_of, moved
+from ..losses import no_gradient
 from ..ranks import current
 from ..resting import still
 
@@ -32,6 +33,7 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
         squares: of single inputs, squared.
 
     Raises:
+        ConfigError: the loss depends on nothing that learns.
         CriterionError: single inputs are asked for, and batches cannot be taken apart, or model or loss take none,
             or one has no finite loss.
         DivergedError: a loss is not finite.
@@ -39,7 +41,7 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
     device = device_of(model)
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     total = {name: torch.zeros_like(p, dtype=_wide(p.dtype)) for name, p in named.items()}
-    seen = 0
+    seen, reached = 0, set[str]()
     for p in named.values():
         p.requires_grad_(True)
     with still(model):
@@ -53,10 +55,13 @@ def put_gradients_(model: nn.Module, batches: Iterable[Any], loss: Loss, *, squa
                     found = _gradients(value, named)
                 for name, gradient in zip(named, found, strict=True):
                     if gradient is not None:
+                        reached.add(name)
                         gradient = gradient.to(total[name].dtype)
                         total[name] += gradient.square() if squares else gradient * weight
                 seen += weight
-    _, seen = current().pool_(total, set(named), seen)
+    reached, seen = current().pool_(total, reached, seen)
+    if seen and not reached:
+        raise no_gradient()
     for name, p in named.items():
         p.data = p.data.to(total[name].dtype)
         p.grad = total[name] / max(1, seen)

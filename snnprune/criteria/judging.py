@@ -56,8 +56,9 @@ def judge(
     if asked != "weights":
         if look is None or loss is None:
             raise ConfigError(
-                f"scores={label_of(scores)} looks at gradients of the loss, and there is no step to look in. Let "
-                "search.probe be at least 1, and give at least 4 training steps."
+                f"scores={label_of(scores)} looks at gradients of the loss, and there is no step to look in. Give "
+                "at least 4 training steps, by more epochs or smaller batches; from Python let search.probe "
+                "be at least 1."
             )
         put_gradients_(twin, look, loss, squares=asked == "squares")
     with streams.kept(), _modes_kept():

@@ -24,6 +24,7 @@ from ..macs import price
 from ..metrics import count_params
 from ..pipeline.setting import Setting
 from ..streams import seed_of
+from ..ties import ties_of
 from .ends import last_layers
 from .entrants import Entrant
 from .finish import finished, let_learn_, store_of
@@ -51,7 +52,6 @@ class Bout:
     Attributes:
         steps: by stage.
         inexact: how far the cut is from the network with masked channels.
-        note: what is to be said of it.
     """
 
     def __init__(self, setting: Setting, entrant: Entrant, place: Path | None, *, resume: bool) -> None:
@@ -60,8 +60,7 @@ class Bout:
         self.steps: dict[str, int] = {}
         self.inexact: float | None = None
         asked = [name for name in ("width", "uniform") if getattr(setting.config, name)]
-        self._untold = f"it is told nothing of {' and '.join(asked)}" if asked else ""
-        self.note = self._untold
+        self._notes = [f"it is told nothing of {' and '.join(asked)}"] if asked else []
 
     def run(self) -> nn.Module:
         """The pruned network, recovered.
@@ -75,7 +74,7 @@ class Bout:
         total = setting.steps(config).total
         kind, rounds = self.entrant.sparse, max(1, min(self.entrant.rounds, total // 4))
         if rounds < self.entrant.rounds:
-            self._tell(f"it has steps for {rounds} of its {self.entrant.rounds} rounds")
+            self._notes.append(f"it has steps for {rounds} of its {self.entrant.rounds} rounds")
         model = copy.deepcopy(setting.dense)
         sparse = round(SPARSE_SHARE[kind] * total) if kind is not None else 0
         way = Way(
@@ -106,6 +105,8 @@ class Bout:
                 way, network, setting.example, lambda m: _cost(setting, m, metric), share * whole, gradients
             )
             self._look_at(network, small, left)
+            if _unties(network, small):
+                self._notes.append("its cut gives layers that share a weight one each, which are counted")
             return small
 
         def learn(network: nn.Module, at: int, steps: int) -> None:
@@ -130,9 +131,15 @@ class Bout:
             self.steps["between"] = sum(lengths[:-1])
         return finished(setting, compact, self.steps["recover"], self.store, resume=self.resume, before=learned)
 
-    def _tell(self, text: str) -> None:
-        self._untold = "; ".join(filter(None, (self._untold, text)))
-        self.note = self._untold
+    @property
+    def note(self) -> str:
+        """What is to be said of it, in words; empty if nothing is."""
+        found = self.inexact or 0.0
+        wrong = (
+            f"its removal is not exact: the outputs differ by up to {found:.2g} of their spread from those of the "
+            "network in which nothing sees the removed channels"
+        )
+        return "; ".join([*dict.fromkeys(self._notes), *([wrong] if found > _EXACT else [])])
 
     def _look_at(self, model: nn.Module, compact: nn.Module, left: dict[str, list[int]]) -> None:
         """How far a cut is from exact; the worst of all cuts counts."""
@@ -140,11 +147,6 @@ class Bout:
         setting.tell("check")
         sample = map_tensors(lambda x: x.to(setting.where), setting.sample)
         found = inexactness(model, compact, left, sample)
-        if found > max(_EXACT, self.inexact or 0.0):
-            self.note = (f"{self._untold}; " if self._untold else "") + (
-                f"its removal is not exact: the outputs differ by up to {found:.2g} of their spread from "
-                "those of the network in which nothing sees the removed channels"
-            )
         self.inexact = max(self.inexact or 0.0, min(found, 1e300))
 
     def _asked(self) -> str:
@@ -168,6 +170,12 @@ class Bout:
         put_gradients_(twin, batches, setting.loss.hard, squares=self._asked() == "squares")
         zeros = {n: torch.zeros_like(p) for n, p in twin.named_parameters()}
         return {n: zeros[n] if p.grad is None else p.grad for n, p in twin.named_parameters()}
+
+
+def _unties(model: nn.Module, compact: nn.Module) -> bool:
+    """Whether layers that shared a parameter no longer do."""
+    still = {tie.names for tie in ties_of(compact)}
+    return any(tie.names not in still for tie in ties_of(model))
 
 
 def _batches(setting: Setting, start: int, steps: int) -> Any:

@@ -166,8 +166,8 @@ def _against(own: Standing, best: Standing, metric: MetricInfo) -> str:
     ]
     if len(still) == 2:
         return (
-            f"{len(pairs)} seeds gave the same figures, so they count as one: {less}. A loader that shuffles "
-            "makes them differ."
+            f"{len(pairs)} seeds gave the same figures, so they count as one: {less}. More test data, "
+            "and a loader that shuffles, make them differ."
         )
     if still or _same(pairs):
         what = f"figures of {still[0]}" if still else "differences"

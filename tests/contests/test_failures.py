@@ -213,3 +213,35 @@ def test_values_that_no_axis_holds_are_not_drawn(model, data, tmp_path):
         metric=lambda _model, _data: next(values),
     )  # fmt: skip
     assert "Values as large as 1.5e+308 are not drawn" in found.page.read_text()
+
+
+def test_a_cut_that_unties_weights_says_so(data):
+    class Tied(nn.Module):
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+            self.third = nn.Linear(32, 32)
+            if tied:
+                self.third.weight = self.second.weight
+
+        def forward(self, x):
+            return self.head(F.relu(self.third(F.relu(self.second(F.relu(self.first(x.flatten(1))))))))
+
+    train, val, test = data
+    notes = []
+    for tied in (True, False):
+        torch.manual_seed(0)
+        found = snnprune.contest(
+            Tied(tied).eval(),
+            train,
+            val,
+            replace(SHORT, target={"params": 0.8}),
+            methods=["l2:local"],
+            seeds=1,
+            test=test,
+        )
+        (row,) = found.rows
+        assert row["failed"] is None
+        notes.append(row["note"] or "")
+    assert "layers that share a weight one each" in notes[0]
+    assert "share" not in notes[1]

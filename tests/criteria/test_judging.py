@@ -109,6 +109,20 @@ def test_a_loss_that_one_input_has_not_is_not_laid_on_the_model():
             put_gradients_(network(), [{"x": X * torch.nan, "y": Y}], labelled, squares=squares)
 
 
+@pytest.mark.parametrize("squares", [False, True])
+def test_a_loss_that_depends_on_nothing_is_told(squares):
+    with pytest.raises(ConfigError, match="the loss has no gradient"):
+        put_gradients_(network(), [{"x": X, "y": Y}], lambda m, b: loss(m, b).detach(), squares=squares)
+
+    def of_some(model, batch):
+        value = loss(model, batch)
+        return value if int(batch["y"][0]) == 0 else value.detach()
+
+    twin = network()
+    put_gradients_(twin, [{"x": X[1:], "y": Y[1:]}, {"x": X[:1], "y": Y[:1]}], of_some, squares=squares)
+    assert bool(twin[0].weight.grad.any())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_small_squares_of_half_precision_are_no_zeros(dtype):
     model = network()
