@@ -93,7 +93,7 @@ def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None =
         if isinstance(value, (Tensor, list, tuple)):
             if len(value) == count:
                 return value[chosen]
-            if _second(value) == count:
+            if isinstance(value, Tensor) and _second(value) == count:
                 return value[:, chosen]
             if wrong is not None:
                 raise wrong(len(value))
@@ -111,9 +111,9 @@ def rebuilt(value: Any, items: list[Any]) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def _second(value: Any) -> int | None:
+def _second(value: Tensor) -> int | None:
     """How many inputs a tensor holds if it is of sequences, or of tokens, that come time first."""
-    if not isinstance(value, Tensor) or value.dim() not in (2, 3):
+    if value.dim() not in (2, 3):
         return None
     return value.shape[1] if value.dim() == 3 or not value.dtype.is_floating_point else None
 
