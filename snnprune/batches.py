@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _Length = tuple[int, int]  # a length that a field may have in inputs, and how many dimensions speak for it
@@ -46,7 +47,7 @@ def inputs_in(batch: Any) -> int:
 
     That many is the length that most of its fields have: weights of classes, a temperature or the name of a task
     may stand before the inputs. Of lengths that equally many have it is that of the field of most dimensions.
-    Sequences may come time first, (time, inputs, ..), where all fields agree on the inputs then and not otherwise.
+    In a pair of sequences and targets, the sequences may come time first: (time, inputs, ..).
     """
     return counted(batch) or 1
 
@@ -55,22 +56,36 @@ def counted(batch: Any) -> int | None:
     """The same; None where nothing in the batch runs over inputs."""
     if is_samples(batch):
         return len(batch)
+    if _is_time_first(batch):
+        return len(batch[1])
     if isinstance(batch, Tensor):
         return len(batch) if batch.dim() else None
     votes: Counter[int] = Counter()
     weight: dict[int, int] = {}
-    agreed: Counter[int] = Counter()  # fields that may hold so many inputs, time first or not
-    fields = 0
-    for lengths, second in _fields(batch):
-        fields += 1
+    for lengths in _fields(batch):
         for length, dims in lengths:
             votes[length] += 1
             weight[length] = max(weight.get(length, 0), dims)
-        agreed.update({length for length, _ in lengths} | ({second} if second is not None else set()))
-    found = max(votes, key=lambda length: (votes[length], weight[length]), default=None)
-    if found is None or agreed[found] == fields:
-        return found
-    return next((length for length in votes if agreed[length] == fields), found)
+    return max(votes, key=lambda length: (votes[length], weight[length]), default=None)
+
+
+def _is_time_first(batch: Any) -> bool:
+    """Whether a batch is sequences (time, inputs, ..), or tokens, with a target for each of the inputs.
+
+    Nothing else may stand beside them: positions, masks and weights of positions have the length of the time too.
+    """
+    if not (isinstance(batch, (list, tuple)) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)):
+        return False
+    x, y = batch
+    if x.dim() != (3 if x.is_floating_point() else 2) or not 1 <= y.dim() <= 2 or len(y) == len(x):
+        return False
+    if y.dim() == 2 and 1 < len(y) == y.shape[1]:  # a mask
+        return False
+    return len(y) == x.shape[1] and not (y.dim() == 1 and len(y) > 1 and _are_positions(y))
+
+
+def _are_positions(y: Tensor) -> bool:
+    return bool((y == torch.arange(len(y), device=y.device)).all())
 
 
 def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None = None) -> Any:
@@ -93,14 +108,14 @@ def picked(batch: Any, chosen: slice, wrong: Callable[[int], Exception] | None =
         if isinstance(value, (Tensor, list, tuple)):
             if len(value) == count:
                 return value[chosen]
-            if isinstance(value, Tensor) and _second(value) == count:
-                return value[:, chosen]
             if wrong is not None:
                 raise wrong(len(value))
         return value
 
     if is_samples(batch):
         return batch[chosen]
+    if _is_time_first(batch):
+        return rebuilt(batch, [batch[0][:, chosen], batch[1][chosen]])
     if isinstance(batch, (list, tuple)):
         return rebuilt(batch, [cut(field) for field in batch])
     return cut(batch) if isinstance(batch, (Tensor, Mapping)) else batch
@@ -111,24 +126,17 @@ def rebuilt(value: Any, items: list[Any]) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def _second(value: Tensor) -> int | None:
-    """How many inputs a tensor holds if it is of sequences, or of tokens, that come time first."""
-    if value.dim() not in (2, 3):
-        return None
-    return value.shape[1] if value.dim() == 3 or not value.dtype.is_floating_point else None
-
-
-def _fields(value: Any) -> Iterator[tuple[list[_Length], int | None]]:
-    """Lengths that each field may have, and the number of inputs if it comes time first."""
+def _fields(value: Any) -> Iterator[list[_Length]]:
+    """Lengths that each field may have."""
     items = list(value.values()) if isinstance(value, Mapping) else value
     for item in items if isinstance(items, (list, tuple)) else ():
         if isinstance(item, Mapping):
             yield from _fields(item)
         elif isinstance(item, Tensor):
             if item.dim():
-                yield [(len(item), item.dim())], _second(item)
+                yield [(len(item), item.dim())]
         elif isinstance(item, (list, tuple)) and item:
-            yield _of_sequence(item), None
+            yield _of_sequence(item)
 
 
 def _of_sequence(items: Any) -> list[_Length]:

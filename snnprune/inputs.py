@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .batches import are_images, rebuilt
-from .errors import ConfigError, DataError, SnnPruneError, first_line
+from .errors import ConfigError, DataError, first_line
 from .shown import brief_repr
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -87,28 +87,6 @@ def tensors_in(value: Any) -> list[Tensor]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [t for field in dataclasses.fields(value) for t in tensors_in(getattr(value, field.name))]
     return []
-
-
-def check_numbers(inputs: Inputs, name: str, error: type[SnnPruneError] = ConfigError) -> None:
-    """Refuse inputs with which no output is a number; minus infinity is one, as masks of attention have it.
-
-    Args:
-        inputs: what a network's forward takes.
-        name: what they are, for the message.
-        error: what is raised.
-
-    Raises:
-        SnnPruneError: they hold NaN or plus infinity.
-    """
-    for tensor in tensors_in(inputs):
-        if tensor.is_floating_point():
-            values = tensor.float() if tensor.element_size() == 1 else tensor  # of eight bits isnan knows nothing
-            count = int((values.isnan() | (values == torch.inf)).sum())
-            if count:
-                raise error(
-                    f"{count} values of {name} (shape {tuple(tensor.shape)}) are NaN or infinite. Mend or leave "
-                    "out those inputs."
-                )
 
 
 def to_dtype(value: Any, dtype: torch.dtype) -> Any:

@@ -13,6 +13,7 @@ from snnprune.inputs import Batch
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(60.0).view(10, 6), torch.arange(10)
 IMAGES, TOKENS = torch.zeros(4, 3, 8, 8), torch.zeros(10, 7, 5)
+IDS = torch.zeros(10, 7, dtype=torch.long)
 BOXES = [{"boxes": torch.zeros(n, 4), "labels": torch.zeros(n)} for n in (2, 0, 5, 1)]
 FORMS = {
     "tensor": (X, 10),
@@ -37,13 +38,21 @@ FORMS = {
     "samples": ([(IMAGES[0], 1), (IMAGES[1], 2)], 2),
     "dicts of samples": ([{"image": IMAGES[0]}, {"image": IMAGES[1]}, {"image": IMAGES[2]}], 3),
     "names beside": ((X, Y, [str(n) for n in range(10)]), 10),
-    "time first": ((torch.zeros(7, 10, 5), Y), 10),
-    "tokens, time first": ((torch.zeros(7, 10, dtype=torch.long), Y), 10),
-    "two sequences, time first": ({"a": torch.zeros(7, 10, 5), "b": torch.zeros(7, 10, 2), "y": Y}, 10),
+    "time first": ((torch.zeros(7, 10, 5), Y % 3), 10),
+    "tokens, time first": ((torch.zeros(7, 10, dtype=torch.long), Y % 3), 10),
+    "numbers to reach, time first": ([torch.zeros(7, 10, 5), torch.zeros(10, 1)], 10),
+    "time first, as long as wide": ((torch.zeros(10, 10, 5), Y % 3), 10),
     "a state of layers first": ((TOKENS, torch.zeros(2, 10, 4), Y), 10),
     "labels at each time": ((TOKENS, torch.zeros(10, 7)), 10),
     "a mask of positions": ((TOKENS, torch.zeros(7, 7), Y), 10),
-    "as long as wide": ((torch.zeros(10, 10, 5), Y), 10),
+    "a mask and no labels": ((IDS, torch.zeros(7, 7)), 10),
+    "a mask for sequences": ((TOKENS, torch.zeros(7, 7)), 10),
+    "a mask between": ({"ids": IDS, "mask": torch.zeros(7, 7), "labels": IDS}, 10),
+    "positions": ({"ids": IDS, "labels": IDS, "positions": torch.arange(7)}, 10),
+    "positions and no labels": ((IDS, torch.arange(7)), 10),
+    "times": ((TOKENS, torch.zeros(10, 7, 1), torch.zeros(7)), 10),
+    "anchors": ((torch.zeros(10, 7, 4), torch.zeros(10, 7), torch.zeros(7, 4)), 10),
+    "weights of tokens": ((IDS, IDS, IDS, torch.zeros(7)), 10),
     "images and means of channels": ((IMAGES, torch.zeros(3)), 4),
     "nothing known": (object(), None),
     "empty": ((), None),
@@ -96,15 +105,15 @@ def test_fields_that_run_over_inputs_are_cut_and_others_stay():
 
 
 def test_what_comes_time_first_is_cut_along_its_second_dimension():
-    steps = torch.arange(7 * 10 * 5).view(7, 10, 5)
-    x, y = picked((steps, Y), slice(2, 3))
-    assert x.equal(steps[:, 2:3])
-    assert y.tolist() == [2]
-    assert counted((x, y)) == 1
+    steps = torch.arange(7 * 10 * 5.0).view(7, 10, 5)
+    for batch in ((steps, Y % 3), [steps, Y % 3], Pair(steps, Y % 3)):
+        x, y = some = picked(batch, slice(4, 6))
+        assert type(some) is type(batch)
+        assert x.equal(steps[:, 4:6])
+        assert y.tolist() == [1, 2]
+        assert counted(picked(batch, slice(4, 5))) == 1
     tokens, state, y = picked((TOKENS, steps, Y), slice(4, 6))
-    assert (tokens.shape, state.tolist(), y.tolist()) == ((2, 7, 5), steps[:, 4:6].tolist(), [4, 5])
-    x, w = picked((X, torch.ones(3, 10)), slice(4, 6))
-    assert (x.shape, w.shape) == ((2, 6), (3, 10)), "weights are no sequence of tokens"
+    assert (len(tokens), state.shape, y.tolist()) == (2, steps.shape, [4, 5]), "nothing else is"
 
 
 def test_a_field_of_another_length_can_be_refused():

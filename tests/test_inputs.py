@@ -18,6 +18,7 @@ from snnprune.feeds import OnnxModel, rows_in
 from snnprune.inputs import batch_size, map_tensors, rows, tensors_in
 from snnprune.metrics import count_macs
 from snnprune.proof import relative_difference
+from snnprune.proof.finite import check_numbers
 from snnprune.runtime import open_session
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -120,7 +121,7 @@ def test_what_is_no_number_is_laid_on_the_inputs(value):
     wrong[1, 3] = value
     labels = torch.arange(8) % 3
     for call in (snnprune.trace, lambda m, x: snnprune.attach(m, x).__enter__()):
-        with pytest.raises(ConfigError, match=r"1 values of example_inputs .*Mend or leave out"):
+        with pytest.raises(ConfigError, match=r"1 values of example_inputs .*Mend or leave\s+out"):
             call(model, wrong)
     config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
     good, bad = [(x, labels)], [(wrong, labels)]
@@ -129,6 +130,30 @@ def test_what_is_no_number_is_laid_on_the_inputs(value):
             snnprune.optimize(model, train, val, config)
     with pytest.raises(ConfigError, match="values of example_inputs"):
         snnprune.optimize(model, good, good, config, example_inputs=wrong)
+
+
+def test_what_the_model_makes_numbers_of_is_taken():
+    """NaN for a missing value, infinity for no limit; a matrix that is sparse."""
+
+    class Patient(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x, most):
+            x = torch.minimum(torch.where(x.isnan(), 0.0, x), most)
+            return self.last(torch.relu(self.first(x)))
+
+    model, x = randomized(Patient), torch.randn(4, 6, dtype=torch.float64)
+    x[0, 1] = math.nan
+    most = torch.tensor(math.inf, dtype=torch.float64)
+    assert any(group.prunable for group in snnprune.trace(model, (x, most)))
+    check_numbers(nn.Linear(3, 3), torch.eye(3).to_sparse(), "a matrix")
+    norm = nn.BatchNorm1d(6).train()
+    with pytest.raises(ConfigError, match="1 values of x"):
+        check_numbers(norm, x.float(), "x")
+    assert norm.training
+    assert norm.num_batches_tracked == 0
 
 
 def test_minus_infinity_is_a_mask():

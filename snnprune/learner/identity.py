@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import RunError
 
-OUTPUTS, TRAINING, LEARNING = "outputs", "outputs in training", "what learns"
-_COMPUTED = {OUTPUTS: "", TRAINING: " in training"}  # compared by value: last bits depend on the machine
-NEW = (TRAINING, LEARNING)  # files of before the end of November 2026 do not hold them
+OUTPUTS = "outputs"  # the one entry that is compared by value: last bits depend on the machine
+SETTINGS, LEARNING = "settings of layers", "what learns"
+_NEW = (SETTINGS, LEARNING)  # files of before the end of November 2026 do not hold them
 _NEAR = 5e-3  # of the largest output
 _SHOWN = 4
 
@@ -28,7 +28,7 @@ def check_same_run(path: Path, before: Any, now: Mapping[str, Any]) -> None:
         RunError: they differ; the message says in what.
     """
     known = before if isinstance(before, Mapping) else {}
-    changed = differences(known, {name: value for name, value in now.items() if name in known or name not in NEW})
+    changed = differences(known, {name: value for name, value in now.items() if name in known or name not in _NEW})
     if not changed:
         return
     more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
@@ -44,8 +44,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], of: str = "")
     for name in [*now, *(n for n in before if n not in now)]:
         old, new = before.get(name), now.get(name)
         where = f"{of}: {name}" if of and of != "options" else name
-        if name in _COMPUTED:
-            found += [] if _near(old, new) else [f"what the model computes{_COMPUTED[name]} has changed"]
+        if name == OUTPUTS:
+            found += [] if _near(old, new) else ["what the model computes has changed"]
         elif isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, name)
         elif old != new:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Iterable
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from .. import streams
 from ..fingerprint import digest_of
-from ..inputs import Inputs, call, map_tensors, rows, tensors_in
+from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..learner import PruneConfig
-from ..learner.identity import LEARNING, OUTPUTS, TRAINING
+from ..learner.identity import LEARNING, OUTPUTS, SETTINGS
 from ..measures import Measure
 from ..runs.report import device_name
 from ..runs.saving import weights_digest
@@ -42,9 +41,9 @@ def run_identity(
         "options": config.identity(),
         "weights": weights_digest(dense),
         "layers": _digest(layers),
+        SETTINGS: _digest(_settings(dense)),
         LEARNING: _digest(learning),
         OUTPUTS: _outputs(dense, example),
-        TRAINING: _outputs_in_training(dense, example),
         "input shapes": [list(tensor.shape) for tensor in tensors_in(example)],
         "steps per epoch": per_epoch,
         **data,
@@ -81,29 +80,26 @@ def _digest(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
-    """What the model makes of made-up inputs, in which changed code shows, whatever its layers are called."""
-    modes = {m: m.training for m in model.modules()}
-    try:
-        return _numbers(model.eval(), example)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def _settings(model: nn.Module) -> list[str]:
+    """Numbers that layers were made with, such as the rate of a dropout, and switches of the user's own layers.
 
-
-def _outputs_in_training(model: nn.Module, example: Inputs) -> list[float] | None:
-    """The same of a copy that trains, in which dropout and code for the training alone show.
-
-    On the CPU, so that what it draws does not depend on the device, and therefore of two inputs.
+    Whole numbers are left out, which may count something; so are switches of PyTorch's layers, of which every
+    version has more.
     """
-    try:
-        return _numbers(copy.deepcopy(model).cpu().train(), map_tensors(Tensor.cpu, rows(example, 2)))
-    except Exception:  # some networks cannot be copied
-        return None
+    found = []
+    for name, module in model.named_modules():
+        kinds = (float,) if type(module).__module__.startswith("torch.") else (float, bool)
+        found += [
+            f"{name}.{key} {value!r}"
+            for key, value in sorted(vars(module).items())
+            if type(value) in kinds and key != "training" and not key.startswith("_")
+        ]
+    return found
 
 
 @torch.no_grad()
-def _numbers(model: nn.Module, example: Inputs) -> list[float] | None:
+def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
+    """What the model makes of made-up inputs, in which changed code shows, whatever its layers are called."""
     generator = torch.Generator().manual_seed(0)
 
     def made_up(x: Tensor) -> Tensor:
@@ -111,12 +107,16 @@ def _numbers(model: nn.Module, example: Inputs) -> list[float] | None:
             return torch.ones_like(x)
         return torch.rand(x.shape, generator=generator).to(x)
 
+    modes = {m: m.training for m in model.modules()}
     try:
         with streams.kept():
             streams.seed_all(0)
-            found = tensors_in(call(model, map_tensors(made_up, example)))
+            found = tensors_in(call(model.eval(), map_tensors(made_up, example)))
         values = torch.cat([t.flatten()[:_KEPT] for t in found if t.is_floating_point()]).double().cpu()
         numbers = values[:_KEPT].tolist()
         return numbers if all(map(math.isfinite, numbers)) else None
     except Exception:  # made-up inputs are not for every model
         return None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

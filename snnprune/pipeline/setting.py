@@ -19,12 +19,13 @@ from ..criteria import is_criterion, needs
 from ..data import loader_on
 from ..errors import ConfigError, DataError
 from ..graph import NeuronGroup
-from ..inputs import Inputs, check_numbers, first_images, map_tensors
+from ..inputs import Inputs, first_images, map_tensors
 from ..learner import Callback, Event, LossFunction, PruneConfig, Speed, TaskLoss, Teacher
 from ..learner.loop import steps_per_epoch
 from ..macs import MacCount, price
 from ..measures import ACCURACY, Accuracy, Evaluation, MeanLoss, Measure, measure_of
 from ..metrics import count_params, evaluate
+from ..proof.finite import check_numbers
 from ..proof.tracing import trace
 from ..ranks import current
 from ..registry import check_finite
@@ -113,12 +114,10 @@ class Setting:
         self.example: Inputs = map_tensors(lambda x: x.to(where), small)
         # Inputs that the caller gave are taken as they are.
         self.sample: Inputs = small if given else first_images(train if val is None else val, _SAMPLE)
-        for inputs, part in (
-            (self.example, "training"),
-            (self.sample, "training" if val is None else "validation"),
-        ):
+        looked = map_tensors(lambda x: x.to(where), self.sample)
+        for inputs, part in ((self.example, "training"), (looked, "training" if val is None else "validation")):
             name = "example_inputs" if given else f"the first inputs of the {part} data"
-            check_numbers(inputs, name, ConfigError if given else DataError)
+            check_numbers(dense, inputs, name, ConfigError if given else DataError)
         self.outputs: int | None = None
         if isinstance(self.example, Tensor):
             check_runs(dense, self.example, config)

@@ -10,9 +10,10 @@ from torch import nn
 from .. import streams
 from ..errors import UnsupportedModelError
 from ..graph import NeuronGroup, find_groups
-from ..inputs import Inputs, check_numbers, unwrap
+from ..inputs import Inputs, unwrap
 from ..options import Names, Paths, checked
 from ..plain import plain
+from .finite import check_numbers
 from .verify import verify_groups
 
 
@@ -57,7 +58,7 @@ def trace(
     """
     model, keep = unwrap(plain(model, "trace()")), checked("keep", keep, Names)
     outputs = checked("outputs", outputs, Paths)
-    check_numbers(example_inputs, "example_inputs")
+    check_numbers(model, example_inputs, "example_inputs")
     input_neurons, verify = checked("input_neurons", input_neurons, bool), checked("verify", verify, bool)
     with streams.kept():  # dropout in a pass in training mode draws
         streams.seed_all(0)  # and which layers such a pass meets must not depend on chance

@@ -145,7 +145,8 @@ def _label(name: str) -> str:
     Raises:
         ConfigError: it would be taken for one of ours.
     """
-    if name.partition(":")[0] in (*METHODS, "all") or name in (_FREE, _DENSE) or not name.strip():
+    method, _, scope = name.partition(":")
+    if name in (*METHODS, "all", _FREE, _DENSE) or (method in METHODS and scope in SCOPES) or not name.strip():
         raise ConfigError(
             f"{brief_repr(name)} is the name of a method of the contest. Give yours a name of its own, as a pair: "
             "('mine', function). Where both are to take part, give a list: ['ours', function]."

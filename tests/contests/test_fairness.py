@@ -32,6 +32,13 @@ def test_the_name_of_ours_is_nobody_elses(name):
         entrants([(name, ordered)], "our-surgery")
 
 
+def test_a_name_may_begin_like_a_method():
+    assert [one.name for one in entrants([("l2: mine", ordered), ("norm:2026", ordered)], "our-surgery")] == [
+        "l2: mine",
+        "norm:2026",
+    ]
+
+
 def ours(model, groups):
     return ordered(model, groups)
 
