@@ -49,11 +49,10 @@ def _with_noise(inputs: Inputs, generator: torch.Generator, least: int = 0) -> I
     def add(x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.dim() < least:
             return x
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-        finite = x.isfinite()
-        values = x[finite]
-        scale = float(values.std()) if values.numel() > 1 else 0.0
-        return torch.where(finite, x + (scale or 1.0) * noise, x)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        finite = x[x.isfinite()]
+        scale = float(finite.std()) if finite.numel() > 1 else 0.0
+        return x + (scale or 1.0) * noise.to(x.device)
 
     return map_tensors(add, inputs)
 
