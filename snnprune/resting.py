@@ -40,6 +40,20 @@ def still(model: nn.Module) -> Iterator[nn.Module]:
             module.dropout = rate
 
 
+@contextlib.contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Eval mode, without gradients; afterwards every part is in the mode that it was in."""
+    modes = {part: part.training for part in module.modules()} if module else {}
+    if module:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
 class _WithoutDropout(TorchFunctionMode):
     """Dropout passes its input on, whoever asks for it."""
 

@@ -13,12 +13,11 @@ from conftest import randomized
 from torch import nn
 
 import snnprune
-from snnprune.errors import ConfigError, DataError, ExportError
+from snnprune.errors import ConfigError, ExportError
 from snnprune.feeds import OnnxModel, rows_in
 from snnprune.inputs import batch_size, map_tensors, rows, tensors_in
 from snnprune.metrics import count_macs
 from snnprune.proof import relative_difference
-from snnprune.proof.finite import check_numbers
 from snnprune.runtime import open_session
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -109,76 +108,6 @@ def test_the_first_that_speaks_for_the_batch_does(inputs, count):
 def test_nothing_speaks(inputs):
     with pytest.raises(ConfigError, match="no tensor with a batch dimension"):
         batch_size(inputs)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_is_laid_on_the_inputs(value):
-    """It was said that nothing in the model can be pruned exactly."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    x = torch.randn(8, 6)
-    wrong = x.clone()
-    wrong[1, 3] = value
-    labels = torch.arange(8) % 3
-    for call in (snnprune.trace, lambda m, x: snnprune.attach(m, x).__enter__()):
-        with pytest.raises(ConfigError, match=r"1 values of example_inputs .*Mend or leave\s+out"):
-            call(model, wrong)
-    config = snnprune.PruneConfig(target={"macs": 0.5}, epochs=1)
-    good, bad = [(x, labels)], [(wrong, labels)]
-    for train, val, part in ((bad, good, "training"), (good, bad, "validation")):
-        with pytest.raises(DataError, match=f"1 values of the first inputs of the {part}"):
-            snnprune.optimize(model, train, val, config)
-    with pytest.raises(ConfigError, match="values of example_inputs"):
-        snnprune.optimize(model, good, good, config, example_inputs=wrong)
-
-
-def test_what_the_model_makes_numbers_of_is_taken():
-    """NaN for a missing value, infinity for no limit; a matrix that is sparse."""
-
-    class Patient(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
-
-        def forward(self, x, most):
-            x = torch.minimum(torch.where(x.isnan(), 0.0, x), most)
-            return self.last(torch.relu(self.first(x)))
-
-    model, x = randomized(Patient), torch.randn(4, 6, dtype=torch.float64)
-    x[0, 1] = math.nan
-    most = torch.tensor(math.inf, dtype=torch.float64)
-    assert any(group.prunable for group in snnprune.trace(model, (x, most)))
-    check_numbers(nn.Linear(3, 3), torch.eye(3).to_sparse(), "a matrix")
-    norm = nn.BatchNorm1d(6).train()
-    with pytest.raises(ConfigError, match="1 values of x"):
-        check_numbers(norm, x.float(), "x")
-    assert norm.training
-    assert norm.num_batches_tracked == 0
-
-
-def test_minus_infinity_is_a_mask():
-    """Noise on it was no number, so that nothing of the network could be pruned."""
-
-    class Attends(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.TransformerEncoderLayer(12, 2, 20, batch_first=True, dropout=0.0)
-            self.head = nn.Linear(12, 3)
-
-        def forward(self, x, mask):
-            return self.head(self.body(x, src_mask=mask)[:, -1])
-
-    model, x = randomized(Attends), torch.randn(4, 5, 12, dtype=torch.float64)
-    mask = torch.full((5, 5), -math.inf, dtype=torch.float64).triu(1)
-    groups = {group.id: group for group in snnprune.trace(model, (x, mask))}
-    hidden = groups["body.linear1"]
-    assert hidden.prunable
-    with snnprune.attach(model, (x, mask), switcher=None) as gated:
-        gated.set_scales({"body.linear1": (torch.arange(20) % 3).double() / 2})
-        wanted = gated(x, mask)
-        small = gated.compact()
-    assert small.body.linear1.out_features == 13
-    torch.testing.assert_close(small(x, mask), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
@@ -275,6 +204,64 @@ def chained(make: type[nn.Module], given: Any, folder: Path, seed: int, *, batch
 @pytest.mark.parametrize("form", FORMS)
 def test_no_form_of_inputs_changes_what_is_exact(form, seed, tmp_path):
     chained(Scaled, FORMS[form], tmp_path, seed)
+
+
+class Attends(nn.Module):
+    """Minus infinity among the inputs hides what comes later; a batch norm reads the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(12, 24), nn.BatchNorm1d(24), nn.Linear(24, 20)
+        self.last = nn.Linear(20, 3)
+
+    def forward(self, x, mask):
+        y = torch.relu(self.norm(self.first(x).transpose(1, 2))).transpose(1, 2)
+        y = torch.relu(self.second((x @ x.transpose(1, 2) + mask).softmax(-1) @ y))
+        return self.last(y[:, -2])
+
+
+class Patient(nn.Module):
+    """NaN stands for a missing value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(12, 24), nn.BatchNorm1d(24), nn.Linear(24, 20)
+        self.last = nn.Linear(20, 3)
+
+    def forward(self, x):
+        x = torch.where(x.isnan(), torch.zeros_like(x), x)
+        return self.last(torch.relu(self.second(torch.relu(self.norm(self.first(x))))))
+
+
+class TimeFirst(nn.Module):
+    """Takes (time, inputs, channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.layer = nn.Linear(12, 24), nn.BatchNorm1d(24), nn.GRU(24, 8)
+        self.hidden, self.last = nn.Linear(8, 20), nn.Linear(20, 3)
+
+    def forward(self, x):
+        y = self.norm(self.first(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.last(torch.relu(self.hidden(self.layer(torch.relu(y))[0][-1])))
+
+
+TOKENS = torch.randn(4, 5, 12, generator=torch.Generator().manual_seed(2))
+MASK = torch.full((5, 5), -math.inf).triu(1)
+MISSING = torch.where(torch.arange(48).view(4, 12) % 7 == 0, math.nan, torch.arange(48).view(4, 12) / 48)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("make", "given"), [(Attends, (torch.arange(240).view(4, 5, 12) / 240, MASK)), (Patient, (MISSING,))]
+)
+def test_inputs_that_are_not_finite_are_cut_exactly(make, given, seed, tmp_path):
+    chained(make, given, tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_comes_time_first_is_cut_exactly(seed, tmp_path):
+    chained(TimeFirst, (torch.randn(7, 4, 12),), tmp_path, seed, batch=7)  # its first dimension is the time
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -179,6 +179,14 @@ def test_every_form_of_a_batch_is_shared_out_along_its_inputs(batch):
     assert seen == [float(i) for i in range(8)]
 
 
+def test_sequences_that_come_time_first_are_shared_out_by_inputs():
+    x, y = torch.arange(5 * 8 * 2.0).view(5, 8, 2), torch.arange(8) % 3
+    parts = [part_of((x, y), Ranks(rank, 2)) for rank in range(2)]
+    assert torch.cat([part[0] for part in parts], 1).equal(x)
+    assert torch.cat([part[1] for part in parts]).equal(y)
+    assert [part[0].shape[1] for part in parts] == [4, 4]
+
+
 def test_a_batch_that_cannot_be_shared_out_says_so():
     with pytest.raises(DataError, match="DistributedSampler"):
         part_of((torch.zeros(8, 3), torch.zeros(5)), Ranks(0, 2))

@@ -15,10 +15,11 @@ from ..inputs import logits_of, split_batch
 from ..labels import classes_of, read_labels, targets_of, unread_targets
 from ..late import runs_ahead
 from ..ranks import Ranks
+from ..resting import evaluating
 from .answers import Answers, mark_of
 from .info import ACCURACY, Evaluation
 from .metric import Measure
-from .passes import Told, batches_of, evaluating, module_of, place_of
+from .passes import Told, batches_of, module_of, place_of
 
 
 class Accuracy(Measure):

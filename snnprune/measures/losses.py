@@ -14,9 +14,10 @@ from ..errors import DataError
 from ..inputs import moved
 from ..losses import LossFunction, own_loss
 from ..ranks import Ranks
+from ..resting import evaluating
 from .info import LOSS, Evaluation
 from .metric import Measure, number_of
-from .passes import Told, batches_of, evaluating, module_of, place_of, running
+from .passes import Told, batches_of, module_of, place_of, running
 
 _AT_REST = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 _NAMED_AT_REST = ("StochasticDepth", "DropPath")

@@ -22,9 +22,10 @@ from ..inputs import call, logits_of, moved
 from ..loaders import bounded, refuse_lost_worker
 from ..options import Text, checked
 from ..ranks import Ranks
+from ..resting import evaluating
 from ..shown import brief_repr
 from .info import Evaluation, MetricInfo
-from .passes import Told, count_inputs, evaluating, module_of, place_of, running, whole
+from .passes import Told, count_inputs, module_of, place_of, running, whole
 
 MetricFunction = Callable[[Any, Any], Any]
 _Name = Annotated[str, Text("a text of at most 60 characters that can be shown", 60)]

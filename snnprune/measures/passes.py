@@ -30,20 +30,6 @@ def module_of(model: object) -> nn.Module | None:
     return plain(model, "evaluate()")
 
 
-@contextlib.contextmanager
-def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Eval mode, without gradients; afterwards every part is in the mode that it was in."""
-    modes = {part: part.training for part in module.modules()} if module else {}
-    if module:
-        module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 def place_of(module: nn.Module | None, device: torch.device | str | None) -> torch.device | None:
     """Where a model is measured: on the device that was asked for, else where it is."""
     return usable_device(device) if device is not None else device_of(module) if module else None

@@ -16,6 +16,7 @@ from ..inputs import call, logits_of, split_batch
 from ..labels import check_logits, read_labels
 from ..learner import PruneConfig
 from ..loaders import bounded, length_of
+from ..resting import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -105,17 +106,14 @@ def check_parts(
 
 
 def _check_fits(model: nn.Module, images: Tensor, name: str) -> None:
-    modes = {module: module.training for module in model.modules()}
     try:
-        call(model.eval(), images)
+        with evaluating(model):
+            call(model, images)
     except Exception as error:  # whatever its layers say
         raise DataError(
             f"the model does not run on the {name} data, of shape {tuple(images.shape[1:])} "
             f"({first_line(error)}). Give them the size and the channels of the data to learn from."
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def warn_of_zeros(model: nn.Module) -> None:

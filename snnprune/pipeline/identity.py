@@ -16,6 +16,7 @@ from ..inputs import Inputs, call, map_tensors, tensors_in
 from ..learner import PruneConfig
 from ..learner.identity import LEARNING, OUTPUTS, SETTINGS
 from ..measures import Measure
+from ..resting import evaluating
 from ..runs.report import device_name
 from ..runs.saving import weights_digest
 from .contents import contents
@@ -97,7 +98,6 @@ def _settings(model: nn.Module) -> list[str]:
     return found
 
 
-@torch.no_grad()
 def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
     """What the model makes of made-up inputs, in which changed code shows, whatever its layers are called."""
     generator = torch.Generator().manual_seed(0)
@@ -107,16 +107,12 @@ def _outputs(model: nn.Module, example: Inputs) -> list[float] | None:
             return torch.ones_like(x)
         return torch.rand(x.shape, generator=generator).to(x)
 
-    modes = {m: m.training for m in model.modules()}
     try:
-        with streams.kept():
+        with streams.kept(), evaluating(model):
             streams.seed_all(0)
-            found = tensors_in(call(model.eval(), map_tensors(made_up, example)))
+            found = tensors_in(call(model, map_tensors(made_up, example)))
         values = torch.cat([t.flatten()[:_KEPT] for t in found if t.is_floating_point()]).double().cpu()
         numbers = values[:_KEPT].tolist()
         return numbers if all(map(math.isfinite, numbers)) else None
     except Exception:  # made-up inputs are not for every model
         return None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .. import streams
 from ..errors import ConfigError, SnnPruneError
 from ..inputs import Inputs, call, tensors_in
+from ..resting import evaluating
 
 
 def check_numbers(model: nn.Module, inputs: Inputs, name: str, error: type[SnnPruneError] = ConfigError) -> None:
@@ -29,15 +30,11 @@ def check_numbers(model: nn.Module, inputs: Inputs, name: str, error: type[SnnPr
     count = sum(int((~_wide(x).isfinite()).sum()) for x in floats)
     if not count:
         return
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), streams.kept():
-            outputs = [x for x in tensors_in(call(model.eval(), inputs)) if x.is_floating_point()]
+        with streams.kept(), evaluating(model):
+            outputs = [x for x in tensors_in(call(model, inputs)) if x.is_floating_point()]
     except Exception:  # it is told where the model runs next
         return
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if any(bool((x.isnan() | (x == torch.inf)).any()) for x in map(_wide, outputs)):
         raise error(
             f"{count} values of {name} are NaN or infinite, and so is what the model makes of them. Mend or leave "

@@ -27,7 +27,7 @@ def later(loader: Iterable[Any], steps: int, per_epoch: int) -> Iterable[Any]:
         return [*loader[start:], *loader[:start]]
     if isinstance(loader, BatchLoader):
         return loader if loader.shuffle else _Later(loader, start, per_epoch)
-    if isinstance(loader, DataLoader) and _is_in_order(loader):
+    if type(loader) is DataLoader and _is_in_order(loader):  # one that is derived may change what it gives
         return _rotated(loader, start)
     return loader
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 import snnprune
-from contests.conftest import CONFIG, arrays
+from contests.conftest import CONFIG, arrays, stop_at
+from snnprune.learner.recovering import RecoverStage
 from snnprune.rivals.later import later
 
 
@@ -53,6 +54,11 @@ class Stream(IterableDataset):
         return iter(range(5))
 
 
+class Doubled(DataLoader):
+    def __iter__(self):
+        return (2 * x for (x,) in super().__iter__())
+
+
 def test_what_shuffles_or_may_do_so_stays_as_it_is():
     samples = TensorDataset(torch.arange(5))
     for loader in (
@@ -60,6 +66,7 @@ def test_what_shuffles_or_may_do_so_stays_as_it_is():
         DataLoader(samples, batch_sampler=Mixed()),
         DataLoader(samples, batch_size=None),
         DataLoader(Stream(), batch_size=None),
+        Doubled(samples),
         arrays(96, 0, shuffle=True, seed=3),
         range(5),
     ):
@@ -95,6 +102,40 @@ def test_rounds_see_all_of_the_data(model, method, least):
     assert sum(found.rows[0]["steps"].values()) == 40
     assert len(set(seen)) >= least
     assert max(Counter(seen).values()) <= (1 if method.startswith("l2") else 2), "looked at and learned from"
+
+
+def entropy(network, batch):
+    return F.cross_entropy(network(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("call", [6, 25])
+def test_a_stop_changes_nothing(model, tmp_path, monkeypatch, call):
+    """In a round, and in the recovery that ends it; the data come in a fixed order."""
+    generator = torch.Generator().manual_seed(0)
+    train = [(torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(40)]
+
+    def held(folder, **more):
+        config = replace(CONFIG, epochs=1)
+        options = {"methods": ["l2-iterative:local"], "seeds": 1, "test": train[:9], "folder": folder, **more}
+        options["loss_fn"] = entropy
+        return snnprune.contest(model, train, None, config, **options)
+
+    whole = held(tmp_path / "whole").rows[0]
+    with monkeypatch.context() as patch:
+        stop_at(patch, RecoverStage, call)
+        with pytest.raises(KeyboardInterrupt):
+            held(tmp_path / "stopped")
+    again = held(tmp_path / "stopped", resume=True).rows[0]
+    assert whole["failed"] is None
+    for name in (
+        "value",
+        "macs",
+        "params",
+        "exact",
+        "steps",
+        "note",
+    ):  # the value is a loss, which any change moves
+        assert again[name] == whole[name], name
 
 
 def test_too_few_steps_for_all_rounds_are_told(model, data):
