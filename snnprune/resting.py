@@ -43,8 +43,8 @@ def still(model: nn.Module) -> Iterator[nn.Module]:
 @contextlib.contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
     """Eval mode, without gradients; afterwards every part is in the mode that it was in."""
-    modes = {part: part.training for part in module.modules()} if module else {}
-    if module:
+    modes = {} if module is None else {part: part.training for part in module.modules()}
+    if module is not None:  # one of no parts, such as an empty nn.Sequential, is false
         module.eval()
     try:
         with torch.no_grad():
